@@ -1,0 +1,66 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# PYTHON is any Python 3.10 to 3.13 with venv and pip.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all lint types install install-dev corpus train eval bench clean
+
+# torch comes first and pinned: asked for by another package, pip would take the newest build there is.
+$(BIN)/.base: constraints.txt pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(BIN)/.dev: $(BIN)/.base
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+install: $(BIN)/.base
+
+install-dev: $(BIN)/.dev
+
+PROMPT ?= count from 3 to 9
+
+demo: install
+	@mkdir -p runs
+	$(BIN)/bytegen generate "$(PROMPT)" -o runs/demo --run
+	$(BIN)/bytegen check runs/demo
+
+test: install-dev lint types
+	$(BIN)/python -m pytest -m "not full" -n 2
+
+test-all: install-dev lint types
+	$(BIN)/python -m pytest -n 2
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The type checker cannot follow setup.py's package_dir, so it is shown the installed shape through links.
+types: install-dev
+	@rm -rf .typecheck && mkdir -p .typecheck/bytegen
+	@ln -s $(CURDIR)/bytegen/* $(CURDIR)/kernels $(CURDIR)/formats $(CURDIR)/train .typecheck/bytegen/
+	cd .typecheck && ../$(BIN)/mypy --config-file ../pyproject.toml -p bytegen
+
+CORPUS ?= corpus
+SAMPLES ?= 60000
+
+corpus: install-dev
+	$(BIN)/bytegen corpus build $(CORPUS) --samples $(SAMPLES)
+
+train: install-dev
+	$(BIN)/bytegen train first-flight
+
+eval: install-dev
+	$(BIN)/bytegen eval
+
+bench: install-dev
+	$(BIN)/bytegen bench formats --json benchmarks/formats.jsonl
+	$(BIN)/bytegen bench generate --json benchmarks/generate.jsonl
+
+clean:
+	rm -rf $(VENV) .typecheck build dist runs *.egg-info

@@ -1,0 +1,15 @@
+"""`bytegen bench`: measurements, as tables and as JSON lines."""
+
+import click
+
+from bytegen.cli.bench_formats import formats_bench
+from bytegen.cli.bench_generate import generate_bench
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed; every figure is a median of several rounds in one run on one machine."""
+
+
+bench.add_command(formats_bench, "formats")
+bench.add_command(generate_bench, "generate")

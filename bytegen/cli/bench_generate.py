@@ -1,0 +1,106 @@
+"""`bytegen bench generate`: bytes a second from prompt to finished file, and where the time goes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bytegen.benchmark import Timing, environment, interleave, summarise, write_json_lines
+from bytegen.errors import UserError
+
+PROMPTS = (
+    "count from 3 to 9",
+    'print "hello" 3 times',
+    "draw a square of 5 stars",
+    "the gcd of pairs of numbers from the input",
+)
+
+
+@dataclass
+class Split:
+    """What the rounds of one batch size gave, a figure a round."""
+
+    bytes_per_second: list[float]
+    model: list[float]
+    constraint: list[float]
+    sampling: list[float]
+    bytes_written: int = 0
+
+
+def run_once(lm: Any, batch: int, seed: int, split: Split) -> float:
+    """Write `batch` files side by side and note the figures; return bytes a second."""
+    from bytegen import decoding, generation
+
+    timing = decoding.Timing()
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(max(batch, len(PROMPTS)))]
+    began = time.perf_counter()
+    outputs = generation.generate_many(
+        lm, prompts, seed=seed, batch_size=batch, timing=timing, max_bytes=1024
+    )
+    seconds = time.perf_counter() - began
+    written = sum(len(o.data) for o in outputs)
+    split.bytes_written = written
+    for name in ("model", "constraint", "sampling"):
+        getattr(split, name).append(getattr(timing, name) / seconds)
+    split.bytes_per_second.append(written / seconds)
+    return written / seconds
+
+
+def _shown(timing: Timing, form: str) -> str:
+    return f"{timing.median:{form}} ({timing.p20:{form}}-{timing.p80:{form}})"
+
+
+@click.command("generate")
+@click.option(
+    "--model", default=None, help="A packaged model's name or a folder; the packaged default otherwise."
+)
+@click.option("--batch", "batches", multiple=True, type=int, default=(1, 16), show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Write JSON lines here."
+)
+def generate_bench(
+    model: str | None, batches: tuple[int, ...], rounds: int, device: str, json_path: Path | None
+) -> None:
+    """Bytes a second end to end, and the shares of model, constraint and sampling."""
+    import torch
+
+    from bytegen.weights import load
+
+    if rounds < 1 or min(batches) < 1:
+        raise UserError("--rounds and --batch must be at least 1")
+    lm = load(model, device=device)
+    splits = {batch: Split([], [], [], []) for batch in batches}
+    subjects = {str(b): lambda b=b: run_once(lm, b, 0, splits[b]) for b in batches}
+    interleave(subjects, rounds)
+    stamp = environment(("numpy", "torch", "lief", "capstone"))
+    rows = []
+    table = Table(
+        "files side by side", "bytes", "bytes/s (p20-p80)", "model", "constraint", "sampling", "threads"
+    )
+    for batch, split in splits.items():
+        figures = {
+            name: summarise(getattr(split, name)[1:])  # the first round warms up
+            for name in ("bytes_per_second", "model", "constraint", "sampling")
+        }
+        table.add_row(
+            str(batch), str(split.bytes_written), _shown(figures["bytes_per_second"], ".0f"),
+            *(_shown(figures[name], ".1%") for name in ("model", "constraint", "sampling")), str(torch.get_num_threads()),
+        )  # fmt: skip
+        rows.append(
+            {"bench": "generate", "batch": batch, "bytes": split.bytes_written, "device": device, "rounds": rounds,
+             "params": lm.config.n_params(), "threads": torch.get_num_threads(),
+             **{name: t.median for name, t in figures.items()},
+             **{f"{name}_p20": t.p20 for name, t in figures.items()}, **{f"{name}_p80": t.p80 for name, t in figures.items()},
+             **stamp}
+        )  # fmt: skip
+    Console().print(table)
+    if json_path is not None:
+        write_json_lines(json_path, rows)

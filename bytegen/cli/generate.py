@@ -1,0 +1,196 @@
+"""`bytegen generate`: writes executables from prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from bytegen.errors import UserError
+from bytegen.files import read_file, write_atomically
+
+
+def _prompts(prompt: str | None, prompts: Path | None) -> list[str]:
+    if (prompt is None) == (prompts is None):
+        raise UserError("give either a PROMPT or --prompts FILE with one prompt a line")
+    if prompts is None:
+        assert prompt is not None
+        return [prompt]
+    try:
+        lines = [line.strip() for line in read_file(prompts).decode("utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{prompts} is no UTF-8 at byte {error.start}") from None
+    found = [line for line in lines if line]
+    if not found:
+        raise UserError(f"{prompts} holds no prompts; write one a line")
+    return found
+
+
+def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
+    """Return where output `index` goes: `out` itself when it is the only one, else a file in the folder `out`."""
+    if prompts * samples == 1:
+        return out
+    prompt, sample = divmod(index, samples)
+    return out / (f"{prompt:04d}" if samples == 1 else f"{prompt:04d}-{sample:02d}")
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The file to write; with several prompts or samples, a folder.",
+)
+@click.option("--format", "format_", default="elf64-x86_64", show_default=True, help="The file format.")
+@click.option("--level", default="load", show_default=True, help="How much the constraint promises.")
+@click.option("--max-bytes", default=4096, show_default=True, help="The longest file it may write.")
+@click.option("--seed", default=0, show_default=True, help="The seed; sample j uses seed + j.")
+@click.option("--temperature", type=float, default=None, help="0 takes the likeliest byte.  [default: 0.3]")
+@click.option("--top-p", type=float, default=1.0, show_default=True)
+@click.option("--min-p", type=float, default=0.0, show_default=True)
+@click.option("--samples", default=1, show_default=True, help="Files per prompt.")
+@click.option(
+    "--model", default=None, help="A packaged model's name or a folder; the packaged default otherwise."
+)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--run", "run_it", is_flag=True, help="Run the file in the emulator and print its output.")
+@click.option("--stdin-file", type=click.Path(path_type=Path), default=None, help="Standard input for --run.")
+@click.option(
+    "--prompts", type=click.Path(path_type=Path), default=None, help="A text file, one prompt a line."
+)
+@click.option("--batch-size", default=32, show_default=True, help="Files written side by side.")
+def generate(
+    prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, seed: int, temperature: float | None,
+    top_p: float, min_p: float, samples: int, model: str | None, device: str, run_it: bool, stdin_file: Path | None,
+    prompts: Path | None, batch_size: int,
+) -> None:  # fmt: skip
+    """Write the program that PROMPT describes."""
+    from bytegen import formats
+    from bytegen.decoding import Sampling
+
+    texts = _prompts(prompt, prompts)
+    many = len(texts) * samples > 1
+    stdin = read_file(stdin_file) if stdin_file is not None else b""
+    Sampling(temperature=0.0 if temperature is None else temperature, top_p=top_p, min_p=min_p)
+    formats.constraint(format_, max_bytes=max_bytes, level=level)  # complains before the model loads
+    if many and out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; {len(texts) * samples} programs need a folder")
+    if not many and (out.is_dir() or not out.parent.is_dir()):
+        raise UserError(
+            f"{out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}; -o names a file"
+        )
+    options: dict[str, Any] = {
+        "format": format_, "level": level, "max_bytes": max_bytes, "seed": seed, "samples": samples,
+        "temperature": temperature, "top_p": top_p, "min_p": min_p, "batch_size": batch_size,
+    }  # fmt: skip
+    lm = _load(model, device)
+    if many:
+        _generate_many(lm, texts, out, samples, options, stdin, run_it)
+    else:
+        sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it))
+
+
+def _load(model: str | None, device: str) -> Any:
+    import torch
+
+    from bytegen.weights import load
+
+    try:
+        torch.device(device)
+        return load(model, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _generate_one(
+    lm: Any, prompt: str, out: Path, options: dict[str, Any], stdin: bytes, run_it: bool
+) -> int:
+    from bytegen.cli.hexview import HexView
+    from bytegen.decoding import Sequence
+    from bytegen.generation import generate_many
+
+    console = Console(stderr=True)
+    if run_it and console.is_terminal:
+        with HexView(console, prompt) as view:
+
+            def show(row: Sequence, new: bytes) -> None:
+                path = row.constraint.fields()[-1].path if len(new) > 1 else row.constraint.field()
+                view.add(new, path)
+
+            output = generate_many(lm, [prompt], on_bytes=show, **options)[0]
+    else:
+        output = generate_many(lm, [prompt], **options)[0]
+    write_atomically(out, output.data, executable=True)
+    click.echo(
+        f"{out}: {len(output.data)} bytes, {output.sampled} sampled and {output.forced} forced", err=True
+    )
+    if not run_it:
+        return 0
+    result = output.run(stdin=stdin)
+    sys.stdout.buffer.write(result.stdout)
+    sys.stdout.buffer.flush()
+    sys.stderr.buffer.write(result.stderr)
+    if result.exit_code is None:
+        click.echo(
+            f"bytegen: {out}: {result.fault or 'stopped at the limit of ' + str(result.limit)}", err=True
+        )
+        return 1
+    return 0
+
+
+def _generate_many(
+    lm: Any, prompts: list[str], out: Path, samples: int, options: dict[str, Any], stdin: bytes, run_it: bool
+) -> None:
+    from bytegen.generation import Output, generate_many
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made: {error.strerror}") from None
+    console = Console(stderr=True)
+    total = len(prompts) * samples
+    columns = (
+        TextColumn("writing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    index: list[dict[str, Any] | None] = [None] * total
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("writing", total=total)
+
+        def done(i: int, output: Output) -> None:
+            target = _target(out, len(prompts), samples, i)
+            write_atomically(target, output.data, executable=True)
+            row: dict[str, Any] = {
+                "file": target.name, "prompt": output.prompt, "seed": output.seed, "bytes": len(output.data),
+                "logprob": output.logprob,
+            }  # fmt: skip
+            if run_it:
+                result = output.run(stdin=stdin)
+                row["exit_code"] = result.exit_code
+                row["stdout"] = result.stdout.decode("utf-8", "backslashreplace")
+                row["stopped"] = str(result.fault or result.limit or "") or None
+            index[i] = row
+            progress.advance(task)
+
+        generate_many(lm, prompts, on_output=done, **options)
+    lines = "".join(json.dumps(row) + "\n" for row in index)
+    write_atomically(out / "index.jsonl", lines.encode())
+    click.echo(f"{total} files and index.jsonl in {out}", err=True)

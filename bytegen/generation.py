@@ -1,0 +1,108 @@
+"""`generate`: from a prompt to a file that loads, and what is known of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from bytegen import formats, sandbox, tokenizer
+from bytegen.decoding import Decoder, OnBytes, Sampling, Timing
+from bytegen.decoding import Sequence as Row
+from bytegen.errors import UserError
+from bytegen.model import ByteLM
+
+DEFAULT_FORMAT = "elf64-x86_64"
+DEFAULT_LEVEL = "load"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A generated file.
+
+    `logprob` is the natural log of the probability of the choices that were made, under the masked
+    distribution; `removed` holds, for each sampled byte, the probability that the constraint took away.
+    """
+
+    prompt: str
+    data: bytes
+    format: str
+    level: str
+    seed: int
+    logprob: float
+    removed: tuple[float, ...]
+    sampled: int
+    forced: int
+    fields: tuple[formats.Field, ...]
+
+    @cached_property
+    def report(self) -> formats.Report:
+        """What LIEF, capstone and our own rules find in the file, and where."""
+        return formats.validate(self.data, format=self.format, level=self.level)
+
+    def run(self, stdin: bytes = b"", **limits: Any) -> sandbox.Result:
+        """Run the file in the emulator; `limits` are those of `bytegen.sandbox.run`."""
+        return sandbox.run(self.data, stdin=stdin, **limits)
+
+
+def _rows(
+    lm: ByteLM, jobs: Sequence[tuple[str, int]], format: str, level: str, max_bytes: int, sampling: Sampling
+) -> tuple[Iterator[Row], int]:
+    """Return the sequences to decode, made one by one, and the positions that the longest may take."""
+    start = formats.constraint(format, max_bytes=max_bytes, level=level)
+    tag = tokenizer.format_tag(format)
+    prompts = {prompt: tokenizer.encode_prompt(prompt, tag) for prompt, _ in jobs}
+    longest = max(len(ids) for ids in prompts.values())
+    room = lm.config.max_positions - max_bytes
+    if longest > room:
+        raise UserError(
+            f"a prompt of {longest - 3} bytes and a file of up to {max_bytes} do not fit the model's context of"
+            f" {lm.config.max_positions} positions; shorten the prompt to {max(0, room - 3)} bytes or lower max_bytes"
+        )
+    rows = (Row(i, prompts[prompt], start.fork(), sampling, seed) for i, (prompt, seed) in enumerate(jobs))
+    return rows, longest + max_bytes
+
+
+def generate_many(
+    lm: ByteLM, prompts: Sequence[str], *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
+    seed: int = 0, samples: int = 1, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0,
+    batch_size: int = 32, on_bytes: OnBytes | None = None, on_output: Callable[[int, Output], None] | None = None,
+    timing: Timing | None = None,
+) -> list[Output]:  # fmt: skip
+    """Write `samples` files for each prompt, in batches; outputs come prompt by prompt.
+
+    Sample j of a prompt draws with seed `seed` + j, whatever else is in the batch. `on_bytes(row, new)` hears of bytes as they are
+    written, `on_output(index, output)` of each finished file; `timing` is added to. Raises UserError for
+    an empty prompt, a prompt that does not fit the context, or sampling parameters out of range;
+    FormatError for an unknown format or level, or a max_bytes below the least file.
+    """
+    if samples < 1 or batch_size < 1:
+        raise UserError(f"samples={samples} and batch_size={batch_size} must be at least 1")
+    if not prompts:
+        raise UserError("there are no prompts; give at least one")
+    defaults = Sampling()
+    sampling = Sampling(
+        temperature=defaults.temperature if temperature is None else temperature, top_p=top_p, min_p=min_p
+    )
+    jobs = [(prompt, seed + j) for prompt in prompts for j in range(samples)]
+    rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling)
+    decoder = Decoder(lm, batch_size=min(batch_size, len(jobs)), max_length=longest)
+    if timing is not None:
+        decoder.timing = timing
+    outputs: list[Output | None] = [None] * len(jobs)
+    for row in decoder.run(rows, on_bytes=on_bytes):
+        prompt, row_seed = jobs[row.index]
+        outputs[row.index] = output = Output(
+            prompt=prompt, data=bytes(row.constraint.data), format=format, level=level, seed=row_seed,
+            logprob=row.logprob, removed=tuple(row.removed), sampled=row.sampled, forced=row.forced,
+            fields=tuple(row.constraint.fields()),
+        )  # fmt: skip
+        if on_output is not None:
+            on_output(row.index, output)
+    return [o for o in outputs if o is not None]
+
+
+def generate(lm: ByteLM, prompt: str, **options: Any) -> Output:
+    """Write one file for `prompt`; options are those of `generate_many`."""
+    return generate_many(lm, [prompt], samples=1, **options)[0]

@@ -1,0 +1,55 @@
+"""Constraints on executable formats: exact, context-sensitive, usable with any byte model or sampler.
+
+    c = constraint("elf64-x86_64", max_bytes=4096)
+    c.mask()        # bool[257]: the bytes that may come next, then whether the file may end here
+    c.advance(0x7f)
+
+Every byte a mask allows leaves a file of the format, within ``max_bytes``, that can still be finished.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bytegen.formats.api import forced_bytes, replay, sample
+from bytegen.formats.core.constraint import END, Constraint, Field, Refusal
+from bytegen.formats.errors import FormatError
+from bytegen.formats.registry import available, constraint, least_bytes, levels
+
+if TYPE_CHECKING:
+    from bytegen.formats.identify import detect as detect
+    from bytegen.formats.report import Problem as Problem
+    from bytegen.formats.report import Report as Report
+    from bytegen.formats.validation import validate as validate
+
+__all__ = [
+    "END",
+    "Constraint",
+    "Field",
+    "FormatError",
+    "Problem",
+    "Refusal",
+    "Report",
+    "available",
+    "constraint",
+    "detect",
+    "forced_bytes",
+    "least_bytes",
+    "levels",
+    "replay",
+    "sample",
+    "validate",
+]
+
+# The judges load LIEF and capstone, which the engine does not need.
+_LAZY = {"validate": "validation", "Report": "report", "Problem": "report", "detect": "identify"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value  # importing the module `validate` has put the module in the function's place
+    return value

@@ -1,0 +1,47 @@
+"""Functions on whole files: replay, random files, forced bytes."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+from bytegen.formats.core import drive
+from bytegen.formats.core.constraint import Constraint, Refusal
+from bytegen.formats.core.drive import Pick
+from bytegen.formats.registry import constraint, least_bytes
+
+
+def replay(c: Constraint, data: bytes) -> Refusal | None:
+    """Drive a constraint along ``data`` and its end: the first refused offset and rule, or None."""
+    return drive.replay(c, data)
+
+
+def forced_bytes(
+    format: str, data: bytes, *, level: str = "load", max_bytes: int | None = None
+) -> np.ndarray:
+    """bool[len(data) + 1]: which bytes of a file, and whether its end, leave no choice.
+
+    ``max_bytes`` is the limit under which they count as forced; the default is that of `constraint`, or the
+    length of the file if greater. Raises `FormatError` (offset, field, rule) for a file that does not replay.
+    """
+    limit = max(143_360, len(data)) if max_bytes is None else max_bytes
+    return drive.forced_flags(constraint(format, max_bytes=limit, level=level), data)
+
+
+def sample(
+    format: str, seed: int, max_bytes: int = 143_360, level: str = "load", pick: Pick = "uniform"
+) -> bytes:
+    """A random file of a format, the same for the same arguments.
+
+    ``pick`` says how to choose among the allowed bytes: ``uniform``, ``lowest`` or ``highest``. The length
+    limit of the file is drawn first, evenly on a logarithmic scale from the least size to ``max_bytes``, so
+    that sizes are mixed. Raises `FormatError` as `constraint` does, and for an unknown pick.
+    """
+    least = least_bytes(format, level)
+    constraint(format, max_bytes=max_bytes, level=level)
+    rng = random.Random(f"{format} {level} {pick} {seed}")
+    limit = round(math.exp(rng.uniform(math.log(least), math.log(max_bytes))))
+    c = constraint(format, max_bytes=min(max(limit, least), max_bytes), level=level)
+    drive.draw(c, rng, pick)
+    return c.data

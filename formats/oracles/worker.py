@@ -1,0 +1,76 @@
+"""The child process in which untrusted files are parsed: requests on standard input, findings on output.
+
+A request is a line of JSON ({"format", "level", "size"}) and `size` bytes; the answer is one line of JSON for
+each judge and then an empty line. Memory, processor time and core dumps are limited, so a file that makes a
+parser run away ends this process and not the caller. Started by `isolated.py`, by path, with `-m`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from contextlib import suppress
+from typing import BinaryIO
+
+from bytegen.formats.oracles.examine import JUDGES, Finding, ask
+
+MEMORY_BYTES = 2 << 30
+CPU_SECONDS = 60
+
+
+def _virtual_bytes() -> int:
+    """The address space this process has now; 0 where /proc does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
+
+
+def _limit(kind: int, value: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _ask(judge: str, data: bytes, format: str, level: str) -> Finding:
+    """What a judge finds; a judge that fails (out of memory, say) is a problem, and the next one is asked."""
+    try:
+        return ask(judge, data, format, level)
+    except Exception as error:
+        message = f"the judge failed: {type(error).__name__}: {error}"
+        problem: dict[str, object] = {"judge": judge, "message": message, "offset": None, "field": ""}
+        return {"judge": judge, "problems": [problem], "facts": {}}
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answers requests until standard input ends."""
+    import lief  # noqa: F401  # loaded before the memory is measured and limited
+
+    _limit(resource.RLIMIT_CORE, 0)
+    if present := _virtual_bytes():
+        _limit(resource.RLIMIT_AS, present + MEMORY_BYTES)
+    while line := requests.readline():
+        request = json.loads(line)
+        data = requests.read(request["size"])
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_SECONDS)
+        for judge in JUDGES:
+            finding = _ask(judge, data, request["format"], request["level"])
+            answers.write(json.dumps(finding).encode() + b"\n")
+            answers.flush()
+        answers.write(b"\n")
+        answers.flush()
+
+
+def main() -> None:
+    """Serves on the process's own standard streams, keeping stray prints of libraries out of the answers."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()

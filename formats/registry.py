@@ -1,0 +1,85 @@
+"""The formats there are. A format is a folder of this package that registers itself on import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+from bytegen.formats.core.constraint import Constraint
+from bytegen.formats.core.steps import Step
+from bytegen.formats.errors import FormatError
+
+_FOLDERS = ("elf",)
+
+
+class Format(NamedTuple):
+    """A format: its name, its levels in ascending order, and how a file of it begins.
+
+    ``least(level)`` is the size of its smallest file; ``begin(max_bytes, level)`` gives the function from
+    the (still empty) bytes to the first step.
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    least: Callable[[str], int]
+    begin: Callable[[int, str], Callable[[bytearray], Step]]
+
+
+_formats: dict[str, Format] = {}
+
+
+def register(format: Format) -> None:
+    """Add a format; a name stands for one format only."""
+    if format.name in _formats:
+        raise ValueError(f"format {format.name} is registered twice")
+    _formats[format.name] = format
+
+
+def _known() -> dict[str, Format]:
+    for folder in _FOLDERS:
+        import_module(f"bytegen.formats.{folder}")
+    return _formats
+
+
+def available() -> tuple[str, ...]:
+    """Names of the formats."""
+    return tuple(sorted(_known()))
+
+
+def _find(format: str, level: str | None = None) -> Format:
+    known = _known()
+    if format not in known:
+        raise FormatError(f"unknown format {format!r}; there are: {', '.join(sorted(known))}")
+    found = known[format]
+    if level is not None and level not in found.levels:
+        raise FormatError(f"unknown level {level!r} of {format}; there are: {', '.join(found.levels)}")
+    return found
+
+
+def levels(format: str) -> tuple[str, ...]:
+    """Levels of a format, each including the one before. Raises `FormatError` for an unknown format."""
+    return _find(format).levels
+
+
+def least_bytes(format: str, level: str = "load") -> int:
+    """Size of the smallest file of a format at a level. Raises `FormatError` where either is unknown."""
+    return _find(format, level).least(level)
+
+
+def constraint(format: str, *, max_bytes: int = 143_360, level: str = "load") -> Constraint:
+    """A constraint at the start of a file of at most ``max_bytes`` bytes.
+
+    Raises `FormatError` for an unknown format or level (listing those there are) and for a limit below the
+    smallest file (saying its size).
+    """
+    found = _find(format, level)
+    least = found.least(level)
+    if max_bytes < least:
+        raise FormatError(f"max_bytes is {max_bytes}, but the smallest {format} file has {least} bytes")
+    if max_bytes > MOST_BYTES:
+        raise FormatError(f"max_bytes is {max_bytes}; it may be at most {MOST_BYTES}")
+    return Constraint(found.begin(max_bytes, level), format=format, level=level, max_bytes=max_bytes)
+
+
+MOST_BYTES = 1 << 32

@@ -1,0 +1,1 @@
+"""Corpora of programs, training of byte models, evaluation."""

@@ -1,0 +1,137 @@
+"""What `bytegen train CONFIG` reads: a TOML file, checked field by field."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bytegen import config as model_config
+from bytegen.config import ModelConfig
+from bytegen.errors import UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Which examples, and how they weigh."""
+
+    shards: Path
+    level: str = "load"
+    kinds: list[str] | None = None
+    parameter_weight: float = Field(1.0, gt=0)
+    heldout_examples: int = Field(512, ge=1)
+
+
+class CurriculumConfig(_Section):
+    """The short form: prompts followed by their parameters alone. Shares are linear between the two steps."""
+
+    share: float = Field(0.0, ge=0, le=1)
+    until: int = Field(0, ge=0)
+    ramp: int = Field(1, ge=1)
+    share_after: float = Field(0.0, ge=0, le=1)
+
+    def at(self, step: int) -> float:
+        """Return the probability that an example of `step` comes in short form."""
+        along = min(1.0, max(0.0, (step - self.until) / self.ramp))
+        return self.share + (self.share_after - self.share) * along
+
+
+class OptimConfig(_Section):
+    """Muon and AdamW."""
+
+    lr: float = Field(0.01, gt=0)
+    embed_lr: float = Field(0.003, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    momentum: float = Field(0.95, ge=0, lt=1)
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup: int = Field(50, ge=0)
+    decay: int = Field(500, ge=0)
+    clip: float = Field(1.0, gt=0)
+
+
+class RunConfig(_Section):
+    """How long, on what, and what is kept."""
+
+    out: Path
+    steps: int = Field(gt=0)
+    tokens_per_batch: int = Field(8192, ge=16)
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = Field(None, ge=1)
+    compile: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
+    evaluate_every: int = Field(200, ge=1)
+    checkpoint_every: int = Field(100, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class TrainConfig(_Section):
+    """The whole of a training configuration."""
+
+    model: dict[str, Any]
+    data: DataConfig
+    curriculum: CurriculumConfig = CurriculumConfig()
+    optim: OptimConfig = OptimConfig()
+    run: RunConfig
+
+    def shape(self) -> ModelConfig:
+        """Return the model's shape: the named preset, with the other fields of [model] laid over it."""
+        import dataclasses
+
+        fields = dict(self.model)
+        name = fields.pop("preset", None)
+        if name is None:
+            import json
+
+            return ModelConfig.from_json(json.dumps(fields), where="[model]")
+        base = dataclasses.asdict(model_config.preset(str(name)))
+        unknown = sorted(set(fields) - set(base))
+        if unknown:
+            raise UserError(
+                f"[model] has the unknown field {unknown[0]!r}; known are preset, {', '.join(base)}"
+            )
+        import json
+
+        return ModelConfig.from_json(json.dumps({**base, **fields}), where="[model]")
+
+
+def _assign(table: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or key.count(".") != 1:
+        raise UserError(f"--set {override!r}: it takes section.field=value, such as run.steps=100")
+    section, field = key.split(".")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    table.setdefault(section, {})[field] = parsed
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
+    """Read `path` and lay `section.field=value` overrides over it; UserError names the field that is wrong."""
+    try:
+        table = tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is no TOML: {error}") from None
+    for override in overrides:
+        _assign(table, override)
+    try:
+        config = TrainConfig.model_validate(table)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(x) for x in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg']}") from None
+    config.shape()
+    return config

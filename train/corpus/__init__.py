@@ -1,0 +1,1 @@
+"""The corpus: described programs, compiled small, each run against its oracle."""

@@ -1,0 +1,1 @@
+"""The programs, one module a kind; each exposes PROGRAMS."""
