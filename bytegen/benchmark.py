@@ -48,14 +48,19 @@ def summarise(values: Iterable[float]) -> Timing:
     return Timing(quantile(kept, 0.5), quantile(kept, 0.2), quantile(kept, 0.8), len(kept))
 
 
-def seconds_of(action: Callable[[], object]) -> float:
-    """How long one call of `action` takes, in seconds."""
-    start = time.perf_counter()
+def seconds_of(action: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """How long one call of `action` takes, in seconds by `clock`."""
+    start = clock()
     action()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def measure(action: Callable[[], object], rounds: int, calls: int = 1) -> Timing:
+def measure(
+    action: Callable[[], object],
+    rounds: int,
+    calls: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing:
     """Seconds a call of `action`; a round is the mean of `calls` calls; one call before is not counted."""
     action()
 
@@ -63,7 +68,7 @@ def measure(action: Callable[[], object], rounds: int, calls: int = 1) -> Timing
         for _ in range(calls):
             action()
 
-    return summarise(seconds_of(one_round) / calls for _ in range(rounds))
+    return summarise(seconds_of(one_round, clock) / calls for _ in range(rounds))
 
 
 def interleave(subjects: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Timing]:
@@ -108,7 +113,7 @@ def git_commit(folder: Path | None = None) -> str:
 
 
 def environment(packages: Iterable[str] = ("numpy", "lief", "capstone")) -> dict[str, object]:
-    """What a figure depends on: processor, usable cores, system, Python, versions, commit, date (UTC)."""
+    """What a figure depends on: processor, cores, load, system, Python, versions, commit, date (UTC)."""
     versions = {}
     for package in ("bytegen", *packages):
         try:
@@ -119,6 +124,7 @@ def environment(packages: Iterable[str] = ("numpy", "lief", "capstone")) -> dict
     return {
         "cpu": cpu_model(),
         "cores": cores,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "versions": versions,

@@ -6,6 +6,7 @@ import math
 import random
 
 import numpy as np
+
 from bytegen.formats.core import drive
 from bytegen.formats.core.constraint import Constraint, Refusal
 from bytegen.formats.core.drive import Pick

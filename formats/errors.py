@@ -2,4 +2,4 @@
 
 
 class FormatError(ValueError):
-    """A refused byte, an unknown format or level, or a limit too small: says what, where and what would be right."""
+    """What a caller or a file did wrong: the message says what, where, and what would be right."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bytegen import config as model_config
 from bytegen.config import ModelConfig
@@ -33,17 +36,26 @@ class DataConfig(_Section):
 
 
 class CurriculumConfig(_Section):
-    """The short form: prompts followed by their parameters alone. Shares are linear between the two steps."""
+    """The short form: prompts followed by their parameters alone.
 
-    share: float = Field(0.0, ge=0, le=1)
-    until: int = Field(0, ge=0)
-    ramp: int = Field(1, ge=1)
-    share_after: float = Field(0.0, ge=0, le=1)
+    `short_share` is a list of [step, share]: the probability that an example comes in short form, linear
+    between the points and constant outside them.
+    """
+
+    short_share: list[tuple[int, float]] = [(0, 0.0)]
+
+    @field_validator("short_share")
+    @classmethod
+    def _rising_steps(cls, points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        steps = [step for step, _ in points]
+        if not points or steps != sorted(set(steps)) or not all(0 <= share <= 1 for _, share in points):
+            raise ValueError("it takes [step, share] pairs with rising steps and shares from 0 to 1")
+        return points
 
     def at(self, step: int) -> float:
         """Return the probability that an example of `step` comes in short form."""
-        along = min(1.0, max(0.0, (step - self.until) / self.ramp))
-        return self.share + (self.share_after - self.share) * along
+        steps, shares = zip(*self.short_share, strict=True)
+        return float(np.interp(step, steps, shares))
 
 
 class OptimConfig(_Section):
@@ -86,13 +98,9 @@ class TrainConfig(_Section):
 
     def shape(self) -> ModelConfig:
         """Return the model's shape: the named preset, with the other fields of [model] laid over it."""
-        import dataclasses
-
         fields = dict(self.model)
         name = fields.pop("preset", None)
         if name is None:
-            import json
-
             return ModelConfig.from_json(json.dumps(fields), where="[model]")
         base = dataclasses.asdict(model_config.preset(str(name)))
         unknown = sorted(set(fields) - set(base))
@@ -100,8 +108,6 @@ class TrainConfig(_Section):
             raise UserError(
                 f"[model] has the unknown field {unknown[0]!r}; known are preset, {', '.join(base)}"
             )
-        import json
-
         return ModelConfig.from_json(json.dumps({**base, **fields}), where="[model]")
 
 

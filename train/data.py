@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bytegen import formats, tokenizer
 from bytegen.errors import UserError
+from bytegen.train.corpus.shards import read_table
 
 
 @dataclass(frozen=True)
@@ -44,27 +45,31 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
-        moved = (
-            x.to(device)
-            for x in (self.tokens, self.targets, self.weights, self.on_parameters, self.cu_seqlens)
+        return Batch(
+            self.tokens.to(device),
+            self.targets.to(device),
+            self.weights.to(device),
+            self.on_parameters.to(device),
+            self.cu_seqlens.to(device),
+            self.documents,
+            self.file_bytes,
         )
-        return Batch(*moved, self.documents, self.file_bytes)
 
 
 def load_examples(folder: str | Path, split: str, *, kinds: list[str] | None = None) -> list[Example]:
     """Read the shards of `folder` that belong to `split`; UserError when there are none."""
-    import pyarrow.parquet as pq
-
-    paths = sorted(Path(folder).glob("*.parquet"))
-    if not paths:
-        raise UserError(f"{folder} holds no Parquet shards; `bytegen corpus build {folder}` writes them")
-    columns = ["prompt", "data", "format", "kind", "params", "split"]
-    out: list[Example] = []
-    for path in paths:
-        for row in pq.read_table(path, columns=columns, filters=[("split", "=", split)]).to_pylist():
-            if kinds is None or row["kind"] in kinds:
-                parameters = b"".join(p.encode() + b"\0" for p in row["params"])
-                out.append(Example(row["prompt"], row["data"], row["format"], row["kind"], parameters))
+    columns = ["prompt", "data", "format", "kind", "params"]
+    out = [
+        Example(
+            row["prompt"],
+            row["data"],
+            row["format"],
+            row["kind"],
+            b"".join(p.encode() + b"\0" for p in row["params"]),
+        )
+        for row in read_table(folder, split, columns).to_pylist()
+        if kinds is None or row["kind"] in kinds
+    ]
     if not out:
         raise UserError(
             f"{folder} holds no example of split {split!r}" + (f" and kinds {kinds}" if kinds else "")
@@ -170,7 +175,8 @@ class Stream:
 
     def next_batch(self, short_share: float = 0.0) -> Batch:
         """Return the next batch; each example comes in short form with probability `short_share`."""
-        documents, room = [], self.length
+        documents: list[tuple[list[int], np.ndarray, np.ndarray]] = []
+        room = self.length
         while True:
             if self.cursor.index == len(self.examples):
                 self.cursor = Cursor(self.cursor.epoch + 1, 0)

@@ -46,11 +46,12 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes[p.shape].append(p)
             for shape, params in shapes.items():
-                updates = []
+                updates: list[Tensor] = []
                 for p in params:
                     state = self.state[p]
                     if "momentum" not in state:
                         state["momentum"] = torch.zeros_like(p)
+                    assert p.grad is not None
                     state["momentum"].lerp_(p.grad, 1 - group["momentum"])
                     updates.append(torch.lerp(p.grad, state["momentum"], group["momentum"]))  # Nesterov
                 scale = 0.2 * max(shape) ** 0.5 * group["lr"]
@@ -68,7 +69,8 @@ def make_optimizers(
     betas: tuple[float, float],
 ) -> list[torch.optim.Optimizer]:
     """Return Muon over the blocks' matrices and AdamW over embeddings, head, norms and convolutions."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         inner = name.startswith("blocks.") and p.dim() == 2 and not name.endswith("conv.weight")
         (matrices if inner else others).append(p)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -51,9 +53,15 @@ class Trainer:
         )  # fmt: skip
         self.step = 0
         self.seconds = 0.0
-        self.hidden = (
-            torch.compile(self.model.hidden, dynamic=False) if config.run.compile else self.model.hidden
-        )
+        self.hidden = self._compiled() if config.run.compile else self.model.hidden
+
+    def _compiled(self) -> Callable[..., Tensor]:
+        compiler = os.environ.get("CXX", "g++")
+        if self.device.type == "cpu" and shutil.which(compiler) is None:
+            raise UserError(
+                f"run.compile = true needs the C++ compiler {compiler}; install it or set run.compile=false"
+            )
+        return torch.compile(self.model.hidden, dynamic=False)
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy of every target [T] and the logits [T, V]."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bytegen.benchmark import Timing, environment, measure, summarise, write_json_lines
+from bytegen.benchmark import Timing, environment, interleave, measure, summarise, write_json_lines
 from bytegen.cli.check import read_regular_file
 from bytegen.errors import UserError
 
@@ -32,10 +33,13 @@ PROGRAMS = (
 WALK_BYTES = (300, 4_096, 40_960, 143_360)
 PEER_BYTES = 20_000
 WINDOW_BYTES = 1_000
-WINDOWS = {"bytes 0..1,000": 0, "bytes 1,000..2,000": 1_000, "bytes 139,500..140,500": 139_500}
+WINDOWS = (0, 1_000, 139_500)
 LONG_BYTES = 140_500
 PEERS = ("llguidance", "xgrammar")
 _MICRO = 1e6
+_FILE_WIDTH = 110
+# Processor time: one thread computes, and what else the machine does shall not count.
+_clock = time.thread_time
 
 
 Row = dict[str, object]
@@ -71,11 +75,11 @@ def _llguidance_steps() -> Steps:
         tokens = [byte & 0x7F for byte in data]
         matcher.consume_tokens(tokens[:skip])
         consume = matcher.consume_token
-        start = time.perf_counter()
+        start = _clock()
         for token in tokens[skip:]:
             fill(matcher, bitmask, 0)
             consume(token)
-        seconds = time.perf_counter() - start
+        seconds = _clock() - start
         if matcher.is_error():
             raise RuntimeError(f"llguidance stopped: {matcher.get_error()[:200]}")
         return seconds
@@ -98,11 +102,11 @@ def _xgrammar_steps() -> Steps:
         for token in tokens[:skip]:
             accept(token)
         accepted = True
-        start = time.perf_counter()
+        start = _clock()
         for token in tokens[skip:]:
             fill(bitmask)
             accepted &= accept(token)
-        seconds = time.perf_counter() - start
+        seconds = _clock() - start
         if not accepted:
             raise RuntimeError("xgrammar refused a byte of any text")
         return seconds
@@ -136,70 +140,83 @@ class Ours:
         """Seconds for mask + advance, byte by byte, over data[skip:]."""
         constraint = self.after(data[:skip])
         mask, advance = constraint.mask, constraint.advance
-        start = time.perf_counter()
+        start = _clock()
         for byte in data[skip:]:
             mask()
             advance(byte)
-        return time.perf_counter() - start
+        return _clock() - start
 
     def bulk(self, data: bytes, skip: int) -> float:
         """Seconds for advance_many over data[skip:]."""
         constraint = self.after(data[:skip])
-        start = time.perf_counter()
+        start = _clock()
         constraint.advance_many(data[skip:])
-        return time.perf_counter() - start
+        return _clock() - start
 
 
-def rounds_of(files: dict[str, bytes], steps: Steps, rounds: int) -> dict[str, Timing]:
-    """Microseconds a byte for each file and for "all" of them; one round before is not counted."""
+def speed_rows(what: str, kind: str, files: dict[str, bytes], steps: Steps, rounds: int) -> Iterator[Row]:
+    """Microseconds a byte, a row for each file and one for all of them; one round before is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in files}
     for number in range(rounds + 1):
         for name, data in files.items():
             taken = steps(data, 0)
             if number > 0:
                 seconds[name].append(taken)
-    timings = {name: summarise(taken).scaled(_MICRO / len(files[name])) for name, taken in seconds.items()}
+    for name, data in files.items():
+        timing = summarise(seconds[name]).scaled(_MICRO / len(data))
+        yield row("bytegen", what, f"{kind} {name}", len(data), "us/byte", timing)
     size = sum(len(data) for data in files.values())
-    return timings | {"all": summarise(map(sum, zip(*seconds.values(), strict=True))).scaled(_MICRO / size)}
+    total = summarise(map(sum, zip(*seconds.values(), strict=True))).scaled(_MICRO / size)
+    yield row("bytegen", what, f"all of {kind}", size, "us/byte", total)
 
 
-def speed_rows(subject: str, what: str, files: dict[str, bytes], steps: Steps, rounds: int) -> Iterator[Row]:
-    """A row for each file and one for all together."""
-    sizes = {name: len(data) for name, data in files.items()}
-    sizes["all"] = sum(sizes.values())
-    for name, timing in rounds_of(files, steps, rounds).items():
-        yield row(subject, what, name, sizes[name], "us/byte", timing)
+def peer_rows(ours: Ours, files: dict[str, bytes], rounds: int) -> Iterator[Row]:
+    """The constraint and its peers taking turns on the first bytes of all files."""
+    cut = [data[:PEER_BYTES] for data in files.values()]
+    size = sum(map(len, cut))
+    found = {"bytegen": ours.steps} | {peer: peer_steps(peer) for peer in PEERS}
+    subjects = {name: partial(_all_seconds, steps, cut) for name, steps in found.items() if steps is not None}
+    for subject, timing in interleave(subjects, rounds).items():
+        source = f"first {PEER_BYTES:,} bytes of each"
+        yield row(subject, "mask+advance", source, size, "us/byte", timing.scaled(_MICRO / size))
+
+
+def _all_seconds(steps: Steps, inputs: list[bytes]) -> float:
+    return sum(steps(data, 0) for data in inputs)
 
 
 def flatness_rows(name: str, data: bytes, steps: Steps, rounds: int) -> Iterator[Row]:
     """Mask + advance in a window at the beginning of a long file, after it, and far into it."""
-    for window, skip in WINDOWS.items():
+    for skip in WINDOWS:
         end = skip + WINDOW_BYTES
         taken = [steps(data[:end], skip) for _ in range(rounds + 1)][1:]
         timing = summarise(taken).scaled(_MICRO / WINDOW_BYTES)
-        yield row("bytegen", f"mask + advance, {window}", name, WINDOW_BYTES, "us/byte", timing)
+        yield row("bytegen", "mask+advance", f"{name}, from byte {skip:,}", WINDOW_BYTES, "us/byte", timing)
 
 
 def state_rows(ours: Ours, name: str, data: bytes, rounds: int) -> Iterator[Row]:
     """Constructing, forking and rolling back, in microseconds a call, `data` having been read."""
     constraint = ours.after(data)
-    construct = measure(ours.fresh, rounds, calls=20)
+    construct = measure(ours.fresh, rounds, calls=20, clock=_clock)
     yield row("bytegen", "construct", "", 0, "us", construct.scaled(_MICRO))
     yield row(
-        "bytegen", "fork", name, len(data), "us", measure(constraint.fork, rounds, calls=200).scaled(_MICRO)
+        "bytegen",
+        "fork",
+        name,
+        len(data),
+        "us",
+        measure(constraint.fork, rounds, calls=200, clock=_clock).scaled(_MICRO),
     )
     for back in (1, 100, 10_000):
         if back > len(data):
             continue
         taken = []
         for _ in range(rounds):
-            start = time.perf_counter()
+            start = _clock()
             constraint.rollback(back)
-            taken.append(time.perf_counter() - start)
+            taken.append(_clock() - start)
             constraint.advance_many(data[len(data) - back :])
-        yield row(
-            "bytegen", f"rollback of {back:,} bytes", name, len(data), "us", summarise(taken).scaled(_MICRO)
-        )
+        yield row("bytegen", f"rollback {back:,}", name, len(data), "us", summarise(taken).scaled(_MICRO))
 
 
 def real_files(folder: Path, given: tuple[Path, ...]) -> dict[str, bytes]:
@@ -222,7 +239,7 @@ def random_walks(ours: Ours) -> dict[str, bytes]:
     walks = {}
     for seed, limit in enumerate(WALK_BYTES):
         data = formats.sample(ours.format, seed, limit, level=ours.level)
-        walks[f"walk {seed}, {len(data):,} bytes"] = data
+        walks[f"{seed}, {len(data):,} bytes"] = data
     return walks
 
 
@@ -230,18 +247,10 @@ def all_rows(ours: Ours, files: dict[str, bytes], rounds: int) -> Iterator[Row]:
     """Every figure of the bench, one after another."""
     walks = random_walks(ours)
     long_name, long_file = max({**files, **walks}.items(), key=lambda item: len(item[1]))
-    yield from speed_rows("bytegen", "mask + advance, real files", files, ours.steps, rounds)
-    yield from speed_rows("bytegen", "mask + advance, random walks", walks, ours.steps, rounds)
-    yield from speed_rows("bytegen", "advance_many, real files", files, ours.bulk, rounds)
-    cut = {name: data[:PEER_BYTES] for name, data in [*files.items(), *walks.items()]}
-    subjects: dict[str, Steps] = {"bytegen": ours.steps}
-    for peer in PEERS:
-        steps = peer_steps(peer)
-        if steps is not None:
-            subjects[peer] = steps
-    for subject, steps in subjects.items():
-        rows = speed_rows(subject, f"mask + advance, first {PEER_BYTES:,} bytes", cut, steps, rounds)
-        yield from (figures for figures in rows if figures["input"] == "all")
+    yield from speed_rows("mask+advance", "real", files, ours.steps, rounds)
+    yield from speed_rows("mask+advance", "walk", walks, ours.steps, rounds)
+    yield from speed_rows("advance_many", "real", files, ours.bulk, rounds)
+    yield from peer_rows(ours, files, rounds)
     if len(long_file) >= LONG_BYTES:
         yield from flatness_rows(long_name, long_file, ours.steps, rounds)
     yield from state_rows(ours, long_name, long_file[:LONG_BYTES], rounds)
@@ -263,10 +272,13 @@ def formats_bench(
     json_file: Path | None, rounds: int, files: tuple[Path, ...], format_name: str, level: str
 ) -> None:
     """Microseconds a byte of the constraint, on real files and random walks, beside its peers."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
     stamp = environment(("numpy", "lief", "capstone", *PEERS))
     rows: list[Row] = []
     with (
@@ -279,7 +291,8 @@ def formats_bench(
         for figures in all_rows(ours, inputs, rounds):
             rows.append(figures | {"format": format_name, "level": level} | stamp)
             status.update(f"{figures['subject']}: {figures['measure']}")
-    table = Table(title=f"{format_name}, level {level}, {stamp['cpu']}, Python {stamp['python']}")
+    title = f"{format_name}, level {level}; {stamp['cpu']}, Python {stamp['python']}; medians of {rounds}"
+    table = Table(title=title, box=SIMPLE_HEAD)
     for heading in ("who", "what", "input", "unit"):
         table.add_column(heading)
     for heading in ("median", "p20", "p80"):

@@ -92,13 +92,15 @@ def generate_bench(
         }
         table.add_row(
             str(batch), str(split.bytes_written), _shown(figures["bytes_per_second"], ".0f"),
-            *(_shown(figures[name], ".1%") for name in ("model", "constraint", "sampling")), str(torch.get_num_threads()),
+            *(_shown(figures[name], ".1%") for name in ("model", "constraint", "sampling")),
+            str(torch.get_num_threads()),
         )  # fmt: skip
         rows.append(
             {"bench": "generate", "batch": batch, "bytes": split.bytes_written, "device": device, "rounds": rounds,
              "params": lm.config.n_params(), "threads": torch.get_num_threads(),
              **{name: t.median for name, t in figures.items()},
-             **{f"{name}_p20": t.p20 for name, t in figures.items()}, **{f"{name}_p80": t.p80 for name, t in figures.items()},
+             **{f"{name}_p20": t.p20 for name, t in figures.items()},
+             **{f"{name}_p80": t.p80 for name, t in figures.items()},
              **stamp}
         )  # fmt: skip
     Console().print(table)

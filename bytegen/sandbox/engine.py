@@ -5,9 +5,8 @@ Three choices make it behave as a Linux process sees a processor:
 - it is driven into ring 3 by a real `iretq`, so privileged instructions raise #GP; Unicorn starts in ring 0;
 - the TLB is Unicorn's virtual one: addresses are compared in all 64 bits (the default one folds
   non-canonical addresses onto canonical ones) and memory access is several times faster;
-- the processor is a Nehalem (x86-64-v2): no AVX, which Unicorn would execute wrongly as SSE, and no
-  RDRAND, which would bring in the host's randomness. RDTSC is trapped (CR4.TSD) so that virtual time answers
-  it.
+- the processor is a Nehalem (x86-64-v2): no RDRAND, which would bring in the host's randomness. RDTSC is
+  trapped (CR4.TSD) so that virtual time answers it.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Worker:
         return unpack_result(answer, blobs)
 
     def _wait(self, seconds: float) -> bool:
-        """Whether an answer begins (or the worker ends) within `seconds`; systems without poll wait in `receive`."""
+        """Whether an answer begins, or the worker ends, within `seconds`; always True without poll."""
         if self._poll is None:
             return True
         return bool(self._poll.poll(min(seconds * 1000, 1 << 30)))

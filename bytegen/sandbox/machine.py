@@ -15,7 +15,7 @@ from unicorn.unicorn_py3.arch.intel import HOOK_INSN_IN_CFUNC, HOOK_INSN_OUT_CFU
 from unicorn.unicorn_py3.unicorn import HOOK_INTR_CFUNC, HOOK_MEM_INVALID_CFUNC
 
 from bytegen.sandbox.engine import Engine, guarded
-from bytegen.sandbox.guard import DivisionGuard
+from bytegen.sandbox.guard import Guard
 from bytegen.sandbox.memory import AddressSpace
 from bytegen.sandbox.meter import Meter
 from bytegen.sandbox.result import Ended, Fault
@@ -86,6 +86,7 @@ class Machine:
     """
 
     def __init__(self) -> None:
+        self._retrying = False
         self._error: BaseException | None = None
         self._ended: Ended | None = None
         self._system: System | None = None
@@ -94,7 +95,7 @@ class Machine:
         self.engine = engine = Engine()
         self.space = AddressSpace(engine)
         self.meter = Meter(engine, self._translated, self._fail)
-        self.guard = DivisionGuard(engine, self._overflow, self._fail)
+        self.guard = Guard(engine, self._overflow, self._refused, self._fail)
         self._again = False
         self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         self._watch = HOOK_MEM_INVALID_CFUNC(guarded(self._bad_access, self._fail, False))
@@ -122,9 +123,18 @@ class Machine:
         self.engine.reset()
         self.meter.reset()
         self.guard.reset()
-        self._again = False
+        self._again = self._retrying = False
         self._error = self._ended = self._system = None
         self._counter_wanted = False
+
+    @property
+    def live(self) -> bool:
+        """Whether what a hook sees is part of the run.
+
+        It is not where an instruction whose access failed is tried once more, to learn the address or because the
+        stack has grown, nor in the rest of a block after the program's end.
+        """
+        return not self._retrying and self._ended is None
 
     @property
     def worn(self) -> bool:
@@ -144,6 +154,7 @@ class Machine:
         rip = entry
         while True:
             began = time.perf_counter()
+            before = rip, meter.executed
             error = engine.start(rip)
             self._check(error)
             if self._ended is not None:
@@ -159,7 +170,10 @@ class Machine:
                 seconds = max(time.perf_counter() - began, 1e-6)
                 size = int(min(max(size * _SLICE_SECONDS / seconds, _SLICES[0]), _SLICES[1]))
                 meter.grant(min(size, max_instructions - meter.granted))
-            elif not error:
+            elif not error and before == (
+                rip,
+                meter.executed,
+            ):  # changes of the map stop the engine, but not twice
                 self._end(self._fault("stopped", "SIGSEGV", rip))
             self._check_time()
             if self._ended is not None:
@@ -186,8 +200,10 @@ class Machine:
             if error == uc_const.UC_ERR_INSN_INVALID:
                 self._end(self._invalid(rip))
             elif error in _ACCESS_ERRORS:
+                self._retrying = True
                 with self.engine.watching(self._watch):  # again, to learn the address
                     error = self.meter.run_exactly(rip, 1)
+                self._retrying = False
                 if error and self._ended is None:
                     self._end(self._fault("exception", "SIGSEGV", rip))
             else:
@@ -226,12 +242,22 @@ class Machine:
             self.meter.settle(rip)
             self._end(self._fault("divide", "SIGFPE", rip))
 
+    def _refused(self) -> None:
+        """The guard stopped an instruction that this processor does not have."""
+        if self._ended is None:
+            rip = self.engine.rip
+            self.meter.settle(rip)
+            self._end(self._invalid(rip))
+
     def _check_time(self) -> None:
         if time.perf_counter() > self._deadline and self._ended is None:
             self._ended = Ended(limit="time")
             self.engine.stop()
 
     def _syscall(self, _handle: int, _user: int) -> None:
+        if self._ended is not None:  # the rest of a block after the program's end
+            self.engine.stop()
+            return
         assert self._system is not None
         self._system.system_call()
         self._check_time()

@@ -29,12 +29,14 @@ _MAX_BLOCK = 512  # TCG_MAX_INSNS
 # Words of the state that the native hook works on.
 _LEFT, _TABLE, _MISS, _STOP, _LAST_ADDRESS, _LAST_COUNT, _OUT = range(7)
 
-# The hook is called as (rdi = engine, rsi = address, edx = size, rcx = state):
-#     movl %esi, %eax;  andl $0x3fff, %eax;  shll $4, %eax;  addq 8(%rcx), %rax  table slot of the address
-#     cmpq %rsi, (%rax);  jne 2f                                          another block's: ask Python
-#     movq 8(%rax), %rax;  subq %rax, (%rcx);  js 1f                                  left -= instructions
-#     movq %rsi, 32(%rcx);  movq %rax, 40(%rcx);  ret                                 the block to settle
-# 1:  addq %rax, (%rcx);  movq $1, 48(%rcx);  jmpq *24(%rcx)                          out: uc_emu_stop(engine)
+# The hook is called as (rdi = engine, rsi = address, edx = size, rcx = state): finds the table slot of the
+# address, asks Python where it is another block's, takes the instructions off what is left, notes the block
+# to settle.
+#     movl %esi, %eax;  andl $0x3fff, %eax;  shll $4, %eax;  addq 8(%rcx), %rax
+#     cmpq %rsi, (%rax);  jne 2f
+#     movq 8(%rax), %rax;  subq %rax, (%rcx);  js 1f
+#     movq %rsi, 32(%rcx);  movq %rax, 40(%rcx);  ret
+# 1:  addq %rax, (%rcx);  movq $1, 48(%rcx);  jmpq *24(%rcx)
 # 2:  jmpq *16(%rcx)
 _X86_64 = (
     "89f025ff3f0000c1e004480341084839307520488b400848290178094889712048894128c3480101"

@@ -5,6 +5,7 @@ stdout.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from bytegen.errors import UserError
@@ -14,13 +15,14 @@ from bytegen.sandbox.wire import pack_result, receive, send
 
 def main() -> None:
     """Serve runs until the other side closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what an interrupt ends
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may write between the messages
     requests = sys.stdin.buffer
     while True:
         try:
             options, (data, stdin, *texts) = receive(requests)
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         arguments = options.pop("arguments")
         del options["blobs"]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.errors import FormatError
 
@@ -94,10 +95,13 @@ class Constraint:
                 self._free_until = step.stop if step.end_from is None else min(step.stop, step.end_from)
             else:
                 self._free_until, self._free_end = step.stop, True
+        elif step.choices.full:
+            self._free_until = step.start + step.size
 
     def _next(self, step: Step) -> None:
         step.parent = self._step
-        self._enter(step)
+        self._step = step
+        self._settle()
 
     @property
     def position(self) -> int:
@@ -129,9 +133,7 @@ class Constraint:
         step = self._step
         if isinstance(step, FreeStep):
             return _ONLY_END
-        mask = step.choices.mask(*self._prefix(step))
-        mask.flags.writeable = False
-        return mask
+        return step.choices.mask(*self._prefix(step))
 
     def advance(self, byte: int) -> None:
         """Write one byte, or end the file with 256.
@@ -161,10 +163,11 @@ class Constraint:
             self._next(step.then(int.from_bytes(data[step.start :], "little"), data))
 
     def _leave_free(self) -> None:
-        step = self._step
-        assert isinstance(step, FreeStep)
-        if len(self._data) == step.stop and step.then is not None:
-            self._next(step.then(self._data))
+        step, data = self._step, self._data
+        if isinstance(step, IntStep):
+            self._next(step.then(int.from_bytes(data[step.start :], "little"), data))
+        elif len(data) == step.stop and step.then is not None:
+            self._next(step.then(data))
         else:
             self._settle()
 
@@ -202,6 +205,14 @@ class Constraint:
                 taken += room
                 self._leave_free()
                 continue
+            if position == step.start and total - taken >= step.size:
+                raw = data[taken : taken + step.size]
+                value = int.from_bytes(raw, "little")
+                if step.choices.full or step.choices.contains(value):
+                    self._data += raw
+                    taken += step.size
+                    self._next(step.then(value, self._data))
+                    continue
             have = position - step.start
             value = int.from_bytes(
                 self._data[step.start :] + data[taken : taken + step.size - have], "little"

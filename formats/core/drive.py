@@ -6,6 +6,7 @@ import random
 from typing import Literal
 
 import numpy as np
+
 from bytegen.formats.core.constraint import END, Constraint, Refusal
 from bytegen.formats.core.steps import FreeStep
 from bytegen.formats.errors import FormatError

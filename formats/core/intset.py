@@ -165,7 +165,7 @@ class Finite:
 
     def __init__(self, values: object) -> None:
         array = values if isinstance(values, np.ndarray) else None
-        if array is None or len(array) <= 64:
+        if array is None or len(array) <= 128:
             few = sorted({int(v) for v in values})  # type: ignore[attr-defined]
             self._few: tuple[int, ...] | None = tuple(few)
             self._members: frozenset[int] | None = frozenset(few)
@@ -240,20 +240,36 @@ class Bits:
         return self.must, self.may
 
 
+def _one_hot() -> tuple[np.ndarray, ...]:
+    masks = np.zeros((256, 257), dtype=bool)
+    masks[np.arange(256), np.arange(256)] = True
+    masks.flags.writeable = False
+    return tuple(masks)
+
+
+_ONLY = _one_hot()
+
+
 class IntSet:
     """A union of pieces over n-byte little-endian integers. Immutable."""
 
-    __slots__ = ("pieces", "size")
+    __slots__ = ("full", "only", "pieces", "size")
 
-    def __init__(self, size: int, *pieces: Piece) -> None:
+    def __init__(self, size: int, *pieces: Piece, only: int | None = None, full: bool = False) -> None:
         self.size = size
         self.pieces = pieces
+        self.only = only  # the one member, where that is known
+        self.full = full  # whether every integer is known to be a member
 
     def mask(self, k: int, prefix: int) -> np.ndarray:
-        """bool[257]: bytes that may follow the ``k`` low bytes ``prefix`` (entry 256 is False)."""
+        """bool[257], read-only: bytes that may follow the ``k`` low bytes ``prefix`` (entry 256 is False)."""
+        only = self.only
+        if only is not None and only & ((1 << 8 * k) - 1) == prefix:
+            return _ONLY[(only >> 8 * k) & 255]
         out = np.zeros(257, dtype=bool)
         for piece in self.pieces:
             piece.mark(k, prefix, out)
+        out.flags.writeable = False
         return out
 
     def has(self, k: int, prefix: int) -> bool:
@@ -280,7 +296,7 @@ def interval(size: int, lo: int, hi: int, mod: int = 1, rem: int = 0) -> IntSet:
 
 def exactly(size: int, *values: int) -> IntSet:
     """The set of the given integers."""
-    return IntSet(size, Finite(values))
+    return IntSet(size, Finite(values), only=values[0] if len(values) == 1 else None)
 
 
 def anything(size: int) -> IntSet:
@@ -288,4 +304,4 @@ def anything(size: int) -> IntSet:
     return _ANYTHING[size]
 
 
-_ANYTHING = {size: interval(size, 0, (1 << 8 * size) - 1) for size in (1, 2, 4, 8)}
+_ANYTHING = {size: IntSet(size, Span(0, (1 << 8 * size) - 1), full=True) for size in range(1, 9)}

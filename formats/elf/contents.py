@@ -47,7 +47,7 @@ def _open_strings(plan: Plan, region: Region, data: bytearray) -> Step:
 @opener("relocations")
 def _open_relocations(plan: Plan, region: Region, data: bytearray) -> Step:
     link = region.detail.link
-    symbols = max(plan.sections[link].count, 1) if link else 1
+    symbols = max(plan.sections[link].entries, 1) if link else 1
     info = IntSet(8, Window(0, (symbols << 32) - 1, 1 << 32, 0, HIGHEST_RELOCATION))
     rule = f"a known type, and a symbol below {symbols}"
 
@@ -75,17 +75,17 @@ class _Symbol(NamedTuple):
 
     plan: Plan
     region: Region
-    index: int
+    number: int
     names: int  # size of the string table
     kind: int = 0
     value: int = 0
 
     @property
     def start(self) -> int:
-        return self.region.start + SYM_SIZE * self.index
+        return self.region.start + SYM_SIZE * self.number
 
     def path(self, name: str) -> str:
-        return f"{self.region.path}.sym[{self.index}].{name}"
+        return f"{self.region.path}.sym[{self.number}].{name}"
 
 
 @opener("symbols")
@@ -95,7 +95,7 @@ def _open_symbols(plan: Plan, region: Region, data: bytearray) -> Step:
 
 def _null_symbol(symbol: _Symbol, at: int) -> Step:
     def after(_: int, data: bytearray) -> Step:
-        return _null_symbol(symbol, at + 8) if at < 16 else _symbol(symbol._replace(index=1), data)
+        return _null_symbol(symbol, at + 8) if at < 16 else _symbol(symbol._replace(number=1), data)
 
     return IntStep(
         symbol.start + at, 8, exactly(8, 0), symbol.path("null"), "the first symbol is all zeros", after
@@ -117,7 +117,7 @@ def _symbol(symbol: _Symbol, data: bytearray) -> Step:
 
 def _symbol_kind(symbol: _Symbol) -> Step:
     plan = symbol.plan
-    local = symbol.index < symbol.region.detail.info
+    local = symbol.number < symbol.region.detail.info
     binds = SYMBOL_BINDS[:1] if local else SYMBOL_BINDS[1:]
     kinds = [kind for kind in SYMBOL_TYPES if kind != STT_TLS or plan.segments_read]
     sections = IntSet(2, Span(0, plan.shnum - 1), Finite((SHN_ABS, SHN_COMMON)))
@@ -174,5 +174,5 @@ def _symbol_size(symbol: _Symbol, most: int | None) -> Step:
         choices,
         symbol.path("st_size"),
         "any" if most is None else f"at most {most}: inside PT_TLS",
-        lambda value, data: _symbol(symbol._replace(index=symbol.index + 1), data),
+        lambda value, data: _symbol(symbol._replace(number=symbol.number + 1), data),
     )

@@ -151,10 +151,10 @@ class Duties(NamedTuple):
         """End of the program header table in the file."""
         return self.table[1] if self.table else 0
 
-    def roles(self, slots: int, executable: bool = True) -> list[Role]:
+    def roles(self, slots: int) -> list[Role]:
         """The possible roles of a segment after which ``slots`` more may come."""
         found = []
-        for entry in (False, True) if self.entry is not None and executable else (False,):
+        for entry in (False, True) if self.entry is not None else (False,):
             for table in (False, True) if self.table is not None else (False,):
                 role = self._role(entry, table, slots)
                 if role is not None and role.offsets() is not None:
@@ -181,9 +181,12 @@ def duties(plan: Plan) -> Duties:
     )
 
 
-def roles(plan: Plan, slots: int, flags: int = PF_X) -> list[Role]:
-    """The possible roles of a PT_LOAD with these flags after which ``slots`` more headers come."""
-    return duties(plan).roles(slots, bool(flags & PF_X))
+def roles(plan: Plan, slots: int) -> list[Role]:
+    """The possible roles of an executable PT_LOAD after which ``slots`` more headers come.
+
+    Those that need no execute permission are the roles of one that is not executable.
+    """
+    return duties(plan).roles(slots)
 
 
 def union(size: int, pieces: list[Piece | None]) -> IntSet:

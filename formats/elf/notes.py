@@ -61,6 +61,7 @@ class NoteDetail(NamedTuple):
 
 
 def up(value: int, align: int) -> int:
+    """The least multiple of ``align`` that is at least ``value``."""
     return -(-value // align) * align
 
 
@@ -88,11 +89,17 @@ def gnu_fits(kind: int, descsz: int) -> bool:
 
 
 def name_fits(name: bytes, kind: int, descsz: int) -> bool:
+    """Whether a note of this owner may have this type and size of descriptor."""
     if name == b"GNU\0":
         return gnu_fits(kind, descsz)
     if name == b"Go\0\0":
         return kind == 4
     return name[0] not in _VENDOR_FIRST
+
+
+def name_starts(byte: int) -> bool:
+    """Whether some name that may be used begins with this byte."""
+    return byte == b"G"[0] or byte not in _VENDOR_FIRST
 
 
 class _Note(NamedTuple):
@@ -101,13 +108,13 @@ class _Note(NamedTuple):
     plan: Plan
     region: Region
     start: int
-    index: int
+    number: int
     namesz: int = 0
     descsz: int = 0
     kind: int = 0
 
     def path(self, name: str) -> str:
-        return f"{self.region.path}.note[{self.index}].{name}"
+        return f"{self.region.path}.note[{self.number}].{name}"
 
     @property
     def align(self) -> int:
@@ -250,7 +257,7 @@ def _padding_of_desc(note: _Note, data: bytearray) -> Step:
 
 
 def _next(note: _Note, data: bytearray) -> Step:
-    return _note(_Note(note.plan, note.region, note.end, note.index + 1), data)
+    return _note(_Note(note.plan, note.region, note.end, note.number + 1), data)
 
 
 def _property(note: _Note, position: int, first: int, data: bytearray) -> Step:

@@ -10,12 +10,12 @@ from bytegen.formats.core.steps import FreeStep, Step
 
 
 class Section(NamedTuple):
-    """What later rules need of a section header already read. ``count`` is its number of entries."""
+    """What later rules need of a section header already read. ``entries``: how many it holds."""
 
     kind: int
     offset: int
     size: int
-    count: int
+    entries: int
 
 
 class Owed(NamedTuple):

@@ -195,7 +195,7 @@ def _symbol_tables(plan: Plan) -> list[int]:
 def relocation_sizes(plan: Plan, table: Table, offset: int, index: int) -> list[Piece]:
     """Sizes of a relocation table at ``offset``."""
     if offset < table.start:
-        most = max([plan.sections[i].count for i in _symbol_tables(plan)], default=0)
+        most = max([plan.sections[i].entries for i in _symbol_tables(plan)], default=0)
         good = int(table.behind.relocation_symbols(offset).searchsorted(max(most, 1), side="left"))
         return [Span(0, RELA_SIZE * good, RELA_SIZE)]
     return [_NOTHING, *_ahead(plan, table, offset, "relocations", index, RELA_SIZE, RELA_SIZE)]
@@ -210,7 +210,7 @@ def relocation_links(plan: Plan, table: Table, offset: int, size: int, index: in
         known = plan.ledger.at(offset, "relocations")
         if known is not None:
             return [known.detail.link]
-    tables = [i for i in _symbol_tables(plan) if most == 0 or most < plan.sections[i].count]
+    tables = [i for i in _symbol_tables(plan) if most == 0 or most < plan.sections[i].entries]
     if most:
         return tables
     owed = dict(plan.owed)

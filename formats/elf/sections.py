@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import Bits, Finite, IntSet, Piece, Span, anything, exactly, interval
@@ -10,7 +11,6 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import promises
 from bytegen.formats.elf.constants import (
     ARRAYS,
-    MAX64,
     RELA_SIZE,
     RELOCATABLE,
     SECTION_TYPES,
@@ -25,12 +25,15 @@ from bytegen.formats.elf.constants import (
     SYM_SIZE,
 )
 from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
-from bytegen.formats.elf.written import Behind, Table
+from bytegen.formats.elf.written import Behind, Table, provided
 
 _POWERS = tuple(1 << i for i in range(64))
 _ANY8 = anything(8)
 _FLAGS = IntSet(8, Bits(SHF_KNOWN))
 _FLAGS_UNLINKED = IntSet(8, Bits(SHF_KNOWN & ~SHF_INFO_LINK))
+_POWERS_OF_TWO = exactly(8, 0, *_POWERS)
+_ENTRY_SIZES = {SHT_SYMTAB: exactly(8, SYM_SIZE), SHT_RELA: exactly(8, RELA_SIZE)}
+_ALL_TYPES = exactly(4, *(SECTION_TYPES - {SHT_NOTE}))
 _ZERO = {4: exactly(4, 0), 8: exactly(8, 0)}
 _NULL_FIELDS = (
     ("sh_name", 4),
@@ -50,7 +53,7 @@ class Header(NamedTuple):
     """The fields of one section header read so far."""
 
     table: Table
-    index: int
+    number: int
     kind: int = 0
     flags: int = 0
     offset: int = 0
@@ -61,11 +64,11 @@ class Header(NamedTuple):
     @property
     def start(self) -> int:
         """Offset of the header in the file."""
-        return self.table.start + self.index * SHDR_SIZE
+        return self.table.start + self.number * SHDR_SIZE
 
     def path(self, name: str) -> str:
         """Path of a field of this header."""
-        return f"shdr[{self.index}].{name}"
+        return f"shdr[{self.number}].{name}"
 
 
 @opener("shdrs")
@@ -135,15 +138,17 @@ def owe(plan: Plan, index: int, types: frozenset[int], need: int = 0) -> Plan:
 
 
 def _kind(plan: Plan, header: Header) -> Step:
-    owed = _owed(plan, header.index)
+    owed = _owed(plan, header.number)
     types = owed.types if owed is not None else SECTION_TYPES
-    if SHT_NOTE in types and not promises.notes_fit(plan, header.table, header.index):
-        types = types - {SHT_NOTE}
     rule = "the type that an earlier header owes this section" if owed is not None else "a known section type"
+    choices = exactly(4, *(types - {SHT_NOTE})) if owed is not None else _ALL_TYPES
+    if SHT_NOTE in types:
+        notes = provided(SHT_NOTE, lambda: promises.notes_fit(plan, header.table, header.number))
+        choices = IntSet(4, *choices.pieces, notes)
     return IntStep(
         header.start + 4,
         4,
-        exactly(4, *types),
+        choices,
         header.path("sh_type"),
         rule,
         lambda value, data: _flags(plan, header._replace(kind=value)),
@@ -173,17 +178,17 @@ def _address(plan: Plan, header: Header) -> Step:
 
 
 def _need(plan: Plan, header: Header) -> int:
-    owed = _owed(plan, header.index)
+    owed = _owed(plan, header.number)
     return owed.need if owed is not None else 0
 
 
 def _offset(plan: Plan, header: Header, data: bytearray) -> Step:
     need = _need(plan, header)
     if need:
-        choices = IntSet(8, *promises.string_offsets(plan, header.table, need, header.index))
+        choices = IntSet(8, *promises.string_offsets(plan, header.table, need, header.number))
         rule = f"where a string table of at least {need} bytes is or fits"
     elif header.kind == SHT_NOTE:
-        choices = IntSet(8, *promises.note_offsets(plan, header.table, header.index))
+        choices = IntSet(8, *promises.note_offsets(plan, header.table, header.number))
         rule = "a multiple of 4 where notes are or fit"
     else:
         choices, rule = interval(8, 0, plan.limit), f"at most {plan.limit}"
@@ -200,19 +205,19 @@ def _offset(plan: Plan, header: Header, data: bytearray) -> Step:
 def _size(plan: Plan, header: Header, data: bytearray) -> Step:
     kind, offset, table = header.kind, header.offset, header.table
     if kind == SHT_NOBITS:
-        pieces: list[Piece] = [Span(0, MAX64)]
+        pieces: list[Piece] = list(_ANY8.pieces)
         rule = "any size"
     elif kind == SHT_STRTAB:
-        pieces = promises.string_sizes(plan, table, offset, _need(plan, header), header.index)
+        pieces = promises.string_sizes(plan, table, offset, _need(plan, header), header.number)
         rule = "a string table ends with a zero, holds the names that refer to it, and fits"
     elif kind == SHT_SYMTAB:
-        pieces = promises.symbol_sizes(plan, table, offset, header.index)
+        pieces = promises.symbol_sizes(plan, table, offset, header.number)
         rule = "whole symbols, good ones where they are already written, and fits"
     elif kind == SHT_RELA:
-        pieces = promises.relocation_sizes(plan, table, offset, header.index)
+        pieces = promises.relocation_sizes(plan, table, offset, header.number)
         rule = "whole relocations, good ones where they are already written, and fits"
     elif kind == SHT_NOTE:
-        pieces = promises.note_sizes(plan, table, offset, header.index)
+        pieces = promises.note_sizes(plan, table, offset, header.number)
         rule = "a whole number of notes that fit"
     else:
         pieces = [Span(0, plan.limit - offset)]
@@ -230,12 +235,12 @@ def _size(plan: Plan, header: Header, data: bytearray) -> Step:
 def _link(plan: Plan, header: Header, data: bytearray) -> Step:
     if header.kind == SHT_SYMTAB:
         choices = exactly(
-            4, *promises.symbol_links(plan, header.table, header.offset, header.size, header.index)
+            4, *promises.symbol_links(plan, header.table, header.offset, header.size, header.number)
         )
         rule = "a string table that holds the symbols' names"
     elif header.kind == SHT_RELA:
         choices = exactly(
-            4, *promises.relocation_links(plan, header.table, header.offset, header.size, header.index)
+            4, *promises.relocation_links(plan, header.table, header.offset, header.size, header.number)
         )
         rule = "0, or a symbol table that has the relocations' symbols"
     elif header.kind in ARRAYS:
@@ -254,7 +259,7 @@ def _link(plan: Plan, header: Header, data: bytearray) -> Step:
 
 def _linked(plan: Plan, header: Header, link: int, data: bytearray) -> Plan:
     """The plan that owes a section linked before it is read."""
-    if link <= header.index or header.kind not in (SHT_SYMTAB, SHT_RELA):
+    if link <= header.number or header.kind not in (SHT_SYMTAB, SHT_RELA):
         return plan
     if header.kind == SHT_RELA:
         return owe(plan, link, frozenset({SHT_SYMTAB}))
@@ -285,7 +290,7 @@ def _info(plan: Plan, header: Header, data: bytearray) -> Step:
 def _relocatable(plan: Plan, header: Header) -> list[int]:
     """Sections that relocations may apply to: read ones of a right type, and later ones that may become one."""
     found = [i for i, section in enumerate(plan.sections) if i and section.kind in RELOCATABLE]
-    for index in range(header.index + 1, plan.shnum):
+    for index in range(header.number + 1, plan.shnum):
         owed = _owed(plan, index)
         if owed is None or owed.types & RELOCATABLE:
             found.append(index)
@@ -293,13 +298,13 @@ def _relocatable(plan: Plan, header: Header) -> list[int]:
 
 
 def _informed(plan: Plan, header: Header, info: int) -> Plan:
-    if header.kind == SHT_RELA and info > header.index:
+    if header.kind == SHT_RELA and info > header.number:
         return owe(plan, info, RELOCATABLE)
     return plan
 
 
 def _align(plan: Plan, header: Header, data: bytearray) -> Step:
-    choices, rule = exactly(8, 0, *_POWERS), "0 or a power of two"
+    choices, rule = _POWERS_OF_TWO, "0 or a power of two"
     if header.kind == SHT_NOTE:
         aligns = promises.note_aligns(plan, header.table, header.offset, header.size)
         choices, rule = exactly(8, *aligns), "0, 1 or 4 for notes padded to 4 bytes, 8 for notes padded to 8"
@@ -313,14 +318,15 @@ def _align(plan: Plan, header: Header, data: bytearray) -> Step:
     )
 
 
-def _divisors(size: int) -> list[int]:
+@lru_cache(maxsize=4096)
+def _divisors(size: int) -> tuple[int, ...]:
     small = [d for d in range(1, int(size**0.5) + 1) if size % d == 0]
-    return sorted({*small, *(size // d for d in small)})
+    return tuple(sorted({*small, *(size // d for d in small)}))
 
 
 def _entsize(plan: Plan, header: Header, align: int) -> Step:
     if header.kind in (SHT_SYMTAB, SHT_RELA):
-        choices, rule = exactly(8, SYM_SIZE if header.kind == SHT_SYMTAB else RELA_SIZE), "24"
+        choices, rule = _ENTRY_SIZES[header.kind], "24"
     elif header.kind == SHT_NOBITS or not header.size:
         choices, rule = _ANY8, "any"
     else:
@@ -343,12 +349,12 @@ def _done(plan: Plan, header: Header, align: int, data: bytearray) -> Step:
     count = size // SYM_SIZE if kind == SHT_SYMTAB else 0
     plan = plan._replace(
         sections=(*plan.sections, Section(kind, offset, size, count)),
-        owed=tuple(item for item in plan.owed if item[0] != header.index),
+        owed=tuple(item for item in plan.owed if item[0] != header.number),
     )
     if size and offset >= header.table.end:
         detail = promises.Linked(header.link, header.info)
-        plan = promises.promise(plan, kind, offset, size, align, f"section[{header.index}]", detail)
-    return _entry(plan, header.table, header.index + 1, data)
+        plan = promises.promise(plan, kind, offset, size, align, f"section[{header.number}]", detail)
+    return _entry(plan, header.table, header.number + 1, data)
 
 
 __all__ = ["owe"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, Window, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
@@ -9,6 +11,7 @@ from bytegen.formats.elf import load
 from bytegen.formats.elf.constants import (
     MAX64,
     PAGE,
+    PF_X,
     PHDR_SIZE,
     PT_GNU_EH_FRAME,
     PT_GNU_PROPERTY,
@@ -23,17 +26,20 @@ from bytegen.formats.elf.constants import (
 from bytegen.formats.elf.notes import PROPERTY_SIZES, NoteDetail
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.promises import note_aligns, note_offsets, note_sizes, notes_fit, promise_notes
-from bytegen.formats.elf.written import Behind, Table
+from bytegen.formats.elf.written import Behind, Table, provided
 
 _POWERS = tuple(1 << i for i in range(64))
 _PLAIN = (PT_NULL, PT_GNU_EH_FRAME, PT_GNU_STACK, PT_GNU_RELRO)
 _ANY8 = anything(8)
+_POWERS_OF_TWO = exactly(8, 0, *_POWERS)
+_ALL_FLAGS = interval(4, 0, 7)
+_X_FLAGS = exactly(4, 1, 3, 5, 7)
 
 
 class Header:
     """The fields of one program header read so far."""
 
-    __slots__ = ("address", "filesz", "flags", "index", "kind", "memsz", "offset", "start", "table")
+    __slots__ = ("address", "filesz", "flags", "index", "kind", "memsz", "offset", "roles", "start", "table")
 
     def __init__(self, index: int, start: int, table: Table, kind: int = 0) -> None:
         self.index = index
@@ -41,14 +47,14 @@ class Header:
         self.table = table
         self.kind = kind
         self.flags = self.offset = self.address = self.filesz = self.memsz = 0
+        self.roles: list[load.Role] = []
 
-    def having(self, **fields: int) -> Header:
-        """A copy with more fields known."""
+    def having(self, name: str, value: Any) -> Header:
+        """A copy with one field more."""
         twin = Header(self.index, self.start, self.table, self.kind)
         twin.flags, twin.offset, twin.address = self.flags, self.offset, self.address
-        twin.filesz, twin.memsz = self.filesz, self.memsz
-        for name, value in fields.items():
-            setattr(twin, name, value)
+        twin.filesz, twin.memsz, twin.roles = self.filesz, self.memsz, self.roles
+        setattr(twin, name, value)
         return twin
 
     def path(self, name: str) -> str:
@@ -70,50 +76,59 @@ def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
         return proceed(plan._replace(segments_read=True), table.end, data)
     header = Header(index, table.start + index * PHDR_SIZE, table)
     slots = header.slots(plan)
-    kinds: list[int] = []
-    if load.roles(plan, slots):
+    free = load.duties(plan).possible(min(slots, 2))  # of any duty
+    kinds = [*_PLAIN] if free else []
+    roles = load.roles(plan, slots)
+    if roles:
         kinds.append(PT_LOAD)
-    if load.duties(plan).possible(min(slots, 2)):
-        kinds.extend(_PLAIN)
-        if plan.tls_size is None:
-            kinds.append(PT_TLS)
-        if not plan.loads and plan.phdr_address is None and slots and plan.table_owed:
-            kinds.append(PT_PHDR)
-        if notes_fit(plan, table):
-            kinds.append(PT_NOTE)
-        if _property_offsets(plan, table):
-            kinds.append(PT_GNU_PROPERTY)
+    if free and plan.tls_size is None:
+        kinds.append(PT_TLS)
+    if free and slots and not plan.loads and plan.phdr_address is None and plan.table_owed:
+        kinds.append(PT_PHDR)
+    pieces: list[Piece] = [Finite(kinds)]
+    if free:
+        pieces.append(provided(PT_NOTE, lambda: notes_fit(plan, table)))
+        pieces.append(provided(PT_GNU_PROPERTY, lambda: bool(_property_offsets(plan, table))))
     return IntStep(
         header.start,
         4,
-        exactly(4, *kinds),
+        IntSet(4, *pieces),
         header.path("p_type"),
         "a known type, with room left for the segments still owed (one holds the entry and is executable, "
         "one holds the program headers)",
-        lambda value, data: _flags(plan, header.having(kind=value)),
+        lambda value, data: _flags(plan, _typed(header, value, roles)),
     )
 
 
+def _typed(header: Header, kind: int, roles: list[load.Role]) -> Header:
+    header = header.having("kind", kind)
+    return header.having("roles", roles) if kind == PT_LOAD else header
+
+
 def _flags(plan: Plan, header: Header) -> Step:
-    choices = interval(4, 0, 7)
-    rule = "a combination of R, W and X"
-    if header.kind == PT_LOAD and not load.roles(plan, header.slots(plan), 0):
-        choices, rule = exactly(4, 1, 3, 5, 7), "executable: no later segment can hold the entry"
+    choices, rule = _ALL_FLAGS, "a combination of R, W and X"
+    if header.kind == PT_LOAD and all(role.needs_x for role in header.roles):
+        choices, rule = _X_FLAGS, "executable: no later segment can hold the entry"
     return IntStep(
         header.start + 4,
         4,
         choices,
         header.path("p_flags"),
         rule,
-        lambda value, data: _offset(plan, header.having(flags=value), data),
+        lambda value, data: _offset(plan, _flagged(header, value), data),
     )
+
+
+def _flagged(header: Header, flags: int) -> Header:
+    if header.kind == PT_LOAD and not flags & PF_X:
+        header = header.having("roles", [role for role in header.roles if not role.needs_x])
+    return header.having("flags", flags)
 
 
 def _offset(plan: Plan, header: Header, data: bytearray) -> Step:
     limit = plan.limit
     if header.kind == PT_LOAD:
-        found = load.roles(plan, header.slots(plan), header.flags)
-        choices = load.union(8, [role.offsets() for role in found])
+        choices = load.union(8, [role.offsets() for role in header.roles])
         rule = f"with room for what the segment owes before {limit}"
     elif header.kind == PT_PHDR:
         choices, rule = exactly(8, plan.phoff), "where the program header table is"
@@ -129,14 +144,13 @@ def _offset(plan: Plan, header: Header, data: bytearray) -> Step:
         choices,
         header.path("p_offset"),
         rule,
-        lambda value, data: _address(plan, header.having(offset=value)),
+        lambda value, data: _address(plan, header.having("offset", value)),
     )
 
 
 def _address(plan: Plan, header: Header) -> Step:
     if header.kind == PT_LOAD:
-        found = load.roles(plan, header.slots(plan), header.flags)
-        choices = load.union(8, [role.addresses(header.offset) for role in found])
+        choices = load.union(8, [role.addresses(header.offset) for role in header.roles])
         rule = "congruent to p_offset modulo the page, above the segment before, within what is owed"
     elif header.kind == PT_PHDR:
         choices, rule = IntSet(8, *_table_addresses(plan, header)), "where a later PT_LOAD can hold the table"
@@ -148,7 +162,7 @@ def _address(plan: Plan, header: Header) -> Step:
         choices,
         header.path("p_vaddr"),
         rule,
-        lambda value, data: _physical(plan, header.having(address=value), data),
+        lambda value, data: _physical(plan, header.having("address", value), data),
     )
 
 
@@ -187,8 +201,7 @@ def _physical(plan: Plan, header: Header, data: bytearray) -> Step:
 def _filesz(plan: Plan, header: Header, data: bytearray) -> Step:
     room = plan.limit - header.offset
     if header.kind == PT_LOAD:
-        found = load.roles(plan, header.slots(plan), header.flags)
-        choices = load.union(8, [role.sizes(header.offset, header.address) for role in found])
+        choices = load.union(8, [role.sizes(header.offset, header.address) for role in header.roles])
         rule = "inside the file, long enough for what is owed, clear of what comes above"
     elif header.kind == PT_PHDR:
         choices, rule = exactly(8, PHDR_SIZE * plan.phnum), "the size of the program header table"
@@ -205,15 +218,14 @@ def _filesz(plan: Plan, header: Header, data: bytearray) -> Step:
         choices,
         header.path("p_filesz"),
         rule,
-        lambda value, data: _memsz(plan, header.having(filesz=value), data),
+        lambda value, data: _memsz(plan, header.having("filesz", value), data),
     )
 
 
 def _memsz(plan: Plan, header: Header, data: bytearray) -> Step:
     size = header.filesz
     if header.kind == PT_LOAD:
-        found = load.roles(plan, header.slots(plan), header.flags)
-        choices = load.union(8, [role.memory(header.offset, header.address, size) for role in found])
+        choices = load.union(8, [role.memory(header.offset, header.address, size) for role in header.roles])
         rule = "at least p_filesz, below the next page that is owed, within the zero-filled memory allowed"
     elif header.kind in (PT_PHDR, PT_NOTE, PT_GNU_PROPERTY):
         choices, rule = exactly(8, size), "equal to p_filesz"
@@ -225,7 +237,7 @@ def _memsz(plan: Plan, header: Header, data: bytearray) -> Step:
         choices,
         header.path("p_memsz"),
         rule,
-        lambda value, data: _align(plan, header.having(memsz=value), data),
+        lambda value, data: _align(plan, header.having("memsz", value), data),
     )
 
 
@@ -241,7 +253,7 @@ def _align(plan: Plan, header: Header, data: bytearray) -> Step:
     elif header.kind == PT_GNU_PROPERTY:
         choices, rule = exactly(8, 8), "8"
     else:
-        choices = exactly(8, 0, *_POWERS)
+        choices = _POWERS_OF_TWO
     return IntStep(
         header.start + 48,
         8,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
 from bytegen.formats.core.intset import Finite
 from bytegen.formats.elf.constants import (
     HIGHEST_RELOCATION,
@@ -21,7 +22,15 @@ from bytegen.formats.elf.constants import (
     SYMBOL_BINDS,
     SYMBOL_TYPES,
 )
-from bytegen.formats.elf.notes import GNU_PROPERTY_NAME, HEAD, MOST_DESC, PROPERTIES, name_fits, up
+from bytegen.formats.elf.notes import (
+    GNU_PROPERTY_NAME,
+    HEAD,
+    MOST_DESC,
+    PROPERTIES,
+    name_fits,
+    name_starts,
+    up,
+)
 
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2"), ("value", "<u8"), ("size", "<u8")]
@@ -31,6 +40,7 @@ _CHUNK = 4096
 _GOOD_INFO = np.zeros(256, dtype=bool)
 _GOOD_INFO[[bind << 4 | kind for bind in SYMBOL_BINDS for kind in SYMBOL_TYPES]] = True
 _NO_SYMBOLS = np.zeros(0, np.uint64)
+_GOOD_FIRST = np.array([name_starts(byte) for byte in range(256)])
 
 
 class Lazily:
@@ -64,10 +74,17 @@ class Lazily:
         return self._all().bounds()
 
 
+def provided(value: int, condition: Callable[[], bool]) -> Lazily:
+    """The set of one value where the condition holds, which is asked only when it matters."""
+    return Lazily(
+        lambda x: x == value and condition(), lambda: np.array([value] if condition() else [], np.uint64)
+    )
+
+
 class SymbolRun(NamedTuple):
     """The longest run of good symbols at a place, and running totals over its prefixes."""
 
-    count: int
+    length: int
     names: np.ndarray  # [i]: the greatest name offset among the first i + 1
     locals: np.ndarray  # [i]: how many of the first i + 1 are local
 
@@ -79,7 +96,7 @@ class SymbolRun(NamedTuple):
 class Behind:
     """The bytes before a table, as the content that the table may describe."""
 
-    __slots__ = ("_ends", "_note_starts", "_runs", "_zeros", "first_zero", "last_zero", "raw")
+    __slots__ = ("_ends", "_note_starts", "_runs", "_some_note", "_zeros", "first_zero", "last_zero", "raw")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
@@ -87,6 +104,7 @@ class Behind:
         self.last_zero = raw.rfind(0)
         self._zeros: np.ndarray | None = None
         self._note_starts: np.ndarray | None = None
+        self._some_note: bool | None = None
         self._ends: dict[tuple[int, int], tuple[int, ...]] = {}
         self._runs: dict[tuple[int, int, int | None, bool], SymbolRun] = {}
 
@@ -170,17 +188,21 @@ class Behind:
             self._ends[key] = tuple(ends)
         return self._ends[key]
 
+    def _candidates(self) -> np.ndarray:
+        """Offsets of words that may begin a good note, by its sizes, type and first letter."""
+        whole = len(self.raw) // 4
+        if whole < 4:
+            return _NO_SYMBOLS
+        words = np.frombuffer(self.raw, "<u4", whole).astype(np.int64)
+        left = np.arange(whole, 3, -1) * 4
+        namesz, descsz, kind, name = words[:-3], words[1:-2], words[2:-1], words[3:]
+        good = (namesz > 0) & (descsz <= MOST_DESC) & (namesz + descsz + HEAD <= left)
+        return np.flatnonzero(good & (kind | 1 != 0x101) & _GOOD_FIRST[name & 255]) * 4
+
     def _starts(self) -> np.ndarray:
         if self._note_starts is None:
-            whole = len(self.raw) // 4
-            words = np.frombuffer(self.raw, "<u4", whole).astype(np.int64)
-            if whole < 4:
-                self._note_starts = _NO_SYMBOLS
-            else:
-                left = np.arange(whole - 1, 0, -1) * 4
-                fits = (words[:-1] > 0) & (words[:-1] + words[1:] + HEAD <= left + 4)
-                places = np.flatnonzero(fits) * 4
-                self._note_starts = np.array([p for p in places.tolist() if self.note_ends(p, 4)], np.uint64)
+            found = [place for place in self._candidates().tolist() if self.note_ends(place, 4)]
+            self._note_starts = np.array(found, np.uint64)
         return self._note_starts
 
     def note_offsets(self) -> Lazily:
@@ -189,7 +211,9 @@ class Behind:
 
     def has_notes(self) -> bool:
         """Whether there is any good note."""
-        return len(self._starts()) > 0
+        if self._some_note is None:
+            self._some_note = any(self.note_ends(place, 4) for place in self._candidates().tolist())
+        return self._some_note
 
     def property_end(self, start: int) -> int | None:
         """Where the GNU property note that begins at ``start`` ends; None when there is none."""
@@ -253,7 +277,7 @@ def _symbol_run(raw: bytes, start: int, sections: int, tls_size: int | None, tls
 
 
 def _note_end(raw: bytes, position: int, start: int, align: int) -> int | None:
-    """Where the note at ``position``, in notes that begin at ``start``, ends; None when it is not a good one."""
+    """Where the note at ``position``, in notes that begin at ``start``, ends; None when it is not good."""
     if position + HEAD >= len(raw):
         return None
     namesz, descsz, kind = (int.from_bytes(raw[position + i : position + i + 4], "little") for i in (0, 4, 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import capstone
+
 from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
 
 _PT_LOAD, _PF_X = 1, 1

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import lief
+
 from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
 
 _HEADER_FIELDS = {

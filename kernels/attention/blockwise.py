@@ -62,7 +62,7 @@ class OnlineSoftmax:
         safe = new.masked_fill(new == float("-inf"), 0.0)
         p = torch.exp(s - safe)
         total, out = p.sum(-1, keepdim=True), torch.matmul(p, v.to(p.dtype))
-        if self.maximum is not None:
+        if self.maximum is not None and self.total is not None and self.out is not None:
             shrink = torch.exp(self.maximum - safe)
             total, out = total + self.total * shrink, out + self.out * shrink
         self.maximum, self.total, self.out = new, total, out

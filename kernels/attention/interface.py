@@ -60,11 +60,10 @@ def _documents_as_batch(q: Tensor, k: Tensor, v: Tensor, bounds: list[int], scal
     # Rows past a document's end repeat its last token: causal order hides them from the real ones.
     index = starts[:, None] + torch.minimum(offsets, (lengths - 1)[:, None])  # [N, longest]
     real = (offsets < lengths[:, None]).flatten()
+    rows = [x[0][index].transpose(1, 2) for x in (q, k, v)]  # [N, H, longest, D]
+    grouped = q.shape[2] != k.shape[2]
     o = F.scaled_dot_product_attention(
-        *(x[0][index].transpose(1, 2) for x in (q, k, v)),
-        is_causal=True,
-        scale=scale,
-        enable_gqa=q.shape[2] != k.shape[2],
+        rows[0], rows[1], rows[2], is_causal=True, scale=scale, enable_gqa=grouped
     )
     return o.transpose(1, 2).flatten(0, 1)[real].unsqueeze(0)
 

@@ -76,6 +76,10 @@ def test_a_mistake_is_one_line_exit_code_2_and_no_file(
 
 
 def test_help_comes_without_torch() -> None:
-    code = "import sys; from bytegen.cli.main import cli; cli.main(['generate', '--help'], standalone_mode=False); print('torch' in sys.modules)"
+    code = (
+        "import sys; from bytegen.cli.main import cli\n"
+        "cli.main(['generate', '--help'], standalone_mode=False)\n"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"

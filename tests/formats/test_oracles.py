@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from handmade import BASE, CODE_OFFSET, creates_file, minimal_elf, patched
+from oracles import exec_judge, lief_judge, readelf_judge, static_programs
+
 from bytegen.formats.errors import FormatError
 from bytegen.formats.oracles.disassembly import sweep_code
 from bytegen.formats.oracles.kernel import kernel_accepts
 from bytegen.formats.oracles.rawelf import read_raw_elf
-from handmade import BASE, CODE_OFFSET, creates_file, minimal_elf, patched
-from oracles import exec_judge, lief_judge, readelf_judge, static_programs
 
 linux = pytest.mark.skipif(
     not (sys.platform.startswith("linux") and os.uname().machine == "x86_64"),

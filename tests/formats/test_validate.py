@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bytegen.formats.errors import FormatError
-from bytegen.formats.identify import describe, detect
-from bytegen.formats.oracles.isolated import Examiner
-from bytegen.formats.report import Problem, Report
 from handmade import EXIT_0, minimal_elf, patched
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import static_programs
 
 from bytegen import formats
+from bytegen.formats.errors import FormatError
+from bytegen.formats.identify import describe, detect
+from bytegen.formats.oracles.isolated import Examiner
+from bytegen.formats.report import Problem, Report
 
 FORMAT = "elf64-x86_64"
 HEADERS = 0x78

@@ -68,7 +68,12 @@ def test_the_packaged_model_is_at_most_16_megabytes() -> None:
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     target = tmp_path / "model"
-    with pytest.raises(RuntimeError), folder_in_place(target) as scratch:
-        (scratch / "half").write_text("x")
-        raise RuntimeError
+
+    def write() -> None:
+        with folder_in_place(target) as scratch:
+            (scratch / "half").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write()
     assert list(tmp_path.iterdir()) == []

@@ -54,8 +54,11 @@ def test_imports_point_one_way(package: str, path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("package", "barred"),
-    [("bytegen.formats", ["torch", "triton", "pyarrow", "click"]), ("bytegen.kernels", ["lief", "capstone", "unicorn", "click"]),
-     ("bytegen", ["torch", "lief", "numpy"])],
+    [
+        ("bytegen.formats", ["torch", "triton", "pyarrow", "click"]),
+        ("bytegen.kernels", ["lief", "capstone", "unicorn", "click"]),
+        ("bytegen", ["torch", "lief", "numpy"]),
+    ],
 )  # fmt: skip
 def test_importing_a_package_brings_in_only_what_it_needs(
     package: str, barred: list[str], tmp_path: Path

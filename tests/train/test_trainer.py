@@ -45,9 +45,7 @@ def config_path(corpus: Path, tmp_path: Path) -> Path:
         shards = "{corpus}"
         heldout_examples = 8
         [curriculum]
-        share = 0.5
-        until = 4
-        ramp = 4
+        short_share = [[4, 0.5], [8, 0.0]]
         [optim]
         warmup = 2
         decay = 4
@@ -152,7 +150,11 @@ def test_a_run_repeats_itself_and_its_loss_falls(config_path: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_killed_at_any_moment_it_resumes_to_the_same_curve(config_path: Path, tmp_path: Path) -> None:
     train(load_config(config_path, (f"run.out={tmp_path / 'whole'}",)))
-    code = f"from bytegen.train.config import load_config; from bytegen.train.trainer import train; train(load_config({str(config_path)!r}))"
+    code = (
+        "from bytegen.train.config import load_config\n"
+        "from bytegen.train.trainer import train\n"
+        f"train(load_config({str(config_path)!r}))"
+    )
     killed = 0
     rng = random.Random(0)
     for _ in range(12):
@@ -215,6 +217,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     [
         ("run.steps=0", "run.steps"),
         ("run.stepz=1", "run.stepz"),
+        ("curriculum.short_share=[[5,0.1],[3,0.2]]", "rising"),
         ("model.preset=none", "none"),
         ("model.window=0", "window"),
         ("data.level=nonsense", "nonsense"),
