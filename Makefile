@@ -60,6 +60,7 @@ eval: install-dev
 
 bench: install-dev
 	$(BIN)/bytegen bench formats --json benchmarks/formats.jsonl
+	$(BIN)/bytegen bench sandbox --json benchmarks/sandbox.jsonl
 	$(BIN)/bytegen bench generate --json benchmarks/generate.jsonl
 
 clean:

@@ -66,16 +66,16 @@ def _rows(
 
 def generate_many(
     lm: ByteLM, prompts: Sequence[str], *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL,
-    max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0,
-    batch_size: int = 32, on_bytes: OnBytes | None = None, on_output: Callable[[int, Output], None] | None = None,
-    timing: Timing | None = None,
+    max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
+    top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
+    on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None,
 ) -> list[Output]:  # fmt: skip
     """Write `samples` files for each prompt, in batches; outputs come prompt by prompt.
 
     Sample j of a prompt draws with seed `seed` + j, whatever else is in the batch. `on_bytes(row, new)`
     hears of bytes as they are written, `on_output(index, output)` of each finished file; `timing` is
-    added to. Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling parameters out of range;
-    FormatError for an unknown format or level, or a max_bytes below the least file.
+    added to. Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling
+    parameters out of range; FormatError for an unknown format or level, or a max_bytes below the least file.
     """
     if samples < 1 or batch_size < 1:
         raise UserError(f"samples={samples} and batch_size={batch_size} must be at least 1")

@@ -18,6 +18,8 @@ from bytegen.formats.registry import available, constraint, least_bytes, levels
 
 if TYPE_CHECKING:
     from bytegen.formats.identify import detect as detect
+    from bytegen.formats.oracles.kernel import ExecResult as ExecResult
+    from bytegen.formats.oracles.kernel import kernel_accepts as kernel_accepts
     from bytegen.formats.report import Problem as Problem
     from bytegen.formats.report import Report as Report
     from bytegen.formats.validation import validate as validate
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "END",
     "Constraint",
+    "ExecResult",
     "Field",
     "FormatError",
     "Problem",
@@ -34,6 +37,7 @@ __all__ = [
     "constraint",
     "detect",
     "forced_bytes",
+    "kernel_accepts",
     "least_bytes",
     "levels",
     "replay",
@@ -42,7 +46,14 @@ __all__ = [
 ]
 
 # The judges load LIEF and capstone, which the engine does not need.
-_LAZY = {"validate": "validation", "Report": "report", "Problem": "report", "detect": "identify"}
+_LAZY = {
+    "ExecResult": "oracles.kernel",
+    "Problem": "report",
+    "Report": "report",
+    "detect": "identify",
+    "kernel_accepts": "oracles.kernel",
+    "validate": "validation",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -51,5 +62,5 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    globals()[name] = value  # importing the module `validate` has put the module in the function's place
+    globals()[name] = value
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -82,13 +82,16 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--temperature", type=float, default=None, help="[default: that of `bytegen generate`]")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch-size", default=64, show_default=True)
+@click.option(
+    "--by", type=click.Choice(["kind", "program"]), default="kind", show_default=True, help="A row each."
+)
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Append rows as JSON lines."
 )
 def evaluate(
     model: str | None, folder: Path | None, per_kind: int, samples: int, temperature: float | None, seed: int,
-    batch_size: int, device: str, json_path: Path | None,
+    batch_size: int, by: Literal["kind", "program"], device: str, json_path: Path | None,
 ) -> None:  # fmt: skip
     """Print the funnel of a model on held-out prompts: well formed, loads, exits by itself, behaves as asked."""
     from bytegen.train.evaluation import draw_tasks, funnel, funnel_table, read_tasks
@@ -109,7 +112,7 @@ def evaluate(
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("evaluating", total=len(tasks) * samples)
         rows = funnel(
-            lm, tasks, samples=samples, temperature=temperature, seed=seed, batch_size=batch_size,
+            lm, tasks, samples=samples, temperature=temperature, seed=seed, batch_size=batch_size, by=by,
             on_judged=lambda: progress.advance(bar),
         )  # fmt: skip
     Console().print(funnel_table(rows))

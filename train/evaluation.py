@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
@@ -25,7 +25,6 @@ from bytegen.train.corpus.program import (
     KINDS,
     Params,
     Program,
-    all_programs,
     program_named,
     programs_of,
     split_of,
@@ -59,7 +58,7 @@ class Verdict:
 class FunnelRow:
     """A line of the funnel: the shares of files per stage, and pass@1 and pass@n with intervals."""
 
-    kind: str
+    name: str
     prompts: int
     samples: int
     well_formed: float
@@ -131,7 +130,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _row(kind: str, verdicts: Sequence[Sequence[Verdict]]) -> FunnelRow:
+def _row(name: str, verdicts: Sequence[Sequence[Verdict]]) -> FunnelRow:
     n = len(verdicts[0])
     every = [v for task in verdicts for v in task]
     correct = [sum(v.behaves for v in task) for task in verdicts]
@@ -139,16 +138,16 @@ def _row(kind: str, verdicts: Sequence[Sequence[Verdict]]) -> FunnelRow:
     best = sum(pass_at_k(n, c, n) for c in correct) / len(verdicts)
     stages = {stage: sum(getattr(v, stage) for v in every) / len(every) for stage in STAGES[:3]}
     return FunnelRow(
-        kind=kind, prompts=len(verdicts), samples=n, **stages, pass_at_1=first,
+        name=name, prompts=len(verdicts), samples=n, **stages, pass_at_1=first,
         pass_at_1_interval=wilson(first, len(verdicts)), pass_at_n=best, pass_at_n_interval=wilson(best, len(verdicts)),
     )  # fmt: skip
 
 
 def funnel(
     lm: ByteLM, tasks: Sequence[Task], *, samples: int = 8, temperature: float | None = None, seed: int = 0,
-    batch_size: int = 64, on_judged: Callable[[], None] | None = None,
+    batch_size: int = 64, by: Literal["kind", "program"] = "kind", on_judged: Callable[[], None] | None = None,
 ) -> list[FunnelRow]:  # fmt: skip
-    """Write `samples` files for each task and return a row for each kind, then one for all."""
+    """Write `samples` files for each task and return a row for each kind (or program), then one for all."""
     verdicts: list[list[Verdict]] = [[] for _ in tasks]
 
     def take(index: int, output: Output) -> None:
@@ -160,33 +159,23 @@ def funnel(
         lm, [task.prompt for task in tasks], samples=samples, temperature=temperature, seed=seed,
         batch_size=batch_size, on_output=take, max_bytes=1024,
     )  # fmt: skip
-    kinds = {
-        kind: [v for t, v in zip(tasks, verdicts, strict=True) if t.program.kind == kind] for kind in KINDS
-    }
-    return [_row(kind, found) for kind, found in kinds.items() if found] + [_row("all", verdicts)]
-
-
-def by_program(tasks: Sequence[Task], verdicts: Sequence[Sequence[Verdict]]) -> dict[str, float]:
-    """Return each program's share of files that behave as asked, to see where a model fails."""
-    shares = {}
-    for program in all_programs():
-        found = [v for t, vs in zip(tasks, verdicts, strict=True) if t.program is program for v in vs]
-        if found:
-            shares[program.name] = sum(v.behaves for v in found) / len(found)
-    return shares
+    groups: dict[str, list[list[Verdict]]] = {}
+    for task, found in zip(tasks, verdicts, strict=True):
+        groups.setdefault(task.program.kind if by == "kind" else task.program.name, []).append(found)
+    return [_row(name, found) for name, found in groups.items()] + [_row("all", verdicts)]
 
 
 def funnel_table(rows: Sequence[FunnelRow]) -> Table:
     """Return the funnel as a table for the terminal."""
     n = rows[0].samples
-    table = Table("kind", "prompts", "well formed", "loads", "exits", "pass@1 (95%)", f"pass@{n} (95%)")
+    table = Table("", "prompts", "well formed", "loads", "exits", "pass@1 (95%)", f"pass@{n} (95%)")
 
     def interval(share: float, limits: tuple[float, float]) -> str:
         return f"{share:.1%} ({limits[0]:.0%}-{limits[1]:.0%})"
 
     for row in rows:
         table.add_row(
-            row.kind, str(row.prompts), f"{row.well_formed:.1%}", f"{row.loads:.1%}", f"{row.exits:.1%}",
+            row.name, str(row.prompts), f"{row.well_formed:.1%}", f"{row.loads:.1%}", f"{row.exits:.1%}",
             interval(row.pass_at_1, row.pass_at_1_interval), interval(row.pass_at_n, row.pass_at_n_interval),
             end_section=row is rows[-2] if len(rows) > 1 else False,
         )  # fmt: skip

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bytegen import formats
 from bytegen.errors import UserError
 from bytegen.model import ByteLM
 from bytegen.train import checkpoint
@@ -47,6 +48,8 @@ class Trainer:
         data = config.data
         self.encoder = Encoder(level=data.level, parameter_weight=data.parameter_weight)
         self.heldout = load_examples(data.shards, "heldout", kinds=data.kinds)[: data.heldout_examples]
+        for name in {example.format for example in self.heldout}:
+            formats.least_bytes(name, data.level)  # complains of a level there is none of, before training
         self.stream = Stream(
             load_examples(data.shards, "train", kinds=data.kinds), self.encoder,
             length=config.run.tokens_per_batch, seed=config.run.seed,

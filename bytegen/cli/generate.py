@@ -129,8 +129,7 @@ def _generate_one(
         with HexView(console, prompt) as view:
 
             def show(row: Sequence, new: bytes) -> None:
-                path = row.constraint.fields()[-1].path if len(new) > 1 else row.constraint.field()
-                view.add(new, path)
+                view.show(bytes(row.constraint.data), row.constraint.fields(), row.constraint.field())
 
             output = generate_many(lm, [prompt], on_bytes=show, **options)[0]
     else:

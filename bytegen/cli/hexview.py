@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
+
+from bytegen.formats import Field
 
 WIDTH = 16
 ROWS = 14
@@ -35,8 +38,10 @@ class HexView:
 
     def __init__(self, console: Console, title: str) -> None:
         self.console, self.title = console, title
-        self.data = bytearray()
+        self.data = b""
+        self.current = ""
         self.paths: list[str] = []
+        self.coloured = 0
         self.live = Live(self._render(), console=console, refresh_per_second=20)
 
     def __enter__(self) -> HexView:
@@ -49,10 +54,13 @@ class HexView:
         self.live.update(self._render())
         self.live.__exit__(kind, error, trace)
 
-    def add(self, new: bytes, path: str) -> None:
-        """Append `new` bytes, all of the field `path`."""
-        self.data += new
-        self.paths += [path] * len(new)
+    def show(self, data: bytes, fields: Sequence[Field], current: str) -> None:
+        """Show `data`; `fields` are the spans so far, `current` the field that the next byte belongs to."""
+        self.data, self.current = data, current
+        for field in fields[self.coloured :]:
+            self.paths[field.start :] = [field.path] * (field.end - field.start)
+        self.coloured = max(0, len(fields) - 1)  # the last may still grow
+        self.paths[len(self.paths) :] = [current] * (len(data) - len(self.paths))
         self.live.update(self._render())
 
     def _render(self) -> Panel:
@@ -69,7 +77,9 @@ class HexView:
                 shown = chr(byte) if 32 <= byte < 127 else "."
                 line.append(shown, style=colour_of(self.paths[row + i]))
             lines.append(line)
-        now = self.paths[-1] if self.paths else ""
         return Panel(
-            Group(*lines), title=Text(self.title), subtitle=f"{len(self.data)} bytes  {now}", width=84
+            Group(*lines),
+            title=Text(self.title),
+            subtitle=f"{len(self.data)} bytes  {self.current}",
+            width=84,
         )

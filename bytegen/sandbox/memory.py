@@ -71,6 +71,11 @@ class AddressSpace:
         """Bytes mapped."""
         return self._total
 
+    @property
+    def limit(self) -> int:
+        """Bytes that may be mapped."""
+        return self._limit
+
     def find(self, address: int) -> Area | None:
         """The area that holds `address`."""
         index = bisect_right(self._areas, address, key=lambda area: area.start) - 1

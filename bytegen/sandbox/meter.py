@@ -140,14 +140,29 @@ class Meter:
         """
         if not start <= rip < start + 15 * most:
             return None
-        if start == rip:
-            return 0
         try:
-            code = self._engine.read(start, rip - start)
+            code = self._engine.read(start, rip - start) if rip > start else b""
         except unicorn.UcError:  # the program unmapped the code it ran
             return None
-        lengths = [size for _, size, _, _ in self._decoder.disasm_lite(code, start)]
-        return len(lengths) if sum(lengths) == rip - start and len(lengths) < most else None
+        counts = (self._decode(code, unknown) for unknown in range(3))
+        count = next((found for found in counts if found is not None), None)
+        return count if count is not None and count < most else None
+
+    def _decode(self, code: bytes, unknown: int) -> int | None:
+        """How many instructions `code` is; None where it does not end with one.
+
+        The engine takes a few encodings that capstone refuses (8f /1, for one): up to `unknown` of them are passed
+        over, with the first length that makes the rest come out even.
+        """
+        sizes = [size for _, size, _, _ in self._decoder.disasm_lite(code, 0)]
+        at = sum(sizes)
+        if at == len(code):
+            return len(sizes)
+        for size in range(1, min(15, len(code) - at) + 1) if unknown else ():
+            rest = self._decode(code[at + size :], unknown - 1)
+            if rest is not None:
+                return len(sizes) + 1 + rest
+        return None
 
     def run_exactly(self, rip: int, count: int) -> int:
         """Run `count` instructions (fewer than a block) from `rip`; returns Unicorn's error number.

@@ -282,6 +282,10 @@ class Constraint:
         twin._free_until, twin._free_end = self._free_until, self._free_end
         return twin
 
+    def free(self) -> int:
+        """How many bytes from here may be anything (at least); through them the mask does not change."""
+        return 0 if self._ended else max(0, self._free_until - len(self._data))
+
     def field(self) -> str:
         """Path of the field that the next byte belongs to, such as ``ehdr.e_phoff``."""
         return "end" if self._ended else self._step.path

@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 
 from bytegen.formats.core.constraint import END, Constraint, Refusal
-from bytegen.formats.core.steps import FreeStep
 from bytegen.formats.errors import FormatError
 
 Pick = Literal["uniform", "lowest", "highest"]
@@ -37,33 +36,21 @@ def draw(c: Constraint, rng: random.Random, pick: Pick = "uniform") -> None:
         raise FormatError(f"unknown pick {pick!r}; there are: {', '.join(PICKS)}")
     while not c.done:
         mask = c.mask()
-        if pick == "uniform":
-            if mask[:END].all():
-                _draw_free(c, rng, bool(mask[END]))
-                continue
-            choices = mask.nonzero()[0]
-            c.advance(int(choices[rng.randrange(len(choices))]))
-        else:
-            choices = mask.nonzero()[0]
-            c.advance(int(choices[0 if pick == "lowest" else -1]))
+        if pick == "uniform" and c.free():
+            _draw_free(c, rng, bool(mask[END]))
+            continue
+        choices = mask.nonzero()[0]
+        place = rng.randrange(len(choices)) if pick == "uniform" else 0 if pick == "lowest" else -1
+        c.advance(int(choices[place]))
 
 
 def _draw_free(c: Constraint, rng: random.Random, end: bool) -> None:
-    """Bytes of a free run, drawn together; where the file may end, each is the last with chance 1/257."""
-    step = c._step
-    if not isinstance(step, FreeStep):
-        c.advance(rng.randrange(256))
-        return
-    position = c.position
-    stop = step.stop if end or step.end_from is None else min(step.stop, step.end_from)
-    room = stop - position
-    if end:
-        for length in range(room):
-            if rng.randrange(257) == 256:
-                c.advance_many(rng.randbytes(length))
-                c.advance(END)
-                return
-    c.advance_many(rng.randbytes(room))
+    """The bytes of a free run, drawn together; where the file may end, it does with chance 1/257 at each."""
+    room = c.free()
+    length = next((i for i in range(room) if rng.randrange(257) == END), room) if end else room
+    c.advance_many(rng.randbytes(length))
+    if length < room:
+        c.advance(END)
 
 
 def random_file(c: Constraint, seed: int, pick: Pick = "uniform") -> bytes:

@@ -53,6 +53,22 @@ class Plan(NamedTuple):
     owed: tuple[tuple[int, Owed], ...] = ()  # sorted by index; indices not read yet
     name_need: int = 0  # the section name table is at least this long
 
+    def owed_at(self, index: int) -> Owed | None:
+        """What section ``index`` owes."""
+        for where, owed in self.owed:
+            if where == index:
+                return owed
+        return None
+
+    def owe(self, index: int, types: frozenset[int], need: int = 0) -> Plan:
+        """The plan in which section ``index``, not read yet, is of one of the types and of ``need`` bytes."""
+        known = self.owed_at(index)
+        if known is not None:
+            need = max(need, known.need)
+            types = types & known.types
+        rest = tuple(item for item in self.owed if item[0] != index)
+        return self._replace(owed=tuple(sorted((*rest, (index, Owed(types, need))))))
+
     def reach(self, end: int) -> Plan:
         """The plan of a file that is at least ``end`` bytes long."""
         return self._replace(min_end=end) if end > self.min_end else self

@@ -95,13 +95,6 @@ def _null(plan: Plan, header: Header, i: int, start: int, data: bytearray) -> St
     )
 
 
-def _owed(plan: Plan, index: int) -> Owed | None:
-    for where, owed in plan.owed:
-        if where == index:
-            return owed
-    return None
-
-
 def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
     if index == plan.shnum:
         return proceed(plan, table.end, data)
@@ -124,21 +117,11 @@ def _named(plan: Plan, name: int) -> Plan:
     """The plan after a name: the name table, if still to come, is longer than its offset."""
     if len(plan.sections) > plan.shstrndx or name < plan.name_need:
         return plan
-    return owe(plan._replace(name_need=name + 1), plan.shstrndx, frozenset({SHT_STRTAB}), name + 1)
-
-
-def owe(plan: Plan, index: int, types: frozenset[int], need: int = 0) -> Plan:
-    """The plan that owes section ``index``, not read yet, one of the types, of at least ``need`` bytes."""
-    known = _owed(plan, index)
-    if known is not None:
-        need = max(need, known.need)
-        types = types & known.types
-    rest = tuple(item for item in plan.owed if item[0] != index)
-    return plan._replace(owed=tuple(sorted((*rest, (index, Owed(types, need))))))
+    return plan._replace(name_need=name + 1).owe(plan.shstrndx, frozenset({SHT_STRTAB}), name + 1)
 
 
 def _kind(plan: Plan, header: Header) -> Step:
-    owed = _owed(plan, header.number)
+    owed = plan.owed_at(header.number)
     types = owed.types if owed is not None else SECTION_TYPES
     rule = "the type that an earlier header owes this section" if owed is not None else "a known section type"
     choices = exactly(4, *(types - {SHT_NOTE})) if owed is not None else _ALL_TYPES
@@ -178,7 +161,7 @@ def _address(plan: Plan, header: Header) -> Step:
 
 
 def _need(plan: Plan, header: Header) -> int:
-    owed = _owed(plan, header.number)
+    owed = plan.owed_at(header.number)
     return owed.need if owed is not None else 0
 
 
@@ -262,9 +245,9 @@ def _linked(plan: Plan, header: Header, link: int, data: bytearray) -> Plan:
     if link <= header.number or header.kind not in (SHT_SYMTAB, SHT_RELA):
         return plan
     if header.kind == SHT_RELA:
-        return owe(plan, link, frozenset({SHT_SYMTAB}))
+        return plan.owe(link, frozenset({SHT_SYMTAB}))
     need = promises.names_need(plan, header.table, header.offset, header.size)
-    return owe(plan, link, frozenset({SHT_STRTAB}), need)
+    return plan.owe(link, frozenset({SHT_STRTAB}), need)
 
 
 def _info(plan: Plan, header: Header, data: bytearray) -> Step:
@@ -291,7 +274,7 @@ def _relocatable(plan: Plan, header: Header) -> list[int]:
     """Sections that relocations may apply to: read ones of a right type, and later ones that may become one."""
     found = [i for i, section in enumerate(plan.sections) if i and section.kind in RELOCATABLE]
     for index in range(header.number + 1, plan.shnum):
-        owed = _owed(plan, index)
+        owed = plan.owed_at(index)
         if owed is None or owed.types & RELOCATABLE:
             found.append(index)
     return found
@@ -299,7 +282,7 @@ def _relocatable(plan: Plan, header: Header) -> list[int]:
 
 def _informed(plan: Plan, header: Header, info: int) -> Plan:
     if header.kind == SHT_RELA and info > header.number:
-        return owe(plan, info, RELOCATABLE)
+        return plan.owe(info, RELOCATABLE)
     return plan
 
 
@@ -355,6 +338,3 @@ def _done(plan: Plan, header: Header, align: int, data: bytearray) -> Step:
         detail = promises.Linked(header.link, header.info)
         plan = promises.promise(plan, kind, offset, size, align, f"section[{header.number}]", detail)
     return _entry(plan, header.table, header.number + 1, data)
-
-
-__all__ = ["owe"]

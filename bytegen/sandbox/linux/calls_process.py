@@ -236,6 +236,15 @@ def uname(process: Process, buffer: int) -> int:
     return 0
 
 
+def sysinfo(process: Process, buffer: int) -> int:
+    """sysinfo(2): a machine with as much memory as the program may map."""
+    limit = process.space.limit
+    uptime = _now(process, 1) // 1_000_000_000
+    info = struct.pack("<q3Q6QH6xQQI", uptime, 0, 0, 0, limit, limit, 0, 0, 0, 0, 1, 0, 0, 1)
+    process.store(buffer, info.ljust(112, b"\0"))
+    return 0
+
+
 def rseq(process: Process, area: int, size: int, flags: int) -> int:
     """rseq(2): registered, always on processor 0."""
     if size < 32 or area % 32 or flags:
@@ -293,6 +302,7 @@ HANDLERS: dict[int, Callable[..., int]] = {
     96: gettimeofday,
     97: getrlimit,
     98: getrusage,
+    99: sysinfo,
     100: times,
     102: user_id,
     104: user_id,

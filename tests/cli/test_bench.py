@@ -1,0 +1,65 @@
+"""The benches run and write rows that say what they were taken on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from bytegen.cli.main import cli
+from bytegen.config import PRESETS
+from bytegen.model import ByteLM
+from bytegen.weights import save_model
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_bench_generate_splits_the_time(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_model(ByteLM(PRESETS["nano"]), tmp_path / "model")
+    arguments = [
+        "bench",
+        "generate",
+        "--model",
+        str(tmp_path / "model"),
+        "--rounds",
+        "1",
+        "--batch",
+        "1",
+        "--batch",
+        "3",
+    ]
+    done = CliRunner().invoke(cli, [*arguments, "--json", str(tmp_path / "rows")])
+    assert done.exit_code == 0, done.output
+    rows = rows_of(tmp_path / "rows")
+    assert [r["batch"] for r in rows] == [1, 3]
+    for row in rows:
+        assert 0 < row["constraint"] < row["model"] + row["constraint"] + row["sampling"] <= 1
+        assert row["bytes"] > 0
+        assert {"cpu", "cores", "versions", "commit", "date"} <= set(row)
+
+
+def test_bench_sandbox_counts_what_it_executes(tmp_path: Path) -> None:
+    arguments = [
+        "bench",
+        "sandbox",
+        "--rounds",
+        "1",
+        "--instructions",
+        "60000",
+        "--json",
+        str(tmp_path / "rows"),
+    ]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert {r["program"] for r in rows_of(tmp_path / "rows")} > {"arithmetic", "dec and jnz alone"}
+
+
+@pytest.mark.parametrize("arguments", [["generate", "--rounds", "0"], ["sandbox", "--instructions", "1"]])
+def test_a_bench_of_no_rounds_is_refused(arguments: list[str]) -> None:
+    done = CliRunner().invoke(cli, ["bench", *arguments])
+    assert done.exit_code == 2
+    assert "at least" in done.stderr
