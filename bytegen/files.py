@@ -9,6 +9,13 @@ from pathlib import Path
 from bytegen.errors import UserError
 
 
+def usual_mode(*, executable: bool = False) -> int:
+    """Return the permissions that a new file gets here; temporary files begin with the owner's alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return (0o777 if executable else 0o666) & ~umask
+
+
 def write_atomically(path: str | Path, data: bytes, *, executable: bool = False) -> None:
     """Write `data` to a temporary name beside `path` and move it into place; UserError when that fails."""
     path = Path(path)
@@ -17,9 +24,7 @@ def write_atomically(path: str | Path, data: bytes, *, executable: bool = False)
         descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(scratch, (0o777 if executable else 0o666) & ~umask)
+        os.chmod(scratch, usual_mode(executable=executable))
         os.replace(scratch, path)
     except OSError as error:
         if scratch is not None and os.path.exists(scratch):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bytegen.config import ModelConfig
 from bytegen.errors import UserError
+from bytegen.files import usual_mode
 from bytegen.model import ByteLM
 
 PACKAGED = Path(__file__).parent / "packaged"
@@ -33,6 +34,8 @@ def folder_in_place(target: Path) -> Iterator[Path]:
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
+            path.chmod(usual_mode())
+        scratch.chmod(usual_mode(executable=True))
         if target.exists():
             shutil.rmtree(target)
         scratch.rename(target)

@@ -6,6 +6,7 @@ batch opens the next. Every draw follows from (seed, epoch, index), so a cursor 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,11 +112,18 @@ class Encoder:
         return ids, weights, on
 
     def short(self, example: Example) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Return the curriculum's short form: the parameters alone, under a tag of their own."""
+        """Return the curriculum's short form under a tag of its own: which program, and its parameters.
+
+        The program is told by the file's length and a hash of what precedes the parameters (two bytes each):
+        in a whole file that choice hangs on a byte or two of the header among hundreds that follow from it.
+        """
         head = tokenizer.encode_prompt(example.prompt, tokenizer.PARAMETERS)
-        ids = [*head, *example.parameters, tokenizer.END_OF_FILE]
-        on = np.arange(len(ids)) >= len(head)
-        return ids, on.astype(np.float32), on
+        skeleton = example.data[: example.data.rfind(example.parameters)]
+        which = (len(example.data) & 0xFFFF).to_bytes(2, "little") + hashlib.sha256(skeleton).digest()[:2]
+        ids = [*head, *which, *example.parameters, tokenizer.END_OF_FILE]
+        judged = np.arange(len(ids)) >= len(head)
+        on = np.arange(len(ids)) >= len(head) + len(which)
+        return ids, judged.astype(np.float32), on
 
 
 def most_documents(length: int) -> int:
