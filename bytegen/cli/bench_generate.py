@@ -33,7 +33,7 @@ class Split:
     bytes_written: int = 0
 
 
-def run_once(lm: Any, batch: int, seed: int, split: Split) -> float:
+def run_once(lm: Any, batch: int, max_bytes: int, split: Split) -> float:
     """Write `batch` files side by side and note the figures; return bytes a second."""
     from bytegen import decoding, generation
 
@@ -41,7 +41,7 @@ def run_once(lm: Any, batch: int, seed: int, split: Split) -> float:
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(max(batch, len(PROMPTS)))]
     began = time.perf_counter()
     outputs = generation.generate_many(
-        lm, prompts, seed=seed, batch_size=batch, timing=timing, max_bytes=1024
+        lm, prompts, seed=0, batch_size=batch, timing=timing, max_bytes=max_bytes
     )
     seconds = time.perf_counter() - began
     written = sum(len(o.data) for o in outputs)
@@ -62,12 +62,18 @@ def _shown(timing: Timing, form: str) -> str:
 )
 @click.option("--batch", "batches", multiple=True, type=int, default=(1, 16), show_default=True)
 @click.option("--rounds", default=5, show_default=True)
+@click.option("--max-bytes", default=1024, show_default=True, help="The longest file it may write.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Write JSON lines here."
 )
 def generate_bench(
-    model: str | None, batches: tuple[int, ...], rounds: int, device: str, json_path: Path | None
+    model: str | None,
+    batches: tuple[int, ...],
+    rounds: int,
+    max_bytes: int,
+    device: str,
+    json_path: Path | None,
 ) -> None:
     """Bytes a second end to end, and the shares of model, constraint and sampling."""
     import torch
@@ -78,7 +84,7 @@ def generate_bench(
         raise UserError("--rounds and --batch must be at least 1")
     lm = load(model, device=device)
     splits = {batch: Split([], [], [], []) for batch in batches}
-    subjects = {str(b): lambda b=b: run_once(lm, b, 0, splits[b]) for b in batches}
+    subjects = {str(b): lambda b=b: run_once(lm, b, max_bytes, splits[b]) for b in batches}
     interleave(subjects, rounds)
     stamp = environment(("numpy", "torch", "lief", "capstone"))
     rows = []

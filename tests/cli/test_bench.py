@@ -23,6 +23,8 @@ def test_bench_generate_splits_the_time(tmp_path: Path) -> None:
     arguments = [
         "bench",
         "generate",
+        "--max-bytes",
+        "150",
         "--model",
         str(tmp_path / "model"),
         "--rounds",

@@ -53,7 +53,7 @@ def test_many_prompts_and_samples_go_to_a_folder_with_an_index(tmp_path: Path, m
         ([""], "empty"),
         (["x", "--format", "coff"], "elf64-x86_64"),
         (["x", "--level", "best"], "load"),
-        (["x", "--max-bytes", "5"], "least"),
+        (["x", "--max-bytes", "5"], "smallest"),
         (["x", "--max-bytes", "200000"], "context"),
         (["x", "--temperature", "-2"], "temperature"),
         (["x", "--model", "nowhere"], "nowhere"),
