@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from bytegen.files import write_atomically
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -135,11 +137,4 @@ def environment(packages: Iterable[str] = ("numpy", "lief", "capstone")) -> dict
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Writes one line of JSON a row, under a temporary name first, then moved into place."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bytegen.errors import UserError
+from bytegen.files import usual_mode
 from bytegen.train.corpus.check import Observation, observe_all, require
 from bytegen.train.corpus.compile import FLAGS, FORMAT, Template, assemble, template
 from bytegen.train.corpus.program import (
@@ -101,7 +102,7 @@ def build(
             )
         manifest = _manifest(writer, chosen, compiled, samples, seed, split, inputs_per_sample)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        os.chmod(folder, 0o777 & ~_umask())
+        os.chmod(folder, usual_mode(executable=True))
         os.replace(folder, target)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -124,12 +125,6 @@ def _work_folder(target: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix=f".{target.name}.part-", dir=target.parent))
     except OSError as error:
         raise UserError(f"{target}: cannot write here: {error.strerror}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _weights(programs: Sequence[Program]) -> list[float]:

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bytegen.errors import UserError
+from bytegen.files import write_atomically
 from bytegen.train.corpus.program import Params, Program
 
 FORMAT = "elf64-x86_64"
@@ -85,7 +86,8 @@ def template(program: Program, cache: Path | None = None) -> Template:
     else:
         body = _compile(program, None)
         with suppress(OSError):  # a cache that cannot be written costs time, nothing else
-            _write_atomically(kept, body)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(kept, body)
     data = _with_headers(body)
     if len(data) > MOST_BYTES:
         raise UserError(f"{program.name}: the file has {len(data)} bytes, at most {MOST_BYTES} are allowed")
@@ -155,11 +157,3 @@ def _zig(name: str, folder: Path, arguments: Sequence[str]) -> None:
     )
     if done.returncode != 0:
         raise UserError(f"{name}: {shlex.join(arguments[:1])} failed:\n{done.stderr.strip()}")
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
