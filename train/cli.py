@@ -115,7 +115,8 @@ def evaluate(
             lm, tasks, samples=samples, temperature=temperature, seed=seed, batch_size=batch_size, by=by,
             on_judged=lambda: progress.advance(bar),
         )  # fmt: skip
-    Console().print(funnel_table(rows))
+    shown = Console()
+    Console(width=max(shown.width, 110)).print(funnel_table(rows))
     if json_path is not None:
         with json_path.open("a") as file:
             for row in rows:
