@@ -164,6 +164,7 @@ def test_killed_at_any_moment_it_resumes_to_the_same_curve(config_path: Path, tm
         deadline = time.monotonic() + 120
         # Wait until it has gone on by a few steps, then strike at a moment of no regard to what it is doing.
         while process.poll() is None and time.monotonic() < deadline and killed < 3:
+            time.sleep(0.01)
             if metrics.exists() and len(metrics.read_text().splitlines()) >= min(
                 lines, 3 * killed
             ) + rng.randint(2, 4):
