@@ -115,8 +115,7 @@ def evaluate(
             lm, tasks, samples=samples, temperature=temperature, seed=seed, batch_size=batch_size, by=by,
             on_judged=lambda: progress.advance(bar),
         )  # fmt: skip
-    shown = Console()
-    Console(width=max(shown.width, 110)).print(funnel_table(rows))
+    Console(width=max(Console().width, 110)).print(funnel_table(rows))
     if json_path is not None:
         with json_path.open("a") as file:
             for row in rows:

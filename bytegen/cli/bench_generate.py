@@ -109,6 +109,6 @@ def generate_bench(
              **{f"{name}_p80": t.p80 for name, t in figures.items()},
              **stamp}
         )  # fmt: skip
-    Console().print(table)
+    Console(width=max(Console().width, 110)).print(table)
     if json_path is not None:
         write_json_lines(json_path, rows)
