@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bytegen.benchmark import environment
 from bytegen.errors import UserError
 from bytegen.train.corpus.cli import corpus
 
@@ -117,6 +118,8 @@ def evaluate(
         )  # fmt: skip
     Console(width=max(Console().width, 110)).print(funnel_table(rows))
     if json_path is not None:
+        about = {"bench": "eval", "model": model or "packaged", "temperature": temperature, "seed": seed}
+        stamp = environment(("torch", "unicorn", "lief"))
         with json_path.open("a") as file:
             for row in rows:
-                file.write(json.dumps(row.to_json()) + "\n")
+                file.write(json.dumps({**about, **row.to_json(), **stamp}) + "\n")
