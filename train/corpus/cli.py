@@ -11,11 +11,15 @@ from rich.text import Text
 
 from bytegen.errors import UserError
 from bytegen.train.corpus.program import KINDS, programs_of
+from bytegen.train.corpus.scan.cli import scan
 
 
 @click.group()
 def corpus() -> None:
-    """Corpora of described programs, each compiled small and run against its oracle."""
+    """Corpora of described programs, each compiled small and run against its oracle; real files as a measure."""
+
+
+corpus.add_command(scan)
 
 
 @corpus.command("build")

@@ -1,0 +1,117 @@
+"""`bytegen corpus scan`: how many real files replay, and the rule behind each refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import click
+
+LEVELS = ("parse", "load", "code")
+
+
+@click.command("scan")
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--jobs", type=click.IntRange(min=1), default=None, help="Processes. Default: all cores.")
+@click.option("--most", type=click.IntRange(min=1), default=None, help="Stop after that many files.")
+@click.option(
+    "--judges/--no-judges", default=True, show_default=True, help="Ask the loaders and parsers too."
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the totals as JSON lines.")
+@click.option("--rows", "rows_path", type=click.Path(path_type=Path), help="Write one JSON line a file.")
+def scan(
+    folders: tuple[Path, ...],
+    jobs: int | None,
+    most: int | None,
+    judges: bool,
+    json_path: Path | None,
+    rows_path: Path | None,
+) -> None:
+    """Replay every executable file in each FOLDER, packages opened, at every level.
+
+    Prints the rate per format and level and the rule behind each refusal. The judges of a level (LIEF,
+    readelf, pyelftools, pefile; the kernel, the dynamic loader, Wine) say which files a loader takes: a
+    refusal of one of those is marked.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from bytegen.benchmark import environment, write_json_lines
+    from bytegen.errors import UserError
+    from bytegen.files import write_atomically
+    from bytegen.train.corpus.scan.collect import collect
+    from bytegen.train.corpus.scan.measure import Row, account, measure_all
+
+    for folder in folders:
+        if not folder.exists():
+            raise UserError(f"{click.format_filename(folder)}: no such file or folder")
+    rows: list[Row] = []
+    console = Console(stderr=True)
+    with Progress(console=console) as bar, ProcessPoolExecutor(jobs or os.cpu_count() or 1) as executor:
+        task = bar.add_task("files", total=None)
+        for row in measure_all(collect(folders), executor, judge=judges, most=most):
+            rows.append(row)
+            bar.update(task, advance=1, description=f"{len(rows)} files")
+    accounts, others = account(rows)
+    _show(accounts, others, judges)
+    if rows_path is not None:
+        lines = "".join(json.dumps(row.as_dict()) + "\n" for row in rows)
+        write_atomically(rows_path, lines.encode())
+    if json_path is not None:
+        machine = environment()
+        write_json_lines(
+            json_path,
+            [
+                {
+                    "measure": "completeness", "format": name, "files": total.files, "bytes": total.bytes,
+                    "replays": dict(total.replays), "accepted_by_judges": dict(total.accepted),
+                    "accepted_and_replays": dict(total.replays_accepted), "judges": judges, **machine,
+                }
+                for name, total in sorted(accounts.items())
+            ],
+        )  # fmt: skip
+
+
+def _show(accounts: dict, others: object, judged: bool) -> None:
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from bytegen.formats.report import printable
+
+    console = Console(width=None if Console().is_terminal else 140, highlight=False)
+    table = Table("format", "files", "MB")
+    for level in LEVELS:
+        table.add_column(f"{level}: replay", justify="right")
+        if judged and level != "code":
+            table.add_column("of those the judges take", justify="right")
+    for name, total in sorted(accounts.items()):
+        cells = [name, str(total.files), f"{total.bytes / 1e6:.0f}"]
+        for level in LEVELS:
+            cells.append(_share(total.replays[level], total.tried[level]))
+            if judged and level != "code":
+                cells.append(_share(total.replays_accepted[level], total.accepted[level]))
+        table.add_row(*cells)
+    console.print(table)
+    for name, total in sorted(accounts.items()):
+        if not total.rules and not total.unsound:
+            continue
+        console.print(f"\n{name}: refusals", style="bold", markup=False)
+        for (level, fine, rule), paths in sorted(total.rules.items(), key=lambda item: -len(item[1])):
+            mark = "  (the judges take it)" if fine and judged and level != "code" else ""
+            console.print(f"  {len(paths):5} {level}: {printable(rule)}{mark}", markup=False)
+            console.print(f"        first: {printable(paths[0])}", markup=False)
+        for line in total.unsound:
+            console.print(f"  replays, but a judge refuses: {printable(line)}", markup=False)
+    assert isinstance(others, Counter)
+    if others:
+        console.print("\nin no format of ours:", style="bold")
+        for what, count in others.most_common(20):
+            console.print(f"  {count:5} {printable(what)}", markup=False)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part}/{whole} ({100 * part / whole:.1f}%)" if whole else "-"
