@@ -13,13 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-__all__ = ["ByteLM", "ModelConfig", "Output", "UserError", "generate", "generate_many", "load"]
+__all__ = [
+    "ByteLM",
+    "ModelConfig",
+    "Output",
+    "UserError",
+    "account",
+    "generate",
+    "generate_many",
+    "generate_particles",
+    "load",
+]
 
 if TYPE_CHECKING:
     from bytegen.config import ModelConfig
     from bytegen.errors import UserError
     from bytegen.generation import Output, generate, generate_many
     from bytegen.model import ByteLM
+    from bytegen.particles import generate_particles
+    from bytegen.scoring import account
     from bytegen.weights import load
 
 _HOME = {
@@ -27,8 +39,10 @@ _HOME = {
     "ModelConfig": "bytegen.config",
     "Output": "bytegen.generation",
     "UserError": "bytegen.errors",
+    "account": "bytegen.scoring",
     "generate": "bytegen.generation",
     "generate_many": "bytegen.generation",
+    "generate_particles": "bytegen.particles",
     "load": "bytegen.weights",
 }
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bytegen.formats.account import Account, account
 from bytegen.formats.api import forced_bytes, replay, sample
 from bytegen.formats.core.constraint import END, Constraint, Field, Refusal
 from bytegen.formats.errors import FormatError
+from bytegen.formats.particles import ParticleModel, Particles, PrefixModel, smc
 from bytegen.formats.registry import available, constraint, least_bytes, levels
 
 if TYPE_CHECKING:
@@ -26,13 +28,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "END",
+    "Account",
     "Constraint",
     "ExecResult",
     "Field",
     "FormatError",
+    "ParticleModel",
+    "Particles",
+    "PrefixModel",
     "Problem",
     "Refusal",
     "Report",
+    "account",
     "available",
     "constraint",
     "detect",
@@ -42,6 +49,7 @@ __all__ = [
     "levels",
     "replay",
     "sample",
+    "smc",
     "validate",
 ]
 

@@ -74,10 +74,19 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
     "--prompts", type=click.Path(path_type=Path), default=None, help="A text file, one prompt a line."
 )
 @click.option("--batch-size", default=32, show_default=True, help="Files written side by side.")
+@click.option(
+    "--particles",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Draw one file from this many particles, which corrects the bias of masking (one prompt).",
+)
+@click.option(
+    "--account", "show_account", is_flag=True, help="Print what the constraint took, field by field."
+)
 def generate(
     prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, seed: int, temperature: float | None,
     top_p: float, min_p: float, samples: int, model: str | None, device: str, run_it: bool, stdin_file: Path | None,
-    prompts: Path | None, batch_size: int,
+    prompts: Path | None, batch_size: int, particles: int | None, show_account: bool,
 ) -> None:  # fmt: skip
     """Write the program that PROMPT describes."""
     from bytegen import formats
@@ -98,11 +107,15 @@ def generate(
         "format": format_, "level": level, "max_bytes": max_bytes, "seed": seed, "samples": samples,
         "temperature": temperature, "top_p": top_p, "min_p": min_p, "batch_size": batch_size,
     }  # fmt: skip
+    if many and (particles or show_account):
+        raise UserError("--particles and --account are for one prompt and one sample")
     lm = _load(model, device)
+    if particles:
+        options["particles"] = particles
     if many:
         _generate_many(lm, texts, out, samples, options, stdin, run_it)
     else:
-        sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it))
+        sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it, show_account))
 
 
 def _load(model: str | None, device: str) -> Any:
@@ -118,14 +131,17 @@ def _load(model: str | None, device: str) -> Any:
 
 
 def _generate_one(
-    lm: Any, prompt: str, out: Path, options: dict[str, Any], stdin: bytes, run_it: bool
+    lm: Any, prompt: str, out: Path, options: dict[str, Any], stdin: bytes, run_it: bool, show_account: bool
 ) -> int:
+    from bytegen import sandbox
     from bytegen.cli.hexview import HexView
     from bytegen.decoding import Sequence
     from bytegen.generation import generate_many
 
     console = Console(stderr=True)
-    if run_it and console.is_terminal:
+    if "particles" in options:
+        data, told = _by_particles(lm, prompt, options)
+    elif run_it and console.is_terminal:
         with HexView(console, prompt) as view:
 
             def show(row: Sequence, new: bytes) -> None:
@@ -134,13 +150,15 @@ def _generate_one(
             output = generate_many(lm, [prompt], on_bytes=show, **options)[0]
     else:
         output = generate_many(lm, [prompt], **options)[0]
-    write_atomically(out, output.data, executable=True)
-    click.echo(
-        f"{out}: {len(output.data)} bytes, {output.sampled} sampled and {output.forced} forced", err=True
-    )
+    if "particles" not in options:
+        data, told = output.data, f"{output.sampled} sampled and {output.forced} forced"
+    write_atomically(out, data, executable=True)
+    click.echo(f"{out}: {len(data)} bytes, {told}", err=True)
+    if show_account:
+        _show_account(lm, prompt, data, options, console)
     if not run_it:
         return 0
-    result = output.run(stdin=stdin)
+    result = sandbox.run(data, stdin=stdin)
     sys.stdout.buffer.write(result.stdout)
     sys.stdout.buffer.flush()
     sys.stderr.buffer.write(result.stderr)
@@ -150,6 +168,46 @@ def _generate_one(
         )
         return 1
     return 0
+
+
+def _by_particles(lm: Any, prompt: str, options: dict[str, Any]) -> tuple[bytes, str]:
+    """A file drawn from weighted particles, and a word on how they fared."""
+    import numpy as np
+
+    from bytegen.decoding import Sampling
+    from bytegen.particles import generate_particles
+
+    if options["top_p"] != 1.0 or options["min_p"] != 0.0:
+        raise UserError("--particles draws from the whole distribution: leave --top-p and --min-p out")
+    names = ("particles", "format", "level", "max_bytes", "seed", "temperature")
+    chosen = {name: options[name] for name in names}
+    if chosen["temperature"] is None:
+        chosen["temperature"] = Sampling().temperature
+    result = generate_particles(lm, prompt, **chosen)
+    data = result.draw(np.random.default_rng(options["seed"]))
+    return data, (
+        f"drawn from {options['particles']} particles (effective {result.effective:.1f}, resampled "
+        f"{result.resampled} times); the masks keep {np.exp(result.log_mass):.3g} of the model's mass"
+    )
+
+
+def _show_account(lm: Any, prompt: str, data: bytes, options: dict[str, Any], console: Console) -> None:
+    from rich.table import Table
+
+    from bytegen.scoring import account
+
+    names = ("format", "level", "max_bytes")
+    found = account(lm, data, prompt=prompt, **{name: options[name] for name in names})
+    table = Table(
+        "field", "bytes", "forced", "mean probability removed", "nats", box=None, header_style="bold"
+    )
+    for row in found.by_field()[:20]:
+        table.add_row(row.path, str(row.bytes), str(row.forced), f"{row.removed:.2e}", f"{row.nats:.4f}")
+    console.print(table)
+    console.print(
+        f"in all {found.nats:.4f} nats over {int((~found.forced).sum())} choices, and "
+        f"{found.forced_nats:.1f} over {int(found.forced.sum())} forced bytes"
+    )
 
 
 def _generate_many(
