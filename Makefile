@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint types install install-dev corpus train eval bench clean
+.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan bench clean
 
 # torch comes first and pinned: asked for by another package, pip would take the newest build there is.
 $(BIN)/.base: constraints.txt pyproject.toml setup.py
@@ -33,8 +33,17 @@ demo: install
 test: install-dev lint types
 	$(BIN)/python -m pytest -m "not full" -n 2
 
-test-all: install-dev lint types
+test-all: install-dev judges lint types
 	$(BIN)/python -m pytest -n 2
+
+# Judges and compilers from Debian. Without root or apt-get, tests that need them skip with a reason.
+JUDGES := wine64 qemu-user binutils gcc musl-tools gcc-mingw-w64-x86-64 gcc-mingw-w64-i686 libc6-i386
+
+judges:
+	@if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get install -y -q --no-install-recommends $(JUDGES) >/dev/null \
+			|| echo "some of these could not be installed: $(JUDGES)"; \
+	else echo "not root, or no apt-get: install these by hand: $(JUDGES)"; fi
 
 lint: install-dev
 	$(BIN)/ruff check .
@@ -57,6 +66,16 @@ train: install-dev
 
 eval: install-dev
 	$(BIN)/bytegen eval
+
+# Random files of every format before every judge; real files replayed.
+FILES ?= 20000
+REAL ?= /usr/bin /usr/lib
+
+soundness: install-dev
+	$(BIN)/python benchmarks/soundness.py --files $(FILES) --jobs 2 --json benchmarks/soundness.jsonl
+
+scan: install-dev
+	$(BIN)/bytegen corpus scan $(REAL) --json benchmarks/completeness.jsonl
 
 bench: install-dev
 	$(BIN)/bytegen bench formats --json benchmarks/formats.jsonl
