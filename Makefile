@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan bench clean
+.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench clean
 
 # torch comes first and pinned: asked for by another package, pip would take the newest build there is.
 $(BIN)/.base: constraints.txt pyproject.toml setup.py
@@ -81,6 +81,13 @@ bench: install-dev
 	$(BIN)/bytegen bench formats --json benchmarks/formats.jsonl
 	$(BIN)/bytegen bench sandbox --json benchmarks/sandbox.jsonl
 	$(BIN)/bytegen bench generate --json benchmarks/generate.jsonl
+
+# atheris has wheels for Linux on x86-64, and not for every Python.
+SECONDS ?= 300
+
+fuzz: install-dev
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[fuzz]"
+	$(BIN)/python fuzz/fuzz_check.py --seconds $(SECONDS) --json benchmarks/fuzz.jsonl
 
 clean:
 	rm -rf $(VENV) .typecheck build dist runs *.egg-info

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bytegen.formats.account import Account, account
 from bytegen.formats.api import forced_bytes, replay, sample
 from bytegen.formats.core.constraint import END, Constraint, Field, Refusal
+from bytegen.formats.core.masks import fill_bitmasks
 from bytegen.formats.errors import FormatError
 from bytegen.formats.particles import ParticleModel, Particles, PrefixModel, smc
 from bytegen.formats.registry import available, constraint, least_bytes, levels
@@ -43,6 +44,7 @@ __all__ = [
     "available",
     "constraint",
     "detect",
+    "fill_bitmasks",
     "forced_bytes",
     "kernel_accepts",
     "least_bytes",

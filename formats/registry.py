@@ -10,7 +10,7 @@ from bytegen.formats.core.constraint import Constraint
 from bytegen.formats.core.steps import Step
 from bytegen.formats.errors import FormatError
 
-_FOLDERS = ("elf",)
+_FOLDERS = ("elf", "pe")
 
 
 class Format(NamedTuple):
@@ -67,8 +67,13 @@ def least_bytes(format: str, level: str = "load") -> int:
     return _find(format, level).least(level)
 
 
-def constraint(format: str, *, max_bytes: int = 143_360, level: str = "load") -> Constraint:
+def constraint(
+    format: str, *, max_bytes: int = 143_360, level: str = "load", privileged: bool = False
+) -> Constraint:
     """A constraint at the start of a file of at most ``max_bytes`` bytes.
+
+    ``privileged`` lets level ``code`` hold privileged and system instructions, ports, interrupts and far
+    transfers; without it code's way into the system is the system call. Other levels do not look at code.
 
     Raises `FormatError` for an unknown format or level (listing those there are) and for a limit below the
     smallest file (saying its size).
@@ -79,7 +84,8 @@ def constraint(format: str, *, max_bytes: int = 143_360, level: str = "load") ->
         raise FormatError(f"max_bytes is {max_bytes}, but the smallest {format} file has {least} bytes")
     if max_bytes > MOST_BYTES:
         raise FormatError(f"max_bytes is {max_bytes}; it may be at most {MOST_BYTES}")
-    return Constraint(found.begin(max_bytes, level), format=format, level=level, max_bytes=max_bytes)
+    begin = found.begin(max_bytes, level)
+    return Constraint(begin, format=format, level=level, max_bytes=max_bytes, privileged=privileged)
 
 
 MOST_BYTES = 1 << 32

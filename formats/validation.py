@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-from bytegen.formats.errors import FormatError
-from bytegen.formats.identify import describe, detect, unsupported
+from bytegen.formats.identify import describe, resolve, unsupported
 from bytegen.formats.report import Problem, Report
 
 
@@ -35,14 +34,9 @@ def validate(data: bytes, *, format: str | None = None, level: str = "load", iso
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    known = formats.available()
-    found = format or detect(data)
-    if found is None or (format is None and found not in known):
-        levels = list(dict.fromkeys(level for name in known for level in formats.levels(name)))
-        if level not in levels:
-            raise FormatError(f"unknown level {level!r}: there are {', '.join(levels)}")
-        return Report(None, level, [unsupported(data, known)], facts)
-    formats.least_bytes(found, level)  # raises for a format or level there is none of
+    found = resolve(data, format, level)
+    if found is None:
+        return Report(None, level, [unsupported(data, formats.available())], facts)
     if isolate:
         from bytegen.formats.oracles.isolated import examine_isolated
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "bytegen.cli.generate:generate",
     "run": "bytegen.cli.run:run",
     "check": "bytegen.cli.check:check",
+    "inspect": "bytegen.cli.inspect:inspect",
     "bench": "bytegen.cli.bench:bench",
 }
 """Commands of `bytegen` itself; sub-packages add theirs as entry points of the group `bytegen.commands`."""

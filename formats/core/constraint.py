@@ -1,7 +1,8 @@
 """The byte-level driver over a format's steps: masks, forced runs, fork, rollback.
 
-Its cost does not grow with the file: inside free bytes a mask is a shared array and an advance one append;
-the format's rules run once a field. A fork copies the bytes so far and shares everything else.
+Its cost does not grow with the file: inside free bytes a mask is a shared array and an advance one append; inside
+a field it is computed from the field's set; inside instructions it is looked up. The format's rules run once
+a field. A fork copies the bytes so far and shares everything else.
 """
 
 from __future__ import annotations
@@ -11,30 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.core.intset import IntSet, anything
+from bytegen.formats.core.masks import ANY, ANY_OR_END, END, ONLY_END, fill_bitmasks
+from bytegen.formats.core.records import RecordsStep
+from bytegen.formats.core.spans import Field, fields, forced_flags, only_byte
+from bytegen.formats.core.steps import FreeStep, IntStep, Step, StreamStep
+from bytegen.formats.core.stream import LOCK, StreamCursor
+from bytegen.formats.core.written import Written
 from bytegen.formats.errors import FormatError
 
-END = 256
-
-
-def _constant(any_byte: bool, end: bool) -> np.ndarray:
-    mask = np.full(257, any_byte)
-    mask[END] = end
-    mask.flags.writeable = False
-    return mask
-
-
-_ANY, _ANY_OR_END, _ONLY_END = _constant(True, False), _constant(True, True), _constant(False, True)
-
-
-class Field(NamedTuple):
-    """Bytes [start, end) of the file: what they are, and how many of them had one choice only."""
-
-    start: int
-    end: int
-    path: str
-    value: int | None
-    forced: int
+_FREE, _FIELD, _STREAM, _ENDED = range(4)
 
 
 class Refusal(NamedTuple):
@@ -48,60 +35,104 @@ class Refusal(NamedTuple):
         return f"offset {self.offset:#x}: {self.field}: {self.rule}"
 
 
-class Constraint:
+class Constraint(StreamCursor):
     """The bytes that may come next in a file of one format.
 
     ``begin(data)`` gives the first step. Made by `bytegen.formats.constraint`.
     """
 
     __slots__ = (
-        "_data",
+        "_choices",
         "_ended",
+        "_field",
+        "_field_end",
         "_free_end",
         "_free_until",
-        "_mask",
+        "_kind",
+        "_push",
         "_step",
+        "_value",
         "format",
         "level",
         "max_bytes",
     )
 
     def __init__(
-        self, begin: Callable[[bytearray], Step], *, format: str, level: str, max_bytes: int
+        self,
+        begin: Callable[[bytearray], Step],
+        *,
+        format: str,
+        level: str,
+        max_bytes: int,
+        privileged: bool = False,
     ) -> None:
         self.format = format
         self.level = level
         self.max_bytes = max_bytes
-        self._data = bytearray()
+        self._data = Written(privileged=privileged)
+        self._push = self._data.append
         self._ended = 0
-        self._enter(begin(self._data))
-
-    # The step under the cursor, and the two numbers that let most calls return at once: up to _free_until
-    # every byte is allowed; the end is allowed too where _free_end is set.
-
-    def _enter(self, step: Step) -> None:
-        self._step = step
+        self._no_stream()
+        self._choices: IntSet = anything(1)
+        self._field = self._field_end = self._value = 0
+        self._step: Step = begin(self._data)
         self._settle()
 
+    # What is under the cursor, in a form that most calls can answer from at once. Up to _free_until every byte
+    # is allowed (and the end, where _free_end is set). Inside an integer: its set, its ends, the bytes so far.
+
     def _settle(self) -> None:
-        """Bring the shortcuts up to date with the step and the position."""
-        self._mask: np.ndarray | None = None
-        step = self._step
+        """Bring the cursor up to date with the step, the position, and whether the file has ended."""
+        self._mask = None
         self._free_until = -1
         self._free_end = False
-        if isinstance(step, FreeStep):
+        step = self._step
+        if self._ended:
+            self._kind = _ENDED
+        elif isinstance(step, IntStep):
+            self._open_field(step.start, step.size, step.choices)
+        elif isinstance(step, FreeStep):
+            self._kind = _FREE
             position = len(self._data)
             if step.end_from is None or position < step.end_from:
                 self._free_until = step.stop if step.end_from is None else min(step.stop, step.end_from)
             else:
                 self._free_until, self._free_end = step.stop, True
-        elif step.choices.full:
-            self._free_until = step.start + step.size
+        elif isinstance(step, RecordsStep):
+            self._open_field(*step.choices(min(len(self._data), step.stop - 1), self._data))
+        else:
+            self._kind = _STREAM
+            self._enter_stream(step)
+
+    def _open_field(self, start: int, size: int, choices: IntSet) -> None:
+        self._kind = _FIELD
+        self._field, self._field_end, self._choices = start, start + size, choices
+        self._value = int.from_bytes(self._data[start:], "little") if len(self._data) > start else 0
+        if choices.full:
+            self._free_until = start + size
 
     def _next(self, step: Step) -> None:
         step.parent = self._step
         self._step = step
         self._settle()
+
+    def _leave(self) -> None:
+        """The cursor has come to the end of a field, of free bytes, or of a stream."""
+        step, data = self._step, self._data
+        if isinstance(step, IntStep):
+            value = self._value if self._free_until < 0 else int.from_bytes(data[step.start :], "little")
+            self._next(step.then(value, data))
+        elif isinstance(step, RecordsStep):
+            position = len(data)
+            step.complete(position, data)
+            if position == step.stop:
+                self._next(step.then(data))
+            else:
+                self._settle()
+        elif len(data) == step.stop and step.then is not None:
+            self._next(step.then(data))
+        else:
+            self._settle()
 
     @property
     def position(self) -> int:
@@ -113,6 +144,10 @@ class Constraint:
         """The bytes so far."""
         return bytes(self._data)
 
+    def tail(self, n: int) -> bytes:
+        """The last n bytes so far."""
+        return bytes(self._data[len(self._data) - n :]) if n else b""
+
     @property
     def done(self) -> bool:
         """Whether the file has ended."""
@@ -120,128 +155,191 @@ class Constraint:
 
     def mask(self) -> np.ndarray:
         """bool[257], read-only: the bytes that may come next, then whether the file may end here."""
-        if len(self._data) < self._free_until and not self._ended:
-            return _ANY_OR_END if self._free_end else _ANY
-        if self._mask is None or self._ended:
-            self._mask = _ONLY_END if self._ended else self._compute()
+        position = len(self._data)
+        if position < self._free_until:
+            return ANY_OR_END if self._free_end else ANY
+        if self._kind == _STREAM:
+            found = self._masks.get(self._state << 4 | self._until - position)
+            return found if found is not None else self._stream_mask(self._step)
+        if self._mask is None:
+            self._mask = self._compute(position)
         return self._mask
 
-    def _prefix(self, step: IntStep) -> tuple[int, int]:
-        return len(self._data) - step.start, int.from_bytes(self._data[step.start :], "little")
+    def _compute(self, position: int) -> np.ndarray:
+        if self._kind == _FIELD:
+            return self._choices.mask(position - self._field, self._value)
+        return ONLY_END
 
-    def _compute(self) -> np.ndarray:
-        step = self._step
-        if isinstance(step, FreeStep):
-            return _ONLY_END
-        return step.choices.mask(*self._prefix(step))
+    def bitmask(self) -> np.ndarray:
+        """int32[9]: the mask, one bit a symbol: bit i % 32 of word i // 32 (`fill_bitmasks` for many)."""
+        return fill_bitmasks([self])[0]
 
     def advance(self, byte: int) -> None:
         """Write one byte, or end the file with 256.
 
         Raises `FormatError` (offset, field, rule) when the mask refuses it; nothing has changed then.
         """
-        data = self._data
-        if len(data) < self._free_until and 0 <= byte < END and not self._ended:
-            data.append(byte)
-            if len(data) == self._free_until:
-                self._leave_free()
+        position = len(self._data)
+        if position < self._free_until and 0 <= byte < END:
+            self._push(byte)
+            if position + 1 == self._free_until:
+                self._leave()
             return
-        if self._ended:
+        kind = self._kind
+        if kind == _STREAM and 0 <= byte < END:
+            state = self._table[self._state << 8 | byte]
+            if state < self._plain and self._least[state] < self._until - position:
+                self._push(byte)
+                self._state = state
+            else:
+                self._advance_stream(byte, state)
+            return
+        if kind == _ENDED:
             self._ended += 1
             return
-        if not 0 <= byte <= END or not self._allows(byte):
+        if not 0 <= byte <= END or not self._allows(byte, position):
             raise FormatError(self._complaint(byte))
         if byte == END:
             self._ended = 1
-            self._mask = None
-            return
-        step = self._step
-        assert isinstance(step, IntStep)
-        data.append(byte)
-        self._mask = None
-        if len(data) == step.start + step.size:
-            self._next(step.then(int.from_bytes(data[step.start :], "little"), data))
-
-    def _leave_free(self) -> None:
-        step, data = self._step, self._data
-        if isinstance(step, IntStep):
-            self._next(step.then(int.from_bytes(data[step.start :], "little"), data))
-        elif len(data) == step.stop and step.then is not None:
-            self._next(step.then(data))
-        else:
             self._settle()
+            return
+        self._push(byte)
+        self._mask = None
+        self._value |= byte << 8 * (position - self._field)
+        if position + 1 == self._field_end:
+            self._leave()
 
-    def _allows(self, byte: int) -> bool:
+    def _advance_stream(self, byte: int, state: int) -> None:
+        """A byte that ends an instruction, belongs to a branch, or is refused."""
+        if not self.mask()[byte]:
+            raise FormatError(self._complaint(byte))
+        self._push(byte)
+        self._mask = None
         step = self._step
-        if self._mask is not None or not isinstance(step, IntStep):
+        if byte == LOCK and self._state == step.machine.skip:
+            self._cross(step)
+        self._state = state
+        if state >= self._accepted and self._complete(step):
+            self._leave()
+
+    def _allows(self, byte: int, position: int) -> bool:
+        if self._mask is not None or self._kind != _FIELD:
             return bool(self.mask()[byte])
         if byte == END:
             return False
-        k, prefix = self._prefix(step)
-        return step.choices.has(k + 1, prefix | byte << 8 * k)
+        k = position - self._field
+        return self._choices.has(k + 1, self._value | byte << 8 * k)
 
     def _complaint(self, byte: int) -> str:
-        step = self._step
         what = f"byte {byte:#04x}" if byte != END else "the end of the file"
-        return f"{what} is refused: {Refusal(len(self._data), step.path, step.rule)}"
+        return f"{what} is refused: {self.refusal()}"
+
+    def _names(self) -> tuple[str, str]:
+        """Path and rule of the field at the cursor."""
+        step = self._step
+        if isinstance(step, RecordsStep):
+            return step.name(min(len(self._data), step.stop - 1))
+        return step.path, step.rule
 
     def refusal(self) -> Refusal:
         """The field at the cursor and its rule: what to report when a byte or the end is refused here."""
-        return Refusal(len(self._data), self._step.path, self._step.rule)
+        return Refusal(len(self._data), *self._names())
+
+    def field(self) -> str:
+        """Path of the field that the next byte belongs to, such as ``ehdr.e_phoff``."""
+        return "end" if self._ended else self._names()[0]
 
     def advance_many(self, data: bytes) -> int:
         """Write as many bytes of ``data`` as are allowed; returns how many. The rest is refused."""
-        if self._ended:
-            return 0
         taken, total = 0, len(data)
+        view = memoryview(data)
         while taken < total:
-            step = self._step
-            position = len(self._data)
-            if isinstance(step, FreeStep):
-                room = min(step.stop - position, total - taken)
-                if room == 0:
-                    break
-                self._data += data[taken : taken + room]
-                taken += room
-                self._leave_free()
-                continue
-            if position == step.start and total - taken >= step.size:
-                raw = data[taken : taken + step.size]
-                value = int.from_bytes(raw, "little")
-                if step.choices.full or step.choices.contains(value):
-                    self._data += raw
-                    taken += step.size
-                    self._next(step.then(value, self._data))
-                    continue
-            have = position - step.start
-            value = int.from_bytes(
-                self._data[step.start :] + data[taken : taken + step.size - have], "little"
-            )
-            size = min(step.size, have + total - taken)
-            if size == step.size and step.choices.contains(value):
-                self._data += data[taken : taken + size - have]
-                taken += size - have
-                self._next(step.then(value, self._data))
-                continue
-            good = have
-            while good < size and step.choices.has(good + 1, value & ((1 << 8 * (good + 1)) - 1)):
-                good += 1
-            self._data += data[taken : taken + good - have]
-            self._mask = None
-            taken += good - have
-            break
+            kind = self._kind
+            if kind == _STREAM:
+                more = self._many_stream(view[taken:])
+            elif kind == _FIELD:
+                more = self._many_field(view[taken:])
+            elif kind == _FREE:
+                more = self._many_free(view[taken:])
+            else:
+                break
+            if not more:
+                break
+            taken += more
         return taken
+
+    def _many_free(self, data: memoryview) -> int:
+        step = self._step
+        assert isinstance(step, FreeStep)
+        room = min(step.stop - len(self._data), len(data))
+        if room:
+            self._data += data[:room]
+            self._leave()
+        return room
+
+    def _many_field(self, data: memoryview) -> int:
+        """One integer, a run of whole records, or the good bytes of an integer that is cut short or refused."""
+        step, position = self._step, len(self._data)
+        if isinstance(step, RecordsStep) and (position - step.start) % step.record.size == 0:
+            more = step.run(data[: step.stop - position])
+            if more:
+                self._take_records(step, data[:more])
+                return more
+        have = position - self._field
+        size = min(self._field_end - position, len(data))
+        value = self._value | int.from_bytes(data[:size], "little") << 8 * have
+        if position + size == self._field_end and (self._choices.full or self._choices.contains(value)):
+            self._data += data[:size]
+            self._value = value
+            self._leave()
+            return size
+        good = 0
+        while good < size and self._choices.has(have + good + 1, value & (256 << 8 * (have + good)) - 1):
+            good += 1
+        if good:
+            self._data += data[:good]
+            self._settle()
+        return good
+
+    def _take_records(self, step: RecordsStep, data: memoryview) -> None:
+        if step.each is None:
+            self._data += data
+        else:
+            for start in range(0, len(data) - step.record.size, step.record.size):
+                self._data += data[start : start + step.record.size]
+                step.complete(len(self._data), self._data)
+            self._data += data[-step.record.size :]
+        self._leave()
+
+    def _many_stream(self, data: memoryview) -> int:
+        """Instructions up to the end of the stream, or to the first byte that is refused."""
+        step, mine = self._step, self._data
+        table, least, plain, accepted = self._table, self._least, self._plain, self._accepted
+        position = len(mine)
+        for taken, byte in enumerate(data):
+            was = self._state
+            state = table[was << 8 | byte]
+            if was >= plain:
+                if not self.mask()[byte]:
+                    return taken
+                if byte == LOCK and was == step.machine.skip:
+                    self._cross(step)
+            elif least[state] >= self._until - position:
+                return taken
+            self._push(byte)
+            position += 1
+            self._state = state
+            self._mask = None
+            if state >= accepted and self._complete(step):
+                self._leave()
+                return taken + 1
+        return len(data)
 
     def forced(self) -> bytes:
         """The longest run of bytes from here with one choice at each place (the end is never in it)."""
         start = len(self._data)
-        if start < self._free_until or self._ended:
-            return b""
-        while True:
-            step = self._step
-            if isinstance(step, FreeStep):
-                break
-            byte = _only_byte(self.mask())
+        while len(self._data) >= self._free_until and not self._ended:
+            byte = only_byte(self.mask())
             if byte is None:
                 break
             self.advance(byte)
@@ -264,8 +362,8 @@ class Constraint:
         self._ended -= back
         n -= back
         if n:
-            del self._data[len(self._data) - n :]
-            position = len(self._data)
+            position = len(self._data) - n
+            self._data.truncate(position)
             step = self._step
             while step.start > position:
                 assert step.parent is not None
@@ -277,66 +375,31 @@ class Constraint:
         """An independent copy at the same place."""
         twin = object.__new__(Constraint)
         twin.format, twin.level, twin.max_bytes = self.format, self.level, self.max_bytes
-        twin._data = self._data[:]
-        twin._ended, twin._step, twin._mask = self._ended, self._step, self._mask
+        twin._data = self._data.twin()
+        twin._push = twin._data.append
+        twin._ended, twin._step, twin._kind, twin._mask = self._ended, self._step, self._kind, self._mask
         twin._free_until, twin._free_end = self._free_until, self._free_end
+        twin._choices, twin._value = self._choices, self._value
+        twin._field, twin._field_end = self._field, self._field_end
+        self._copy_stream(twin)
         return twin
 
     def free(self) -> int:
         """How many bytes from here may be anything (at least); through them the mask does not change."""
         return 0 if self._ended else max(0, self._free_until - len(self._data))
 
-    def field(self) -> str:
-        """Path of the field that the next byte belongs to, such as ``ehdr.e_phoff``."""
-        return "end" if self._ended else self._step.path
-
-    def _steps(self) -> list[Step]:
-        steps: list[Step] = []
-        step: Step | None = self._step
-        while step is not None:
-            steps.append(step)
-            step = step.parent
-        return steps[::-1]
+    def instruction_starts(self) -> np.ndarray:
+        """int64: offsets of the instructions so far, at level ``code``; empty at other levels."""
+        bits = np.unpackbits(np.frombuffer(self._data.starts, np.uint8), bitorder="little")
+        found = np.flatnonzero(bits[: len(self._data)])
+        raw = np.frombuffer(self.data, np.uint8)
+        inner = np.concatenate(([False], (np.diff(found) == 1) & (raw[found[:-1]] == LOCK)))
+        return found[~inner]
 
     def fields(self) -> list[Field]:
         """The spans written so far, in order; a field begun but not complete has value None."""
-        spans: list[Field] = []
-        position = len(self._data)
-        for step in self._steps():
-            size = step.stop - step.start if isinstance(step, FreeStep) else step.size
-            end = min(step.start + size, position)
-            if end <= step.start:
-                continue
-            forced = sum(self._forced_bytes(step, end - step.start)) if isinstance(step, IntStep) else 0
-            value = None
-            if isinstance(step, IntStep) and end - step.start == step.size:
-                value = int.from_bytes(self._data[step.start : end], "little")
-            if spans and spans[-1].path == step.path and isinstance(step, FreeStep):
-                spans[-1] = Field(spans[-1].start, end, step.path, None, 0)
-            else:
-                spans.append(Field(step.start, end, step.path, value, forced))
-        return spans
-
-    def _forced_bytes(self, step: IntStep, written: int) -> list[bool]:
-        raw = self._data[step.start : step.start + written]
-        return [
-            _only_byte(step.choices.mask(k, int.from_bytes(raw[:k], "little"))) is not None
-            for k in range(written)
-        ]
+        return fields(self, self._step, self.data)
 
     def forced_flags(self) -> np.ndarray:
         """bool[position + 1]: which bytes so far had one choice only; the last entry: the end here has."""
-        flags = np.zeros(len(self._data) + 1, dtype=bool)
-        for step in self._steps():
-            if isinstance(step, IntStep):
-                written = min(step.size, len(self._data) - step.start)
-                flags[step.start : step.start + written] = self._forced_bytes(step, written)
-        mask = self.mask()
-        flags[-1] = bool(mask[END]) and not mask[:END].any()
-        return flags
-
-
-def _only_byte(mask: np.ndarray) -> int | None:
-    """The byte of a mask that allows one byte and nothing else."""
-    chosen = mask.nonzero()[0]
-    return int(chosen[0]) if len(chosen) == 1 and chosen[0] != END else None
+        return forced_flags(self, self._step, self.data)

@@ -34,6 +34,22 @@ class Piece(Protocol):
         """Least and greatest member; None when there is none."""
 
 
+def _contains_all(piece: Piece, values: np.ndarray) -> np.ndarray:
+    """bool for each value: whether it is a member."""
+    if isinstance(piece, Span):
+        low, high = piece.lo, min(piece.hi, (1 << 64) - 1)
+        if high < low:
+            return np.zeros(len(values), dtype=bool)
+        inside = (values >= np.uint64(low)) & (values <= np.uint64(high))
+        return inside if piece.mod == 1 else inside & (values % np.uint64(piece.mod) == np.uint64(piece.rem))
+    if isinstance(piece, Bits):
+        top = (1 << 64) - 1
+        bad = (values & np.uint64(~piece.may & top)) | (~values & np.uint64(piece.must))
+        return bad == 0
+    few, where = np.unique(values, return_inverse=True)
+    return np.array([piece.contains(value) for value in few.tolist()], dtype=bool)[where]
+
+
 def _progression(lo: int, hi: int, mod: int, rem: int, k: int, prefix: int) -> tuple[int, int, int]:
     """The y with prefix + y * 256**k in [lo, hi] and congruent to rem: (first, step, how many)."""
     shift = 8 * k
@@ -174,6 +190,10 @@ class Finite:
             self._few = self._members = None
             self._array = np.unique(array.astype(np.uint64))
 
+    def members(self) -> np.ndarray:
+        """uint64, ascending: all of them."""
+        return self._array if self._few is None else np.array(self._few, np.uint64)
+
     def _matching(self, k: int, prefix: int) -> np.ndarray:
         return self._array[(self._array & np.uint64((1 << 8 * k) - 1)) == np.uint64(prefix)]
 
@@ -248,21 +268,29 @@ def _one_hot() -> tuple[np.ndarray, ...]:
 
 
 _ONLY = _one_hot()
+_MOST_MASKS = 1024
 
 
 class IntSet:
     """A union of pieces over n-byte little-endian integers. Immutable."""
 
-    __slots__ = ("full", "only", "pieces", "size")
+    __slots__ = ("_masks", "_used", "full", "only", "pieces", "size")
 
     def __init__(self, size: int, *pieces: Piece, only: int | None = None, full: bool = False) -> None:
         self.size = size
         self.pieces = pieces
         self.only = only  # the one member, where that is known
         self.full = full  # whether every integer is known to be a member
+        # Sets that are asked again and again keep their masks; one that serves a single field would waste them.
+        self._masks: dict[int, np.ndarray] | None = None
+        self._used = False
 
     def mask(self, k: int, prefix: int) -> np.ndarray:
         """bool[257], read-only: bytes that may follow the ``k`` low bytes ``prefix`` (entry 256 is False)."""
+        if self._masks is not None:
+            found = self._masks.get(prefix << 4 | k)
+            if found is not None:
+                return found
         only = self.only
         if only is not None and only & ((1 << 8 * k) - 1) == prefix:
             return _ONLY[(only >> 8 * k) & 255]
@@ -270,7 +298,18 @@ class IntSet:
         for piece in self.pieces:
             piece.mark(k, prefix, out)
         out.flags.writeable = False
+        self._keep(k, prefix, out)
         return out
+
+    def _keep(self, k: int, prefix: int, mask: np.ndarray) -> None:
+        if self._masks is not None:
+            if len(self._masks) >= _MOST_MASKS:
+                self._masks.clear()
+            self._masks[prefix << 4 | k] = mask
+        elif k == 0:
+            if self._used:
+                self._masks = {0: mask}
+            self._used = True
 
     def has(self, k: int, prefix: int) -> bool:
         """Whether some member has ``prefix`` as its ``k`` low bytes."""
@@ -279,6 +318,14 @@ class IntSet:
     def contains(self, x: int) -> bool:
         """Whether x is a member."""
         return any(piece.contains(x) for piece in self.pieces)
+
+    def contains_all(self, values: np.ndarray) -> np.ndarray:
+        """bool for each value (unsigned integers): whether it is a member."""
+        wide = values.astype(np.uint64)
+        found = np.zeros(len(wide), dtype=bool)
+        for piece in self.pieces:
+            found |= _contains_all(piece, wide)
+        return found
 
     def bounds(self) -> tuple[int, int] | None:
         """Least and greatest member; None when the set is empty."""

@@ -1,38 +1,66 @@
 """Steps: the places of a file between which the format's rules run.
 
-A format is a function from one step to the next. A step is either one little-endian integer with the exact
-set of its values, or a run of bytes that nothing constrains. Steps are immutable and linked to their
-predecessor, so that a fork shares them and a rollback walks back.
+A format is a function from one step to the next. A step is one little-endian integer with the exact set of
+its values, a table of equal records (`records`), a stream of instructions, or a run of bytes that nothing
+constrains. Steps are immutable and linked to their predecessor, so that a fork shares them and a rollback
+walks back.
+
+``path`` and ``rule`` name the field and say what it may be; only messages and listings read them. Where
+making them would cost (a number in a path), give a function instead: `text` calls it when it is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
 
 from bytegen.formats.core.intset import IntSet
+from bytegen.formats.core.written import Written
+
+if TYPE_CHECKING:
+    from bytegen.formats.core.records import RecordsStep
+
+Text = str | Callable[[], str]
 
 
 class IntStep:
     """One integer of ``size`` bytes at offset ``start``, one of ``choices``."""
 
-    __slots__ = ("choices", "parent", "path", "rule", "size", "start", "then")
+    __slots__ = ("_path", "_rule", "choices", "parent", "size", "start", "then")
 
     def __init__(
         self,
         start: int,
         size: int,
         choices: IntSet,
-        path: str,
-        rule: str,
+        path: Text,
+        rule: Text,
         then: Callable[[int, bytearray], Step],
     ) -> None:
         self.parent: Step | None = None
         self.start = start
         self.size = size
         self.choices = choices
-        self.path = path
-        self.rule = rule
+        self._path = path
+        self._rule = rule
         self.then = then
+
+    @property
+    def path(self) -> str:
+        """Path of the field."""
+        return text(self._path)
+
+    @property
+    def rule(self) -> str:
+        """What it may be, in words."""
+        return text(self._rule)
+
+    @property
+    def stop(self) -> int:
+        """Offset of the first byte after it."""
+        return self.start + self.size
 
 
 class FreeStep:
@@ -42,24 +70,121 @@ class FreeStep:
     end of the file can follow.
     """
 
-    __slots__ = ("end_from", "parent", "path", "rule", "start", "stop", "then")
+    __slots__ = ("_path", "_rule", "end_from", "parent", "start", "stop", "then")
 
     def __init__(
         self,
         start: int,
         stop: int,
         end_from: int | None,
-        path: str,
-        rule: str,
+        path: Text,
+        rule: Text,
         then: Callable[[bytearray], Step] | None,
     ) -> None:
         self.parent: Step | None = None
         self.start = start
         self.stop = stop
         self.end_from = end_from
-        self.path = path
-        self.rule = rule
+        self._path = path
+        self._rule = rule
         self.then = then
 
+    @property
+    def path(self) -> str:
+        """Path of the bytes."""
+        return text(self._path)
 
-Step = IntStep | FreeStep
+    @property
+    def rule(self) -> str:
+        """What comes after them, in words."""
+        return text(self._rule)
+
+
+class Machine(Protocol):
+    """An instruction set as a byte automaton; see `bytegen.formats.code.machine`.
+
+    States are numbers. ``table[state << 8 | byte]`` is the next one: 0 where no instruction goes on so; less
+    than ``plain`` where only room limits what follows; less than ``accepted`` where the bytes of a branch
+    follow (or, with fixed-size words, end); from ``accepted`` on, an instruction has ended, or a byte of
+    filler (``accepted + 255``). ``least[state]`` is how many bytes end it at the earliest.
+    """
+
+    start: int
+    gap: int  # as start, where filler may stand too
+    filling: int  # inside filler
+    skip: int  # as start, where a start is owed behind the first byte: a lock prefix may stand there
+    plain: int
+    accepted: int
+    ends: list[bool]  # of a state: an instruction has ended after which filler may stand
+    longest: int  # bytes of the longest instruction
+    word: int  # instructions start at addresses that are multiples of it
+    table: memoryview
+    least: list[int]
+    masks: dict[int, np.ndarray]
+
+    def mask(self, state: int, room: int) -> np.ndarray:
+        """bool[257], read-only: the bytes after ``state``, ``room`` bytes being left for the instruction.
+
+        Kept in ``masks`` under ``state << 4 | room`` where ``state`` is less than ``plain``.
+        """
+
+
+class Targets(Protocol):
+    """Where branches may go; see `bytegen.formats.code.branches`."""
+
+    def mask(self, step: StreamStep, state: int, begin: int, room: int, data: Written) -> np.ndarray:
+        """bool[257], read-only: the bytes that leave the branch begun at ``begin`` a target."""
+
+    def target(self, step: StreamStep, state: int, begin: int, data: Written) -> int:
+        """Offset that the branch [begin, len(data)) goes to; -1 for an instruction that is none."""
+
+
+class StreamStep:
+    """Instructions of ``machine``, one after another, exactly from ``start`` to ``stop``.
+
+    ``shift`` is what an address is more than its offset.
+    """
+
+    __slots__ = ("_path", "machine", "parent", "shift", "start", "stop", "targets", "then")
+
+    def __init__(
+        self,
+        start: int,
+        stop: int,
+        shift: int,
+        machine: Machine,
+        targets: Targets,
+        path: Text,
+        then: Callable[[bytearray], Step],
+    ) -> None:
+        self.parent: Step | None = None
+        self.start = start
+        self.stop = stop
+        self.shift = shift
+        self.machine = machine
+        self.targets = targets
+        self._path = path
+        self.then = then
+
+    @property
+    def path(self) -> str:
+        """Path of the bytes."""
+        return text(self._path)
+
+    @property
+    def rule(self) -> str:
+        """What it may be, in words."""
+        return (
+            f"valid instructions up to {self.stop:#x} without a gap; direct branches, the entry point and "
+            "functions go to where one starts"
+        )
+
+
+def text(given: Text) -> str:
+    """The path or rule itself."""
+    return given if isinstance(given, str) else given()
+
+
+Step = IntStep | FreeStep | StreamStep
+if TYPE_CHECKING:
+    Step = IntStep | FreeStep | StreamStep | RecordsStep  # type: ignore[misc]

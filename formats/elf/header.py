@@ -1,177 +1,231 @@
-"""The ELF header: where the two tables lie, how long they are, and where the program starts."""
+"""The ELF header: which machine and kind of file, where the two tables lie, where the program starts.
+
+Sources: System V gABI ch. 4 (fields), Linux fs/binfmt_elf.c (what a program's entry needs), LIEF's check_layout
+(both tables inside the file, aligned to a word).
+"""
 
 from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, Window, exactly, interval
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import IntStep, Step
-from bytegen.formats.elf.constants import (
-    BSS_TOTAL,
-    EHDR_SIZE,
-    HIGHEST_ENTRY,
-    LOWEST_ADDRESS,
-    MAX64,
-    MAX_PHNUM,
-    MAX_SHNUM,
-    PAGE,
-    PHDR_SIZE,
-    SHDR_SIZE,
-)
+from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, ET_EXEC, MAX_SHNUM
 from bytegen.formats.elf.plan import Plan, proceed
-
-# (name, size, values, rule) of the fields before e_entry, which depend on nothing
-_FIXED = (
-    ("e_ident.magic", 4, (0x464C457F,), "an ELF file starts with 7f 45 4c 46"),
-    ("e_ident.class", 1, (2,), "2: 64-bit"),
-    ("e_ident.data", 1, (1,), "1: little-endian"),
-    ("e_ident.version", 1, (1,), "1: the current version"),
-    ("e_ident.osabi", 1, (0, 3), "0 (System V) or 3 (GNU)"),
-    ("e_ident.abiversion", 1, (0,), "0"),
-    ("e_ident.pad", 7, (0,), "zero"),
-    ("e_type", 2, (2,), "2: an executable at a fixed address"),
-    ("e_machine", 2, (62,), "62: x86-64"),
-    ("e_version", 4, (1,), "1: the current version"),
-)
-_FIXED_SETS = tuple(exactly(size, *values) for _, size, values, _ in _FIXED)
+from bytegen.formats.elf.target import Target
+from bytegen.formats.elf.worlds import dynamic_room, readable
 
 
-def begin(limit: int, level: str) -> Step:
-    """The first step of a file of at most ``limit`` bytes."""
-    strict = level == "load"
+class _Fixed(NamedTuple):
+    """A field whose values depend on the machine only."""
+
+    path: str
+    size: int
+    choices: IntSet
+    rule: str
+
+
+@cache
+def _before(target: Target) -> tuple[_Fixed, ...]:
+    """The fields before e_type, and e_machine and e_version after it."""
+    rows = (
+        ("e_ident.magic", 4, (0x464C457F,), "an ELF file starts with 7f 45 4c 46"),
+        ("e_ident.class", 1, (target.elf_class,), f"{target.elf_class}: {target.bits}-bit"),
+        ("e_ident.data", 1, (1,), "1: little-endian; big-endian files are not supported"),
+        ("e_ident.version", 1, (1,), "1: the current version"),
+        ("e_ident.osabi", 1, (0, 3), "0 (System V) or 3 (GNU)"),
+        ("e_ident.abiversion", 1, (0,), "0"),
+        ("e_ident.pad", 7, (0,), "zero"),
+        (
+            "e_type",
+            2,
+            (ET_EXEC, ET_DYN),
+            "2 (at a fixed address) or 3 (position-independent, or a shared object)",
+        ),
+        ("e_machine", 2, (target.machine,), f"{target.machine}: {target.instructions}"),
+        ("e_version", 4, (1,), "1: the current version"),
+    )
+    return tuple(_Fixed(f"ehdr.{name}", size, exactly(size, *values), rule) for name, size, values, rule in rows)
+
+
+@cache
+def _sizes(target: Target) -> tuple[_Fixed, ...]:
+    rows = (
+        ("e_flags", 4, 0, f"0 on {target.instructions}"),
+        ("e_ehsize", 2, target.ehdr_size, str(target.ehdr_size)),
+        ("e_phentsize", 2, target.phdr_size, str(target.phdr_size)),
+    )
+    return tuple(_Fixed(f"ehdr.{name}", size, exactly(size, value), rule) for name, size, value, rule in rows)
+
+
+def begin(target: Target, limit: int, level: str) -> Step:
+    """The first step of a file for that machine of at most ``limit`` bytes."""
+    strict = level != "parse"
     plan = Plan(
+        target,
         limit,
+        level,
         strict,
         Ledger(limit),
-        EHDR_SIZE,
-        low=LOWEST_ADDRESS if strict else 0,
-        entry_owed=strict,
+        target.ehdr_size,
         table_owed=True,
         bss_left=BSS_TOTAL,
     )
-    return _fixed(plan, 0, 0)
+    return _ident(plan, 0, 0)
 
 
-def _fixed(plan: Plan, i: int, start: int) -> Step:
-    if i == len(_FIXED):
+def _ident(plan: Plan, i: int, start: int) -> Step:
+    fields = _before(plan.target)
+    if i == len(fields):
         return _entry(plan)
-    name, size, _, rule = _FIXED[i]
-    path = f"ehdr.{name}"
-    return IntStep(
-        start, size, _FIXED_SETS[i], path, rule, lambda value, data: _fixed(plan, i + 1, start + size)
-    )
+    field = fields[i]
+
+    def then(value: int, data: bytearray) -> Step:
+        after = plan
+        if field.path == "ehdr.e_type":
+            lowest = plan.target.lowest if plan.strict and value == ET_EXEC else 0
+            after = plan._replace(kind=value, low=lowest)
+        return _ident(after, i + 1, start + field.size)
+
+    return IntStep(start, field.size, field.choices, field.path, field.rule, then)
 
 
 def _entry(plan: Plan) -> Step:
-    if plan.strict:
-        # The page holds the entry's byte at its offset within the page, and the file must reach it.
-        piece: Piece = Span(LOWEST_ADDRESS, HIGHEST_ENTRY)
-        if plan.limit < PAGE:
-            piece = Window(LOWEST_ADDRESS, HIGHEST_ENTRY, PAGE, 0, plan.limit - 1)
-        rule = (
-            f"an address from {LOWEST_ADDRESS:#x} to {HIGHEST_ENTRY:#x} that a segment of the file can hold"
-        )
-    else:
-        piece, rule = Span(0, MAX64), "any address"
-    return IntStep(
-        24, 8, IntSet(8, piece), "ehdr.e_entry", rule, lambda value, data: _phoff(plan._replace(entry=value))
-    )
+    target, word = plan.target, plan.target.word
+
+    def then(value: int, data: bytearray) -> Step:
+        owed = plan.strict and (value != 0 or plan.kind == ET_EXEC)
+        return _phoff(plan._replace(entry=value, entry_owed=owed))
+
+    if not plan.strict:
+        return IntStep(24, word, IntSet(word, Span(0, target.top)), "ehdr.e_entry", "any address", then)
+    low, high = plan.low, plan.highest_entry
+    # The page holds the entry's byte at its offset within the page, and the file must reach it.
+    pieces: list[Piece] = [Span(max(low, 1), high)]
+    if plan.limit < target.page:
+        pieces = [Window(max(low, 1), high, target.page, 0, plan.limit - 1)]
+    rule = f"an address from {low:#x} to {high:#x} that a segment of the file can hold"
+    library = plan._replace(entry=0)
+    if plan.kind == ET_DYN and readable() and plan.limit >= target.ehdr_size + _least_tables(library):
+        pieces.append(Finite((0,)))
+        rule = f"0 for a shared object, or {rule}"
+    return IntStep(24, word, IntSet(word, *pieces), "ehdr.e_entry", rule, then)
+
+
+def _least_tables(plan: Plan) -> int:
+    """Bytes of the fewest program headers, and of what they owe a place in the file."""
+    size = plan.target.phdr_size
+    if not plan.dynamic_owed:
+        return size
+    return 2 * size + dynamic_room(plan)
 
 
 def _phoff(plan: Plan) -> Step:
+    target, word = plan.target, plan.target.word
+    least = _least_tables(plan)
+    count = 2 if plan.dynamic_owed else 1
+    most = min(plan.near - count * target.phdr_size, plan.limit - least)
     return IntStep(
-        32,
-        8,
-        interval(8, EHDR_SIZE, plan.limit - PHDR_SIZE, 8),
+        24 + word,
+        word,
+        interval(word, target.ehdr_size, most, word),
         "ehdr.e_phoff",
-        f"a multiple of 8 after the header, with {PHDR_SIZE} bytes of room before {plan.limit}",
+        lambda: f"a multiple of {word} after the header, with {least} bytes of room before {plan.limit}",
         lambda value, data: _shoff(plan._replace(phoff=value)),
     )
 
 
 def _shoff(plan: Plan) -> Step:
-    choices = IntSet(
-        8,
-        Finite((0,)),
-        Span(EHDR_SIZE, plan.phoff - SHDR_SIZE, 8),
-        Span(plan.phoff + PHDR_SIZE, plan.limit - SHDR_SIZE, 8),
-    )
-    rule = "0, or a multiple of 8 with room for a section header clear of the program headers"
+    target, word = plan.target, plan.target.word
+    least = _least_tables(plan)
+    top = min(plan.limit, target.top) - target.shdr_size
+    pieces: list[Piece] = [Finite((0,)), Span(plan.phoff + least, top, word)]
+    if not plan.dynamic_owed:
+        pieces.append(Span(target.ehdr_size, plan.phoff - target.shdr_size, word))
     return IntStep(
-        40, 8, choices, "ehdr.e_shoff", rule, lambda value, data: _sizes(plan._replace(shoff=value), 0, 48)
+        24 + 2 * word,
+        word,
+        IntSet(word, *pieces),
+        "ehdr.e_shoff",
+        lambda: f"0, or a multiple of {word} with room for a section header clear of what is owed",
+        lambda value, data: _fixed_sizes(plan._replace(shoff=value), 0, 24 + 3 * word),
     )
 
 
-_SIZES = (
-    ("e_flags", 4, exactly(4, 0), "0 on x86-64"),
-    ("e_ehsize", 2, exactly(2, EHDR_SIZE), "64"),
-    ("e_phentsize", 2, exactly(2, PHDR_SIZE), "56"),
-)
-
-
-def _sizes(plan: Plan, i: int, start: int) -> Step:
-    if i == len(_SIZES):
-        return _phnum(plan)
-    name, size, choices, rule = _SIZES[i]
+def _fixed_sizes(plan: Plan, i: int, start: int) -> Step:
+    fields = _sizes(plan.target)
+    if i == len(fields):
+        return _phnum(plan, start)
+    path, size, choices, rule = fields[i]
     return IntStep(
-        start, size, choices, f"ehdr.{name}", rule, lambda value, data: _sizes(plan, i + 1, start + size)
+        start, size, choices, path, rule, lambda value, data: _fixed_sizes(plan, i + 1, start + size)
     )
 
 
-def _phnum(plan: Plan) -> Step:
+def _phnum(plan: Plan, start: int) -> Step:
+    target = plan.target
     stop = plan.shoff if plan.shoff > plan.phoff else plan.limit
-    most = min(MAX_PHNUM, (stop - plan.phoff) // PHDR_SIZE)
+    least = 1
+    if plan.dynamic_owed:
+        least, stop = 2, stop - dynamic_room(plan)
+    most = min(target.most_segments, (min(stop, plan.near) - plan.phoff) // target.phdr_size)
     return IntStep(
-        56,
+        start,
         2,
-        interval(2, 1, most),
+        interval(2, least, most),
         "ehdr.e_phnum",
-        f"1 to {most}: the entries that fit",
-        lambda value, data: _shentsize(plan._replace(phnum=value)),
+        lambda: f"{least} to {most}: the entries that fit",
+        lambda value, data: _shentsize(plan._replace(phnum=value), start + 2),
     )
 
 
-def _shentsize(plan: Plan) -> Step:
-    choices = exactly(2, SHDR_SIZE) if plan.shoff else exactly(2, 0, SHDR_SIZE)
+def _shentsize(plan: Plan, start: int) -> Step:
+    size = plan.target.shdr_size
     return IntStep(
-        58,
+        start,
         2,
-        choices,
+        exactly(2, size) if plan.shoff else exactly(2, 0, size),
         "ehdr.e_shentsize",
-        "64 (or 0 where there are no sections)",
-        lambda value, data: _shnum(plan),
+        lambda: f"{size} (or 0 where there are no sections)",
+        lambda value, data: _shnum(plan, start + 2),
     )
 
 
-def _shnum(plan: Plan) -> Step:
+def _shnum(plan: Plan, start: int) -> Step:
     if not plan.shoff:
         choices, rule = exactly(2, 0), "0: there is no section header table"
     else:
         stop = plan.phoff if plan.phoff > plan.shoff else plan.limit
-        most = min(MAX_SHNUM, (stop - plan.shoff) // SHDR_SIZE)
+        most = min(MAX_SHNUM, (stop - plan.shoff) // plan.target.shdr_size)
         choices, rule = interval(2, 1, most), f"1 to {most}: the entries that fit"
     return IntStep(
-        60, 2, choices, "ehdr.e_shnum", rule, lambda value, data: _shstrndx(plan._replace(shnum=value))
+        start,
+        2,
+        choices,
+        "ehdr.e_shnum",
+        rule,
+        lambda value, data: _shstrndx(plan._replace(shnum=value), start + 2),
     )
 
 
-def _shstrndx(plan: Plan) -> Step:
+def _shstrndx(plan: Plan, start: int) -> Step:
     if plan.shnum <= 1:
         choices, rule = exactly(2, 0), "0: no section holds names"
     else:
-        choices, rule = (
-            interval(2, 1, plan.shnum - 1),
-            f"1 to {plan.shnum - 1}: a section that holds the names",
-        )
-    return IntStep(62, 2, choices, "ehdr.e_shstrndx", rule, lambda value, data: _tables(plan, value, data))
+        choices = interval(2, 1, plan.shnum - 1)
+        rule = f"1 to {plan.shnum - 1}: a section that holds the names"
+    return IntStep(
+        start, 2, choices, "ehdr.e_shstrndx", rule, lambda value, data: _tables(plan, value, data)
+    )
 
 
 def _tables(plan: Plan, shstrndx: int, data: bytearray) -> Step:
-    ledger = plan.ledger.add(
-        Region(plan.phoff, plan.phoff + PHDR_SIZE * plan.phnum, "phdrs", "the program header table")
-    )
+    target = plan.target
+    ledger = plan.ledger.add(Region(plan.phoff, plan.phdrs_end, "phdrs", "the program header table"))
     if plan.shnum:
-        ledger = ledger.add(
-            Region(plan.shoff, plan.shoff + SHDR_SIZE * plan.shnum, "shdrs", "the section header table")
-        )
+        end = plan.shoff + target.shdr_size * plan.shnum
+        ledger = ledger.add(Region(plan.shoff, end, "shdrs", "the section header table"))
     plan = plan._replace(shstrndx=shstrndx, ledger=ledger).reach(ledger.end())
-    return proceed(plan, EHDR_SIZE, data)
+    return proceed(plan, target.ehdr_size, data)

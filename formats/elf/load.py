@@ -1,32 +1,36 @@
 """PT_LOAD: the exact projections of the joint rules on p_offset, p_vaddr, p_filesz and p_memsz.
 
-Segments come in ascending order of address and share no page. Two duties may be owed to the segments that
-remain: the entry point lies in the file-backed part of an executable one, and the program header table
-lies inside one (in the file; also in memory when a PT_PHDR gave its address).
+Segments come in ascending order of address and share no page. What is owed to those that remain: the entry
+point lies in the file-backed part of an executable one; the program header table lies inside one; and what
+headers before have described at an address (PT_PHDR, PT_INTERP, PT_NOTE, PT_DYNAMIC) lies inside one that maps
+those file bytes there.
 
-A *role* is a choice of the duties that this segment meets; those it leaves lie above it and must still be
-possible in the slots that remain. For one role every rule is an interval: with s = p_vaddr - p_offset, a
-multiple of the page, s lies between two bounds, so each field's projection is an interval met with a
-congruence. The set of a field is the union over the roles.
+A *role* is a choice of the duties that this segment meets: the first ones in order of address. Those it leaves
+lie above it and must still be possible in the slots that remain. For one role every rule is an interval: with
+s = p_vaddr - p_offset, a multiple of the page, s lies between two bounds, so each field's projection is an
+interval met with a congruence. The set of a field is the union over the roles.
 
 Sources: Linux fs/binfmt_elf.c (congruence, no overlap, p_filesz <= p_memsz), LIEF's check_layout (the
-table inside a segment, congruence modulo p_align), binutils' readelf (PT_PHDR covered in file and memory).
+table inside a segment, congruence modulo p_align), binutils' readelf (PT_PHDR covered in file and memory),
+glibc elf/rtld.c (finds the load address by PT_PHDR, reads PT_INTERP, PT_NOTE and PT_DYNAMIC in memory).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import IntSet, Piece, Span, Window
-from bytegen.formats.elf.constants import BSS_TOTAL, HIGHEST_ADDRESS, MAX64, PAGE, PF_X, PHDR_SIZE
-from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, PF_X
+from bytegen.formats.elf.plan import Held, Plan, Segment
 
 
 class Role(NamedTuple):
     """The bounds of a segment that meets a given choice of duties.
 
     low <= vaddr <= high; offset <= high_offset; vaddr + filesz >= reach; offset + filesz >= reach_offset;
-    vaddr + memsz <= roof; offset + filesz <= limit. ``reach`` 0 and ``reach_offset`` 0 ask nothing.
+    vaddr + memsz <= roof; offset + filesz <= limit; least_shift <= vaddr - offset <= most_shift. ``reach`` 0 and
+    ``reach_offset`` 0 ask nothing, and so do shifts of None. ``congruent``: also where the file holds nothing.
     """
 
     low: int
@@ -39,50 +43,80 @@ class Role(NamedTuple):
     page: int
     bss: int
     needs_x: bool
+    least_shift: int | None = None
+    most_shift: int | None = None
+    congruent: bool = False
+    least: int = 0
 
     @property
     def idle(self) -> bool:
         """Whether it meets no duty, so that it may be empty and anywhere."""
         return not self.reach and not self.reach_offset
 
+    @property
+    def _top(self) -> int:
+        """The greatest address of an idle one."""
+        return min(self.high, self.roof - self.least)
+
     def _shift(self) -> tuple[int, int]:
-        """Bounds on vaddr - offset that hold whatever the offset: (least, greatest)."""
-        least = -(-(self.reach - self.limit) // self.page) * self.page if self.reach else -self.limit
-        return least, (self.roof - self.reach_offset) // self.page * self.page
+        """Bounds on vaddr - offset that hold whatever the offset, multiples of the page: (least, greatest)."""
+        page = self.page
+        least = self.reach - self.limit if self.reach else -self.limit
+        if self.least_shift is not None:
+            least = max(least, self.least_shift)
+        most = self.roof - self.reach_offset
+        if self.most_shift is not None:
+            most = min(most, self.most_shift)
+        return -(-least // page) * page, most // page * page
 
     def offsets(self) -> Piece | None:
         """The values of p_offset; None when the role is impossible."""
+        page = self.page
         if self.idle:
-            return Span(0, self.limit) if self.low <= min(self.high, self.roof) else None
+            top = self._top
+            if self.low > top or self.limit < self.least:
+                return None
+            last = self.limit - self.least
+            if not self.congruent or top - self.low >= page - 1:
+                return Span(0, last)
+            return Window(0, last, page, 0, top % page)
         if max(self.reach_offset, self.reach - self.roof) > self.limit or self.reach > self.roof:
             return None
         least, most = self._shift()
-        page = self.page
         low, high = max(0, self.low - most), min(self.high_offset, self.high - least, self.limit)
         if least > most or low > high or self.high // page * page < self.low:
             return None
         if self.high // page * page > self.low:
             return Span(low, high)
-        return Window(low, high, page, 0, self.high % page)
+        window = Window(low, high, page, 0, self.high % page)
+        return window if window.bounds() is not None else None
 
     def addresses(self, offset: int) -> Piece | None:
         """The values of p_vaddr for that offset."""
         if self.idle:
-            return Span(self.low, min(self.high, self.roof))
+            if offset > self.limit - self.least:
+                return None
+            page = self.page if self.congruent else 1
+            span = Span(self.low, self._top, page, offset)
+            return span if span.bounds() is not None else None
         if offset > self.high_offset:
             return None
         least, most = self._shift()
         low, high = max(self.low, offset + least), min(self.high, offset + most)
-        return Span(low, high, self.page, offset) if low <= high else None
+        span = Span(low, high, self.page, offset)
+        return span if low <= high and span.bounds() is not None else None
 
     def sizes(self, offset: int, address: int) -> Piece | None:
         """The values of p_filesz for that offset and address."""
         if not self.low <= address <= min(self.high, self.roof) or offset > self.high_offset:
             return None
-        congruent = (address - offset) % self.page == 0
-        if not congruent:
-            return Span(0, 0) if self.idle else None
-        least = max(0, self.reach - address if self.reach else 0, self.reach_offset - offset)
+        if (address - offset) % self.page:
+            return Span(0, 0) if self.idle and not self.congruent else None
+        if not self.idle:
+            low, high = self._shift()
+            if not low <= address - offset <= high:
+                return None
+        least = max(self.least, self.reach - address if self.reach else 0, self.reach_offset - offset)
         most = min(self.limit - offset, self.roof - address)
         return Span(least, most) if least <= most else None
 
@@ -94,120 +128,250 @@ class Role(NamedTuple):
         return Span(size, min(self.roof - address, size + self.bss))
 
 
-def _down(address: int, page: int) -> int:
+def down(address: int, page: int) -> int:
+    """The page that an address lies in."""
     return address // page * page
 
 
+def up(address: int, page: int) -> int:
+    """The first page at or above an address."""
+    return -(-address // page) * page
+
+
+class Run(NamedTuple):
+    """Things owed that one segment holds: addresses [start, end), at ``shift`` where that is settled."""
+
+    start: int
+    end: int
+    shift: int | None
+    entry: bool
+
+
+def _joined(one: Run, other: Run) -> Run:
+    shift = one.shift if one.shift is not None else other.shift
+    return Run(one.start, max(one.end, other.end), shift, one.entry or other.entry)
+
+
 class Duties(NamedTuple):
-    """The duties still owed, and the memory that segments may use."""
+    """The duties still owed, and the memory that segments may use.
+
+    ``table`` is a file range to be held at any address; it is None where ``held`` has something. ``places``:
+    file ranges in which the entry may lie.
+    """
 
     entry: int | None
-    table: tuple[int, int] | None  # file range
-    address: int | None  # of the table in memory, where a PT_PHDR gave one
+    table: tuple[int, int] | None
+    held: tuple[Held, ...]
     low: int
     roof: int
     limit: int
     page: int
     bss: int
-
-    def _role(self, entry: bool, table: bool, slots: int) -> Role | None:
-        """The role that meets the chosen duties and leaves the others to ``slots`` later segments."""
-        left = self._replace(
-            entry=None if entry else self.entry,
-            table=None if table else self.table,
-            address=None if table else self.address,
-        )
-        roof = self.roof
-        if left.entry is not None:
-            roof = min(roof, _down(left.entry, self.page))
-        if left.address is not None:
-            roof = min(roof, _down(left.address, self.page))
-        elif left.table is not None and left.entry is None:
-            roof = min(roof, self.roof - _down(self.table_end + self.page, self.page))
-        # Where this segment ends is open; the ones after it may have to begin at its roof.
-        if not left._replace(low=max(self.low, roof) if left.owing else self.low).possible(min(slots, 2)):
-            return None
-        high, reach, reach_offset, high_offset = roof, 0, 0, self.limit
-        if entry:
-            assert self.entry is not None
-            high, reach = self.entry, self.entry + 1
-        if table:
-            assert self.table is not None
-            high_offset, reach_offset = self.table
-            if self.address is not None:
-                high = min(high, self.address)
-                reach = max(reach, self.address + self.table[1] - self.table[0])
-        return Role(
-            self.low, high, high_offset, reach, reach_offset, roof, self.limit, self.page, self.bss, entry
-        )
+    places: tuple[tuple[int, int], ...]
+    entry_size: int = 1
+    congruent: bool = False
+    least: int = 0
 
     @property
     def owing(self) -> bool:
         """Whether anything is owed."""
-        return self.entry is not None or self.table is not None
+        return self.entry is not None or self.table is not None or bool(self.held)
 
-    @property
-    def table_end(self) -> int:
-        """End of the program header table in the file."""
-        return self.table[1] if self.table else 0
-
-    def roles(self, slots: int) -> list[Role]:
-        """The possible roles of a segment after which ``slots`` more may come."""
+    def entry_shifts(self) -> list[tuple[int, int]]:
+        """The shifts, between two multiples of the page, that map a place of the file to the entry."""
+        assert self.entry is not None
         found = []
-        for entry in (False, True) if self.entry is not None else (False,):
-            for table in (False, True) if self.table is not None else (False,):
-                role = self._role(entry, table, slots)
-                if role is not None and role.offsets() is not None:
-                    found.append(role)
+        for low, high in self.places:
+            least = up(self.entry - (high - self.entry_size), self.page)
+            most = down(self.entry - low, self.page)
+            if least <= most:
+                found.append((least, most))
         return found
+
+    def joins(self, shift: int) -> bool:
+        """Whether a segment of that shift holds the entry."""
+        return any(low <= shift <= high for low, high in self.entry_shifts())
+
+    def items(self) -> list[Run]:
+        """What is owed at an address, each by itself, in order."""
+        items = [Run(item.address, item.end, item.shift, False) for item in self.held]
+        if self.entry is not None:
+            place = sum(1 for item in items if item.start <= self.entry)
+            items.insert(place, Run(self.entry, self.entry + self.entry_size, None, True))
+        return items
+
+    def runs(self) -> list[Run] | None:
+        """What is owed at an address, in as few segments as hold it; None where pages would be shared."""
+        items = self.items()
+        found: list[Run] = []
+        for i, item in enumerate(items):
+            last = found[-1] if found else None
+            if last is not None and self._together(last, item, items[i + 1 : i + 2]):
+                found[-1] = _joined(last, item)
+            elif last is not None and up(last.end, self.page) > down(item.start, self.page):
+                return None
+            else:
+                found.append(item)
+        return found
+
+    def _together(self, last: Run, item: Run, following: list[Run]) -> bool:
+        """Whether one segment holds both; the entry goes with what follows where they share a page."""
+        if not self._fit(last, item):
+            return False
+        apart = up(item.end, self.page) <= down(following[0].start, self.page) if following else True
+        return not item.entry or apart or following[0].shift == last.shift
+
+    def _fit(self, one: Run, other: Run) -> bool:
+        if one.shift is not None and other.shift is not None:
+            return one.shift == other.shift
+        shift = one.shift if one.shift is not None else other.shift
+        return shift is None or self.joins(shift)
+
+    def shifts(self, start: int, end: int, slots: int) -> list[tuple[int, int]]:
+        """The shifts at which ``slots`` segments can hold a file range, at any address, and the entry.
+
+        Each as (least, greatest), multiples of the page; for duties that hold nothing at an address.
+        """
+        page, entry = self.page, self.entry
+        least, most = self.low - start, self.roof - end
+        found = []
+        if entry is None:
+            found.append((least, most))
+        else:
+            if entry < self.low or entry + self.entry_size > self.roof:
+                return []
+            whole = self.entry_shifts()
+            found += [(max(low, least), min(high, most)) for low, high in whole]
+            if slots > 1 and whole:
+                found.append((least, down(entry, page) - end))
+                found.append((up(entry + self.entry_size, page) - start, most))
+        bounds = [(up(low, page), down(high, page)) for low, high in found]
+        return [(low, high) for low, high in bounds if low <= high]
 
     def possible(self, slots: int) -> bool:
         """Whether ``slots`` segments can meet everything that is owed."""
-        return not self.owing or (slots > 0 and bool(self.roles(slots - 1)))
+        if not self.owing:
+            return True
+        if slots <= 0:
+            return False
+        if self.table is not None:
+            return bool(self.shifts(*self.table, slots))
+        runs = self.runs()
+        if runs is None or len(runs) > slots or runs[0].start < self.low or runs[-1].end > self.roof:
+            return False
+        return self.entry is None or bool(self.entry_shifts())
+
+    def roles(self, slots: int) -> list[Role]:
+        """The possible roles of a segment after which ``slots`` more may come."""
+        found: list[Role] = []
+        met: Run | None = None
+        items = self.items()
+        for count in range(len(items) + 1):
+            if count:
+                item = items[count - 1]
+                if met is not None and not self._fit(met, item):
+                    break
+                met = item if met is None else _joined(met, item)
+                if count < len(items) and up(met.end, self.page) > down(items[count].start, self.page):
+                    continue
+            for table in (False, True) if self.table is not None else (False,):
+                found += self._roles(met, table, slots)
+        return found
+
+    def _roles(self, met: Run | None, table: bool, slots: int) -> list[Role]:
+        """The roles that meet ``met`` and perhaps the table, and leave the rest to ``slots`` segments."""
+        left = self._without(met, table)
+        rest = left.items()
+        roof = self.roof
+        if rest:
+            roof = min(roof, down(rest[0].start, self.page))
+        elif left.table is not None:
+            roof -= up(left.table[1], self.page) + self.page
+        if left.owing and not left._replace(low=max(self.low, roof)).possible(slots):
+            return []
+        return [role for role in self._bounds(met, table, roof) if role.offsets() is not None]
+
+    def _without(self, met: Run | None, table: bool) -> Duties:
+        entry, held = self.entry, self.held
+        if met is not None:
+            held = tuple(item for item in held if item.address >= met.end)
+            entry = None if met.entry else entry
+        return self._replace(entry=entry, held=held, table=None if table else self.table, least=0)
+
+    def _bounds(self, met: Run | None, table: bool, roof: int) -> Iterable[Role]:
+        high = roof
+        reach = reach_offset = 0
+        high_offset = self.limit
+        shifts: list[tuple[int | None, int | None]] = [(None, None)]
+        if met is not None:
+            high, reach = met.start, met.end
+            if met.shift is not None:
+                shifts = [(met.shift, met.shift)]
+                high_offset, reach_offset = met.start - met.shift, met.end - met.shift
+            elif met.entry:
+                shifts = list(self.entry_shifts())
+        if table:
+            assert self.table is not None
+            high_offset, reach_offset = self.table
+        for low_shift, high_shift in shifts:
+            yield Role(
+                self.low, high, high_offset, reach, reach_offset, roof, self.limit, self.page, self.bss,
+                met is not None and met.entry, low_shift, high_shift, self.congruent, self.least,
+            )  # fmt: skip
 
 
 def duties(plan: Plan) -> Duties:
     """What the plan owes to the segments that remain."""
-    page = PAGE if plan.strict else 1
+    strict = plan.strict
+    page = plan.target.page if strict else 1
+    first = strict and plan.kind == ET_DYN and not plan.segments
     return Duties(
         plan.entry if plan.entry_owed else None,
-        (plan.phoff, plan.phoff + PHDR_SIZE * plan.phnum) if plan.table_owed else None,
-        plan.phdr_address if plan.table_owed else None,
+        (plan.phoff, plan.phdrs_end) if plan.table_owed else None,
+        plan.held,
         plan.low,
-        HIGHEST_ADDRESS if plan.strict else MAX64,
-        plan.limit,
+        plan.roof,
+        min(plan.limit, plan.target.top),
         page,
-        plan.bss_left if plan.strict else MAX64,
+        plan.bss_left if strict else plan.target.top,
+        ((0, plan.limit),),
+        congruent=plan.paged,
+        least=1 if first else 0,
     )
 
 
-def roles(plan: Plan, slots: int) -> list[Role]:
-    """The possible roles of an executable PT_LOAD after which ``slots`` more headers come.
-
-    Those that need no execute permission are the roles of one that is not executable.
-    """
-    return duties(plan).roles(slots)
-
-
-def union(size: int, pieces: list[Piece | None]) -> IntSet:
+def union(size: int, pieces: Iterable[Piece | None]) -> IntSet:
     """The set of the pieces that there are."""
     return IntSet(size, *(piece for piece in pieces if piece is not None))
 
 
-def loaded(plan: Plan, flags: int, offset: int, address: int, size: int, memory: int) -> Plan:
+def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
     """The plan after a PT_LOAD: which duties it met, and where the next may begin."""
-    page = PAGE if plan.strict else 1
+    page = plan.target.page if plan.strict else 1
+    offset, address, size, memory, flags = segment
+    shift = segment.shift
     entry = plan.entry_owed and bool(flags & PF_X) and address <= plan.entry < address + size
-    end = plan.phoff + PHDR_SIZE * plan.phnum
-    table = plan.table_owed and offset <= plan.phoff and offset + size >= end
-    if table and plan.phdr_address is not None:
-        stop = plan.phdr_address + end - plan.phoff
-        table = address <= plan.phdr_address and address + size >= stop
+    table = plan.table_owed and offset <= plan.phoff and offset + size >= plan.phdrs_end
+    held = tuple(
+        item
+        for item in plan.held
+        if item.shift != shift or not address <= item.address <= item.end <= address + size
+    )
+    number = len(plan.segments)
+    labels = plan.labels
+    executable = plan.executable
+    if size:
+        labels = (*labels, (offset, offset + size, f"segment[{number}]"))
+        if flags & PF_X:
+            executable = (*executable, (offset, offset + size, address))
     return plan.reach(offset + size)._replace(
-        low=max(plan.low, -(-(address + memory) // page) * page),
+        low=max(plan.low, up(address + memory, page)),
         entry_owed=plan.entry_owed and not entry,
         table_owed=plan.table_owed and not table,
-        loads=plan.loads + 1,
+        held=held,
+        segments=(*plan.segments, segment),
         bss_left=min(plan.bss_left, BSS_TOTAL) - (memory - size) if plan.strict else plan.bss_left,
-        labels=(*plan.labels, (offset, offset + size, f"segment[{plan.loads}]")) if size else plan.labels,
+        labels=labels,
+        executable=executable,
+        unpaged=plan.unpaged or align < page,
     )

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from bytegen.formats.code.region import Code
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import FreeStep, Step
+from bytegen.formats.elf.constants import ET_DYN, ET_EXEC
+from bytegen.formats.elf.target import Target
+
+
+class Segment(NamedTuple):
+    """A PT_LOAD: file bytes [offset, offset + filesz) at ``address``, ``memsz`` bytes in memory."""
+
+    offset: int
+    address: int
+    filesz: int
+    memsz: int
+    flags: int
+
+    @property
+    def shift(self) -> int:
+        """Address minus file offset."""
+        return self.address - self.offset
+
+
+class Held(NamedTuple):
+    """Addresses [address, end) that a later PT_LOAD maps at ``shift`` (address minus file offset)."""
+
+    address: int
+    end: int
+    shift: int
 
 
 class Section(NamedTuple):
@@ -16,22 +43,32 @@ class Section(NamedTuple):
     offset: int
     size: int
     entries: int
+    address: int = 0
+    name: int = 0  # offset in the section name table
 
 
 class Owed(NamedTuple):
-    """A section type that an earlier header promised for a later index; a string table of ``need`` bytes."""
+    """A section type that an earlier header promised for a later index.
+
+    A string table of at least ``need`` bytes, or a symbol table of at least ``need`` symbols; where ``place`` is
+    given, the table of that offset and size.
+    """
 
     types: frozenset[int]
     need: int = 0
+    place: tuple[int, int] | None = None
 
 
 class Plan(NamedTuple):
     """The settled part of a file. Immutable; every step carries the one that holds at its start."""
 
+    target: Target  # the machine
     limit: int  # the file is at most this long
-    strict: bool  # level "load": the kernel's rules too
+    level: str  # "parse", "load" or "code"
+    strict: bool  # levels "load" and "code": the kernel's rules too
     ledger: Ledger
     min_end: int  # the file is at least this long
+    kind: int = ET_EXEC  # e_type
     entry: int = 0
     phoff: int = 0
     phnum: int = 0
@@ -42,8 +79,15 @@ class Plan(NamedTuple):
     low: int = 0  # the next PT_LOAD begins at this address or above
     entry_owed: bool = False  # a later PT_LOAD must hold the entry
     table_owed: bool = False  # a later PT_LOAD must hold the program header table
-    phdr_address: int | None = None  # of PT_PHDR, whose address must be held too
-    loads: int = 0
+    held: tuple[Held, ...] = ()  # what later PT_LOADs must hold at an address, in order
+    interp: tuple[int, int] | None = None  # PT_INTERP: offset and size
+    dynamic: tuple[int, int, int] | None = None  # PT_DYNAMIC: offset, size, address
+    dynamic_tail: tuple[int, int] | None = None  # file range that stays free for the dynamic section
+    named: Any = None  # tables that the dynamic section names, once it is read (`dynamic.settled.Settled`)
+    unpaged: bool = False  # some PT_LOAD is aligned to less than a page
+    executable: tuple[tuple[int, int, int], ...] = ()  # (file start, file end, address) of code
+    code: Code | None = None  # level "code": set once the program headers are read
+    segments: tuple[Segment, ...] = ()  # the PT_LOADs read so far
     tls_size: int | None = None
     bss_left: int = 0
     segments_read: bool = False
@@ -53,6 +97,52 @@ class Plan(NamedTuple):
     owed: tuple[tuple[int, Owed], ...] = ()  # sorted by index; indices not read yet
     name_need: int = 0  # the section name table is at least this long
 
+    @property
+    def phdrs_end(self) -> int:
+        """Where the program header table ends."""
+        return self.phoff + self.phnum * self.target.phdr_size
+
+    @property
+    def paged(self) -> bool:
+        """Whether a dynamic loader reads the file, which asks for PT_LOADs aligned to a page."""
+        return self.strict and (
+            self.kind == ET_DYN or self.interp is not None or self.dynamic is not None
+        )
+
+    @property
+    def dynamic_owed(self) -> bool:
+        """Whether there must be a PT_DYNAMIC: a program with an interpreter, or a shared object."""
+        needed = self.interp is not None or (self.kind == ET_DYN and self.entry == 0)
+        return self.strict and needed and self.dynamic is None
+
+    @property
+    def owing(self) -> bool:
+        """Whether program headers still to come owe anything, or must keep room for it."""
+        return (
+            self.entry_owed
+            or self.table_owed
+            or bool(self.held)
+            or self.dynamic_owed
+            or (self.strict and self.dynamic is not None)
+        )
+
+    @property
+    def near(self) -> int:
+        """The program header table ends before this offset, so that a segment with the entry can hold it."""
+        return min(self.limit, self.roof // 4)
+
+    @property
+    def roof(self) -> int:
+        """No segment reaches beyond this address."""
+        if not self.strict:
+            return self.target.top
+        return self.target.highest if self.kind == ET_EXEC else self.target.span
+
+    @property
+    def highest_entry(self) -> int:
+        """The greatest e_entry, which leaves room above it for any file."""
+        return (self.roof - self.near) // self.target.page * self.target.page - 4 * self.target.page
+
     def owed_at(self, index: int) -> Owed | None:
         """What section ``index`` owes."""
         for where, owed in self.owed:
@@ -60,14 +150,18 @@ class Plan(NamedTuple):
                 return owed
         return None
 
-    def owe(self, index: int, types: frozenset[int], need: int = 0) -> Plan:
+    def owe(
+        self, index: int, types: frozenset[int], need: int = 0, place: tuple[int, int] | None = None
+    ) -> Plan:
         """The plan in which section ``index``, not read yet, is of one of the types and of ``need`` bytes."""
         known = self.owed_at(index)
         if known is not None:
             need = max(need, known.need)
             types = types & known.types
-        rest = tuple(item for item in self.owed if item[0] != index)
-        return self._replace(owed=tuple(sorted((*rest, (index, Owed(types, need))))))
+            place = known.place if place is None else place
+        rest = [item for item in self.owed if item[0] != index]
+        insort(rest, (index, Owed(types, need, place)), key=lambda item: item[0])
+        return self._replace(owed=tuple(rest))
 
     def reach(self, end: int) -> Plan:
         """The plan of a file that is at least ``end`` bytes long."""

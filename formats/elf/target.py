@@ -18,6 +18,8 @@ class Target(NamedTuple):
     page: int  # segments share no page of this size
     lowest: int  # mmap_min_addr of an unprivileged process
     highest: int  # below the stack, whatever its randomisation
+    span: int  # bytes of address space that a position-independent file takes at most
+    most_align: int  # the greatest p_align that a position-independent file may ask for
     rela: bool  # whether the dynamic loader takes DT_RELA (else DT_REL)
     highest_relocation: int  # greatest relocation type
     instructions: str  # name of the instruction set in `bytegen.formats.code`
@@ -80,15 +82,15 @@ class Target(NamedTuple):
 
 
 X86_64 = Target(
-    "elf64-x86_64", 62, 64, 4096, 0x10000, 0x7FF000000000, True, 42, "x86_64",
+    "elf64-x86_64", 62, 64, 4096, 0x10000, 0x7FF000000000, 1 << 31, 1 << 30, True, 42, "x86_64",
     (b"/lib64/ld-linux-x86-64.so.2", b"/lib/ld-musl-x86_64.so.1"),
 )  # fmt: skip
 I386 = Target(
-    "elf32-i386", 3, 32, 4096, 0x10000, 0xB0000000, False, 43, "i386",
+    "elf32-i386", 3, 32, 4096, 0x10000, 0xB0000000, 1 << 29, 1 << 21, False, 43, "i386",
     (b"/lib/ld-linux.so.2", b"/lib/ld-musl-i386.so.1"),
 )  # fmt: skip
 AARCH64 = Target(
-    "elf64-aarch64", 183, 64, 65536, 0x10000, 0xFFF000000000, True, 1032, "aarch64",
+    "elf64-aarch64", 183, 64, 4096, 0x10000, 0x7F00000000, 1 << 31, 1 << 30, True, 1032, "aarch64",
     (b"/lib/ld-linux-aarch64.so.1", b"/lib/ld-musl-aarch64.so.1"),
 )  # fmt: skip
 TARGETS = {target.name: target for target in (X86_64, I386, AARCH64)}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import TypedDict
 
 from bytegen.formats.report import Problem
-
-JUDGES = ("rules", "lief", "capstone")
 
 
 class Finding(TypedDict):
@@ -18,20 +17,34 @@ class Finding(TypedDict):
     facts: dict[str, object]
 
 
+def judges(format: str) -> tuple[str, ...]:
+    """Who is asked about a file of a format, in order; pefile only where it is installed."""
+    if not _is_pe(format):
+        return ("rules", "lief", "capstone")
+    return ("rules", "lief", *(["pefile"] if find_spec("pefile") is not None else []), "capstone")
+
+
+def _is_pe(format: str) -> bool:
+    return format.startswith(("pe", "efi"))
+
+
 def examine(data: bytes, format: str, level: str) -> Iterator[Finding]:
-    """Yields the findings of `JUDGES`, in that order, for a file held to `format` at `level`.
+    """Yields the findings of `judges(format)`, in that order, for a file held to `format` at `level`.
 
     Runs in the caller's process: a parser that crashes takes it down (see `isolated.examine_isolated`).
     """
-    for judge in JUDGES:
+    for judge in judges(format):
         yield ask(judge, data, format, level)
 
 
 def ask(judge: str, data: bytes, format: str, level: str) -> Finding:
-    """What one of `JUDGES` finds in a file."""
+    """What one of `judges(format)` finds in a file."""
     if judge == "capstone":
         return {"judge": judge, "problems": [], "facts": {"code": _code(data)}}
-    problems = _rules(data, format, level) if judge == "rules" else _lief(data)
+    if judge == "rules":
+        problems = _rules(data, format, level)
+    else:
+        problems = [Problem(judge, complaint) for complaint in _complaints(judge, data, format)]
     return {"judge": judge, "problems": [vars(problem) for problem in problems], "facts": {}}
 
 
@@ -39,20 +52,31 @@ def _rules(data: bytes, format: str, level: str) -> list[Problem]:
     """Replays the file through the constraint: the first byte that it refuses, if it refuses one."""
     from bytegen import formats
 
-    least = formats.least_bytes(format, level)
-    if len(data) < least:
-        message = f"the file ends at byte {len(data)}; the least {format} file at level {level} has {least}"
-        return [Problem("rules", message, len(data))]
     # The file's own length is the limit: a promise past its end is refused at the field that makes it.
-    constraint = formats.constraint(format, max_bytes=len(data), level=level)
+    limit = max(len(data), formats.least_bytes(format, level))
+    constraint = formats.constraint(format, max_bytes=limit, level=level)
     refusal = formats.replay(constraint, data)
-    return [] if refusal is None else [Problem("rules", refusal.rule, refusal.offset, refusal.field)]
+    if refusal is None:
+        return []
+    rule = refusal.rule
+    if refusal.offset == len(data):
+        rule = f"the file ends here, too early: {rule}" if rule else "the file ends here, too early"
+    return [Problem("rules", rule, refusal.offset, refusal.field)]
 
 
-def _lief(data: bytes) -> list[Problem]:
+def _complaints(judge: str, data: bytes, format: str) -> list[str]:
+    """What an independent parser has to say against a file."""
+    if judge == "pefile":
+        from bytegen.formats.oracles.pefile_judge import pefile_judge
+
+        return pefile_judge(data)
+    if _is_pe(format):
+        from bytegen.formats.oracles.lief_pe import lief_pe_judge
+
+        return lief_pe_judge(data)
     from bytegen.formats.oracles.lief_judge import lief_judge
 
-    return [Problem("lief", complaint) for complaint in lief_judge(data)]
+    return lief_judge(data)
 
 
 def _code(data: bytes) -> dict[str, object]:

@@ -11,12 +11,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
-from bytegen.formats.oracles.examine import JUDGES, Finding
+from bytegen.formats.oracles.examine import Finding, judges
 
 TIMEOUT_SECONDS = 120.0
 _CHUNK = 1 << 16
+_MOST_FINDINGS_BYTES = 16 << 20
 
 
 class Examiner:
@@ -42,15 +44,24 @@ class Examiner:
         A judge that crashed, ran out of its limits or gave no answer within `timeout` seconds is reported as
         a problem of its own, and so are the judges after it, which were not asked.
         """
+        request = {"task": "examine", "format": format, "level": level}
+        lines, reason = self.ask(request, data, _MOST_FINDINGS_BYTES)
+        findings: list[Finding] = [json.loads(line) for line in lines]
+        return findings if reason is None else findings + _unanswered(findings, judges(format), reason)
+
+    def ask(self, request: dict[str, object], data: bytes, most_bytes: int) -> tuple[list[bytes], str | None]:
+        """The lines that answer a request (see `worker`), and how the child failed, None if it did not.
+
+        A child that answers with more than `most_bytes`, or not within `timeout` seconds, is ended.
+        """
         with self._lock:
             child = self._start()
-            request = json.dumps({"format": format, "level": level, "size": len(data)}).encode() + b"\n"
-            lines, ended = self._talk(child, request + data)
-            findings: list[Finding] = [json.loads(line) for line in lines]
+            head = json.dumps(request | {"size": len(data)}).encode() + b"\n"
+            lines, ended, excess = self._talk(child, head + data, most_bytes)
             if ended:
-                return findings
+                return lines, None
             reason = self._stop(child)
-            return findings + _unanswered(findings, reason)
+            return lines, f"gave an answer of more than {most_bytes} bytes" if excess else reason
 
     def close(self) -> None:
         """Ends the child process, if there is one."""
@@ -76,8 +87,10 @@ class Examiner:
         self._owner = os.getpid()
         return self._child
 
-    def _talk(self, child: subprocess.Popen[bytes], request: bytes) -> tuple[list[bytes], bool]:
-        """Sends the request and reads lines up to the empty one; the flag says whether that one came."""
+    def _talk(
+        self, child: subprocess.Popen[bytes], request: bytes, most_bytes: int
+    ) -> tuple[list[bytes], bool, bool]:
+        """Sends the request and reads lines up to the empty one; whether that one came, and whether too much."""
         assert child.stdin is not None
         assert child.stdout is not None
         deadline = time.monotonic() + self.timeout
@@ -86,7 +99,7 @@ class Examiner:
         with selectors.DefaultSelector() as ready:
             ready.register(child.stdin, selectors.EVENT_WRITE)
             ready.register(child.stdout, selectors.EVENT_READ)
-            while not (answer == b"\n" or answer.endswith(b"\n\n")):
+            while not (answer == b"\n" or answer.endswith(b"\n\n")) and len(answer) <= most_bytes:
                 events = ready.select(max(0.0, deadline - time.monotonic()))
                 if not events:
                     break
@@ -94,7 +107,7 @@ class Examiner:
                     if key.fileobj is child.stdout:
                         part = os.read(key.fd, _CHUNK)
                         if not part:
-                            return bytes(answer).split(b"\n")[:-1], False
+                            return bytes(answer).split(b"\n")[:-1], False, False
                         answer += part
                         continue
                     with suppress(BrokenPipeError):
@@ -102,7 +115,8 @@ class Examiner:
                     if not unsent:
                         ready.unregister(key.fileobj)
         lines = bytes(answer).split(b"\n")[:-1]
-        return [line for line in lines if line], bool(lines) and not lines[-1]
+        ended = bool(lines) and not lines[-1]
+        return [line for line in lines if line], ended, len(answer) > most_bytes
 
     def _stop(self, child: subprocess.Popen[bytes]) -> str:
         """Ends the child and says how it had ended, or that it had not."""
@@ -123,8 +137,8 @@ class Examiner:
         return reason
 
 
-def _unanswered(findings: list[Finding], reason: str) -> list[Finding]:
-    silent = [judge for judge in JUDGES if judge not in {finding["judge"] for finding in findings}]
+def _unanswered(findings: list[Finding], asked: Sequence[str], reason: str) -> list[Finding]:
+    silent = [judge for judge in asked if judge not in {finding["judge"] for finding in findings}]
     missing: list[Finding] = []
     for position, judge in enumerate(silent):
         message = (
@@ -142,3 +156,10 @@ atexit.register(_shared.close)
 def examine_isolated(data: bytes, format: str, level: str) -> list[Finding]:
     """Examines a file in this process's one shared child (see `Examiner`)."""
     return _shared.examine(data, format, level)
+
+
+def annotate_isolated(
+    data: bytes, request: dict[str, object], most_bytes: int
+) -> tuple[list[bytes], str | None]:
+    """The lines of a file's account from the shared child, and how it failed, None if it did not."""
+    return _shared.ask(request | {"task": "annotate"}, data, most_bytes)

@@ -1,8 +1,9 @@
 """The child process in which untrusted files are parsed: requests on standard input, findings on output.
 
-A request is a line of JSON ({"format", "level", "size"}) and `size` bytes; the answer is one line of JSON for
-each judge and then an empty line. Memory, processor time and core dumps are limited, so a file that makes a
-parser run away ends this process and not the caller. Started by `isolated.py`, by path, with `-m`.
+A request is a line of JSON ({"task", "format", "level", "size"}) and `size` bytes; the answer is lines of JSON,
+one for each judge (task "examine") or those of an account (task "annotate"), and then an empty line. Memory,
+processor time and core dumps are limited, so a file that makes a parser run away ends this process and not
+the caller. Started by `isolated.py`, by path, with `-m`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from bytegen.formats.oracles.examine import JUDGES, Finding, ask
+from bytegen.formats.oracles.examine import Finding, ask, judges
 
 MEMORY_BYTES = 2 << 30
 CPU_SECONDS = 60
@@ -45,6 +47,18 @@ def _ask(judge: str, data: bytes, format: str, level: str) -> Finding:
         return {"judge": judge, "problems": [problem], "facts": {}}
 
 
+def _answers(request: dict[str, Any], data: bytes) -> Iterator[str]:
+    """The lines that answer a request."""
+    if request["task"] == "annotate":
+        from bytegen.formats.annotate.fields import annotate
+
+        options = {key: request[key] for key in ("format", "level", "instructions")}
+        yield from annotate(data, **options).lines()
+        return
+    for judge in judges(request["format"]):
+        yield json.dumps(_ask(judge, data, request["format"], request["level"]))
+
+
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answers requests until standard input ends."""
     import lief  # noqa: F401  # loaded before the memory is measured and limited
@@ -57,9 +71,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         data = requests.read(request["size"])
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_SECONDS)
-        for judge in JUDGES:
-            finding = _ask(judge, data, request["format"], request["level"])
-            answers.write(json.dumps(finding).encode() + b"\n")
+        for line in _answers(request, data):
+            answers.write(line.encode() + b"\n")
             answers.flush()
         answers.write(b"\n")
         answers.flush()

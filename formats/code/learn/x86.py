@@ -1,0 +1,126 @@
+"""Learns one x86 table: the loop of questions and counterexamples, roles, minimisation."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bytegen.formats.code.learn.classes import classes
+from bytegen.formats.code.learn.minimise import minimise
+from bytegen.formats.code.learn.probe import Probe
+from bytegen.formats.code.learn.tree import DEAD, Learner
+
+_TAIL = bytes.fromhex("112233445566778899aabb")
+# Suffixes that tell most states apart at once: every place of an instruction with usual bytes after it.
+_FIRST = [
+    bytes.fromhex(h) + _TAIL
+    for h in """
+    . 00 05 04 25 0425 44 84 c0 c1 c8 d0 d8 e0 e8 f0 f8 ff 90 c3 e8 e9 eb 0f05 0f10c0 0f1000 0f5805 0f84 0fae38 0fc7c8
+    0f3800c0 0f38f0c0 0f38f000 0f3a0fc0 8b05 8b0425 89c0 8900 a1 b8 6b00 69c0 c700 c7f8 f600 f700 80c0 8000 ff10 ff20
+    ff18 d9c0 d900 c5f877 c5f858c0 c4e27918c0 62f17c4858c0 62f17c1858c0 c4e27992 6690 f390 f290 f00100 4801c0 4c01c0
+    2e90 6790 48b8 20c0 22c0 8ec0 8ed8 cd29 cd80 1058c0 7858c0 fcc0 7c4858c0 7c0858c0 fd48580080 58c0 580080 7cc0c0
+    """.replace(".", "").split()
+] + [_TAIL]
+
+
+def learn_x86(
+    bits: int, seed: int, quiet_strings: int, say: Callable[[str], None]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """(next uint16[states, 256], roles uint8[states, 256], accept).
+
+    Stops after `quiet_strings` strings in a row without a difference between table and probe.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        probe = Probe(bits, classes(bits), Path(folder))
+        learner = Learner(probe, _FIRST, say)
+        learner.close()
+        say(f"{len(learner.access)} states from the first suffixes")
+        _refine(learner, probe, seed, quiet_strings, say)
+        following, roles, accept = _tables(learner, probe)
+    return minimise(following, roles, accept)
+
+
+def _refine(
+    learner: Learner, probe: Probe, seed: int, quiet_strings: int, say: Callable[[str], None]
+) -> None:
+    """Learns from strings on which table and probe differ, until none is found any more.
+
+    By turns drawn strings and a sweep over access string x byte x suffix; the sweep is thin while it finds much,
+    and the last one, with nothing found, goes through all of them.
+    """
+    count, step, quiet, swept_all, begun = 20_000, 1024, 0, False, time.monotonic()
+    while quiet < quiet_strings or not swept_all:
+        seed += 1
+        following, roles, accept = _tables(learner, probe)
+        found = probe.differences(count, seed, following, roles, learner.start, accept, learner.access[1:])
+        suffixes = [b"", *learner.first, *(node.suffix for node in learner.nodes)]
+        swept = []
+        if not swept_all and len(found) < 16:
+            swept = probe.sweep(
+                step, seed % step, following, roles, learner.start, accept, learner.access[1:], suffixes
+            )
+            swept_all = step == 1 and not swept and not found
+        split = 0
+        for string in found + swept:
+            while learner.learn_from(string[:15]):
+                split += 1
+                learner.close()
+        if (found or swept) and not split:
+            raise RuntimeError(
+                f"no state to split for {(found + swept)[0].hex()}: its roles depend on later bytes"
+            )
+        quiet = 0 if split else quiet + count
+        swept_all = swept_all and not split
+        say(
+            f"{time.monotonic() - begun:6.1f} s: {len(learner.access)} states; {len(found)} differences in {count} "
+            f"strings, {len(swept)} in 1/{step} of a sweep with {len(suffixes)} suffixes; {split} splits"
+        )
+        if len(found) < 16:
+            step = max(1, step // 4) if len(swept) < 16 else step
+            count = min(count * 2, 5_000_000)
+
+
+def _tables(learner: Learner, probe: Probe) -> tuple[np.ndarray, np.ndarray, int]:
+    """The learner's automaton as next uint16[states, 256] with ends from `accept` on, and roles uint8 alike."""
+    states = len(learner.access)
+    raw = learner.next[:states]
+    accept = (states + 255) // 256 * 256
+    following = np.where(raw < 0, accept + ~raw, raw).astype(np.uint16)
+    completion = _completions(following, accept)
+    live = following != DEAD
+    live[DEAD] = False
+    where = np.argwhere(live)
+    strings = []
+    for q, b in where.tolist():
+        target = int(following[q, b])
+        strings.append(learner.access[q] + bytes([b]) + (completion[target] if target < accept else b""))
+    at = np.fromiter((len(learner.access[q]) for q in where[:, 0].tolist()), np.uint8, len(where))
+    roles = np.zeros((states, 256), np.uint8)
+    roles[where[:, 0], where[:, 1]] = probe.roles(strings, at)
+    return following, roles, accept
+
+
+def _completions(following: np.ndarray, accept: int) -> list[bytes]:
+    """For every state the shortest string that ends an instruction; empty where there is none."""
+    states = len(following)
+    done: list[bytes | None] = [None] * states
+    frontier = np.zeros(accept + 256, dtype=bool)
+    frontier[accept:] = True
+    reached = frontier.copy()
+    while True:
+        hits = reached[following]
+        fresh = [q for q in range(states) if done[q] is None and q != DEAD and hits[q].any()]
+        if not fresh:
+            return [c or b"" for c in done]
+        made = {}
+        for q in fresh:
+            b = int(hits[q].argmax())
+            target = int(following[q, b])
+            made[q] = bytes([b]) + (b"" if target >= accept else done[target] or b"")
+        for q, string in made.items():
+            done[q] = string
+            reached[q] = True

@@ -1,0 +1,100 @@
+"""An instruction automaton in the form that a stream of instructions reads: states in order of what they need.
+
+To the instructions of the automaton comes one thing that compilers and linkers write between them: where flow
+does not go on (after a return, a jump, a trap, or a call, which may be one that never returns) at an address
+that is no multiple of 4, zeros may fill up to the next multiple of 4, or to the stream's end. GNU ld fills the gaps
+between .init, .plt, .text and .fini so; the rest of such a gap is pairs of zeros, which decode.
+
+And a branch may land behind the lock prefix with which an instruction begins (glibc skips it where there is one
+thread): what follows the prefix is an instruction too.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from bytegen.formats.code.automaton import DEAD, START, Automaton, Label, load
+
+ALIGNED = 4  # zeros fill up to a multiple of this
+FILLER = 255  # the label of one byte of it
+# After these labels the next byte need not be reached from above.
+_ENDS = (
+    Label.JUMP,
+    Label.CALL,
+    Label.INDIRECT_JUMP,
+    Label.INDIRECT_CALL,
+    Label.RETURN,
+    Label.TRAP,
+    Label.FAR,
+)
+_RELATIVE = (Label.JUMP, Label.BRANCH, Label.CALL)
+
+
+class Machine:
+    """See `bytegen.formats.core.steps.Machine`; made by `machine`.
+
+    ``gap`` is the state where an instruction or filler may start, ``filling`` the one where filler must go on,
+    ``skip`` the one where an instruction may start with a lock prefix that a branch skips.
+    ``ends[state]``, for a state from ``accepted`` on, says whether filler may follow it.
+    """
+
+    start = START
+
+    def __init__(self, automaton: Automaton) -> None:
+        self.name = automaton.name
+        self.longest = automaton.longest
+        self.word = 4 if automaton.name == "aarch64" else 1
+        table = automaton.following.astype(np.int64)
+        count, accept = len(table), automaton.accept
+        states, labels = np.arange(count), table - accept
+        relative = np.isin(labels, _RELATIVE) & (table >= accept)
+        if self.word == 1:
+            late = np.frombuffer(automaton.displacement_left, np.uint8) > 0
+        else:
+            late = relative.any(axis=1)
+        order = np.concatenate([states[~late], states[late]])
+        # The two states of filler and the one of a skipped prefix stand between the early ones and the late.
+        early = int((~late).sum())
+        self.gap, self.filling, self.skip = range(early, early + 3)
+        self.plain = self.skip
+        self.accepted = count + 3
+        place = np.empty(count, np.int64)
+        place[order] = np.arange(count) + np.where(np.arange(count) >= early, 3, 0)
+        moved = np.full((count + 3, 256), DEAD, np.int64)
+        moved[place] = np.where(table >= accept, labels + self.accepted, place[np.minimum(table, count - 1)])
+        moved[[self.gap, self.skip]] = moved[START]
+        moved[[self.gap, self.filling], 0] = self.accepted + FILLER
+        self.following = moved.astype(np.uint16)
+        self.table = memoryview(self.following.reshape(-1))
+        least = np.zeros(self.accepted + 256, np.uint8)
+        least[place] = automaton.least_array
+        least[DEAD] = 255
+        least[[self.gap, self.filling, self.skip]] = 1
+        self._least = least
+        self.least = least.tolist()
+        self.displacement_left = bytearray(self.accepted)
+        for old in states[late].tolist():
+            self.displacement_left[place[old]] = automaton.displacement_left[old]
+        self.ends = [False] * self.accepted + [label in _ENDS for label in range(256)]
+        self.relative = [False] * self.accepted + [label in _RELATIVE for label in range(256)]
+        self.masks: dict[int, np.ndarray] = {}
+        self._same: dict[bytes, np.ndarray] = {}
+
+    def mask(self, state: int, room: int) -> np.ndarray:
+        """bool[257], read-only: the bytes after ``state`` that let an instruction end within ``room`` bytes."""
+        out = np.zeros(257, dtype=bool)
+        row = self.following[state]
+        out[:256] = (self._least[row] < room) & (row != DEAD)
+        out.flags.writeable = False
+        out = self._same.setdefault(out.tobytes(), out)
+        if state < self.plain:
+            self.masks[state << 4 | room] = out
+        return out
+
+
+@lru_cache(maxsize=8)
+def machine(name: str, privileged: bool = False) -> Machine:
+    """The instruction set "x86_64", "i386" or "aarch64"; with ``privileged``, system instructions too."""
+    return Machine(load(name, privileged=privileged))

@@ -1,0 +1,68 @@
+"""Masks: bool[257], read-only, the bytes that may come next and whether the file may end; and packed, 9 words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from bytegen.formats.errors import FormatError
+
+END = 256
+WORDS = 9  # 32-bit words that hold 257 bits
+_MOST_KEPT = 16_384
+
+
+def constant(any_byte: bool, end: bool) -> np.ndarray:
+    """A mask of all bytes or none, and the end or not."""
+    mask = np.full(257, any_byte)
+    mask[END] = end
+    mask.flags.writeable = False
+    return mask
+
+
+ANY, ANY_OR_END, ONLY_END = constant(True, False), constant(True, True), constant(False, True)
+
+# Masks come back again and again as the same objects. The packed form is kept beside the mask itself, which
+# keeps its id from being given to another.
+_packed: dict[int, tuple[np.ndarray, bytes]] = {}
+
+
+def packed(mask: np.ndarray) -> bytes:
+    """36 bytes: bit i of 32-bit little-endian word i // 32 is mask[i]; the bits past 256 are 0."""
+    found = _packed.get(id(mask))
+    if found is not None:
+        return found[1]
+    raw = np.packbits(mask, bitorder="little").tobytes() + b"\0\0\0"
+    if len(_packed) >= _MOST_KEPT:
+        _packed.clear()
+    _packed[id(mask)] = mask, raw
+    return raw
+
+
+class Masked(Protocol):
+    """What has a mask."""
+
+    def mask(self) -> np.ndarray:
+        """bool[257], read-only."""
+
+
+def fill_bitmasks(constraints: Sequence[Masked], out: np.ndarray | None = None) -> np.ndarray:
+    """int32[B, words]: the masks of B constraints, one bit a symbol, in xgrammar's and llguidance's layout.
+
+    Bit i % 32 of word i // 32 stands for byte i, bit 0 of word 8 for the end. Written into ``out``, whose
+    words past the ninth (of a padded vocabulary) become 0; a new int32[B, 9] where there is none. Raises
+    `FormatError` where ``out`` is of another type, or too small.
+    """
+    rows = b"".join([packed(constraint.mask()) for constraint in constraints])
+    words = np.frombuffer(rows, "<i4").reshape(len(constraints), WORDS)
+    if out is None:
+        return words.copy()
+    if out.dtype != np.int32 or out.ndim != 2 or out.shape[0] < len(constraints) or out.shape[1] < WORDS:
+        raise FormatError(
+            f"bitmasks take int32[{len(constraints)}, {WORDS}] or more, got {out.dtype}{list(out.shape)}"
+        )
+    out[: len(constraints), :WORDS] = words
+    out[: len(constraints), WORDS:] = 0
+    return out

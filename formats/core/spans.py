@@ -1,0 +1,127 @@
+"""What a constraint has read, span by span, and which bytes had one choice only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from bytegen.formats.core.masks import END
+from bytegen.formats.core.records import RecordsStep
+from bytegen.formats.core.steps import FreeStep, IntStep, Step, StreamStep
+
+if TYPE_CHECKING:
+    from bytegen.formats.core.constraint import Constraint
+    from bytegen.formats.core.intset import IntSet
+
+
+class Field(NamedTuple):
+    """Bytes [start, end) of the file: what they are, how many of them had one choice only, and the rule."""
+
+    start: int
+    end: int
+    path: str
+    value: int | None
+    forced: int
+    rule: str = ""
+
+
+def only_byte(mask: np.ndarray) -> int | None:
+    """The byte of a mask that allows one byte and nothing else."""
+    chosen = mask.nonzero()[0]
+    return int(chosen[0]) if len(chosen) == 1 and chosen[0] != END else None
+
+
+def fields(c: Constraint, step: Step, data: bytes) -> list[Field]:
+    """The spans up to ``step``, the one under the cursor of ``c``, which has read ``data``."""
+    spans: list[Field] = []
+    position = len(data)
+    flags = forced_flags(c, step, data)
+    for step in _chain(step):
+        end = min(step.stop, position)
+        if end <= step.start:
+            continue
+        if isinstance(step, RecordsStep):
+            spans += _record_fields(step, data[:end], flags)
+        elif isinstance(step, IntStep):
+            value = int.from_bytes(data[step.start : end], "little") if end == step.stop else None
+            forced = int(flags[step.start : end].sum())
+            spans.append(Field(step.start, end, step.path, value, forced, step.rule))
+        elif spans and spans[-1].path == step.path:
+            forced = spans[-1].forced + int(flags[step.start : end].sum())
+            spans[-1] = spans[-1]._replace(end=end, value=None, forced=forced)
+        else:
+            forced = int(flags[step.start : end].sum())
+            spans.append(Field(step.start, end, step.path, None, forced, step.rule))
+    return spans
+
+
+def _record_fields(step: RecordsStep, data: bytes, flags: np.ndarray) -> list[Field]:
+    spans = []
+    at = step.start
+    while at < len(data):
+        path, rule = step.name(at)
+        size = step.cell(at)[1].size
+        end = min(at + size, len(data))
+        value = int.from_bytes(data[at:end], "little") if end == at + size else None
+        spans.append(Field(at, end, path, value, int(flags[at:end].sum()), rule))
+        at = end
+    return spans
+
+
+def forced_flags(c: Constraint, step: Step, data: bytes) -> np.ndarray:
+    """bool[len(data) + 1]: which bytes had one choice only; the last entry: the end here has.
+
+    Free bytes are never forced. Those of instructions are walked again, which costs what reading them did.
+    """
+    position = len(data)
+    flags = np.zeros(position + 1, dtype=bool)
+    streams = []
+    written = bytearray(data)
+    for step in _chain(step):
+        if isinstance(step, FreeStep):
+            continue
+        if isinstance(step, StreamStep):
+            streams.append(step)
+        elif isinstance(step, IntStep):
+            _flag_field(step.start, step.choices, data, flags)
+        else:
+            at = step.start
+            while at < min(step.stop, position):
+                start, size, choices = step.choices(at, written)
+                _flag_field(start, choices, data, flags)
+                at = start + size
+    for step in reversed(streams):
+        _flag_stream(c.fork(), step, data, flags)
+    mask = c.mask()
+    flags[-1] = bool(mask[END]) and not mask[:END].any()
+    return flags
+
+
+def _flag_field(start: int, choices: IntSet, data: bytes, flags: np.ndarray) -> None:
+    if choices.full:
+        return
+    raw = data[start : start + choices.size]
+    if choices.only is not None:
+        flags[start : start + len(raw)] = True
+        return
+    for k in range(len(raw)):
+        prefix = int.from_bytes(raw[:k], "little")
+        flags[start + k] = only_byte(choices.mask(k, prefix)) is not None
+
+
+def _flag_stream(twin: Constraint, step: StreamStep, data: bytes, flags: np.ndarray) -> None:
+    stop = min(step.stop, len(data))
+    twin.rollback(twin.position + twin.done - step.start)
+    for at in range(step.start, stop):
+        flags[at] = only_byte(twin.mask()) is not None
+        twin.advance(data[at])
+
+
+def _chain(step: Step | None) -> list[Step]:
+    """The steps from the first to this one."""
+    steps: list[Step] = []
+    while step is not None:
+        steps.append(step)
+        step = step.parent
+    return steps[::-1]

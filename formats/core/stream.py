@@ -1,0 +1,171 @@
+"""The cursor inside a stream of instructions: what `Constraint` does a byte where a `StreamStep` is under it.
+
+The state is a state of the automaton, where the instruction under the cursor began, and the offset by which it
+must have ended: the end of the stream, the next place where an instruction has to start, or the length limit
+of an instruction. A mask is looked up by state and room, an advance is one look-up in the automaton's table.
+
+Where a branch lands behind the lock prefix of an instruction, both the prefix and what follows it are noted as
+starts. Filler (`Machine`) is read byte by byte as if each were an instruction, but is none: no branch may go there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bytegen.formats.core.steps import Machine, StreamStep
+from bytegen.formats.core.written import Written
+
+_AHEAD = 16  # a start that is owed less than this far ahead may bound an instruction
+_ALIGNED = 4  # filler ends at a multiple of this
+_FILLER = 255
+LOCK = 0xF0
+
+
+class StreamCursor:
+    """The part of a constraint that walks a stream; `Constraint` owns the bytes and the step."""
+
+    __slots__ = (
+        "_accepted",
+        "_begin",
+        "_bound",
+        "_data",
+        "_least",
+        "_mask",
+        "_masks",
+        "_plain",
+        "_recheck",
+        "_state",
+        "_table",
+        "_until",
+    )
+
+    _data: Written
+    _table: memoryview
+    _least: list[int]
+    _mask: np.ndarray | None
+    _masks: dict[int, np.ndarray]
+
+    def _no_stream(self) -> None:
+        """Before any stream."""
+        self._table, self._least, self._masks = memoryview(b""), [], {}
+        self._plain = self._accepted = self._state = self._begin = self._until = 0
+        self._bound = self._recheck = -1
+
+    def _copy_stream(self, twin: StreamCursor) -> None:
+        twin._table, twin._least, twin._masks = self._table, self._least, self._masks
+        twin._plain, twin._accepted = self._plain, self._accepted
+        twin._state, twin._begin, twin._until = self._state, self._begin, self._until
+        twin._bound, twin._recheck = self._bound, self._recheck
+
+    def _enter_stream(self, step: StreamStep) -> None:
+        """Take the state from the bytes so far and the starts noted in them."""
+        machine, data = step.machine, self._data
+        self._table, self._least, self._masks = machine.table, machine.least, machine.masks
+        self._plain, self._accepted = machine.plain, machine.accepted
+        self._bound = self._recheck = -1
+        position = len(data)
+        if position == step.start:
+            data.start(position)
+            self._instruction(step, position, machine.start)
+            return
+        begin = data.start_before(position - 1)
+        if begin > step.start and data[begin - 1] == LOCK and data.is_start(begin - 1) and machine.word == 1:
+            begin -= 1
+        state, at = _walk(machine, data, begin)
+        if state < machine.accepted:
+            self._instruction(step, begin, machine.start)
+            if self._state == machine.skip and data[begin] == LOCK:
+                self._cross(step)
+            self._state = state
+        elif at == position:
+            data.start(position)
+            self._instruction(step, position, state)
+        else:
+            self._fill(step, position)
+
+    def _instruction(self, step: StreamStep, begin: int, after: int) -> None:
+        """An instruction begins, or filler, ``after`` a state of the automaton."""
+        machine = step.machine
+        if begin >= self._recheck:
+            self._bound, looked = self._data.next_wanted(begin)
+            self._recheck = min(self._bound, looked - _AHEAD)
+        self._begin = begin
+        self._state = machine.start
+        self._until = min(begin + machine.longest, self._bound, step.stop)
+        if self._bound == begin + 1:
+            self._state = machine.skip
+        if machine.ends[after]:
+            aligned = _aligned(step, begin)
+            if begin < aligned <= self._bound and not self._data.is_wanted(begin):
+                self._state = machine.gap
+
+    def _cross(self, step: StreamStep) -> None:
+        """The instruction begins with a lock prefix, and the start that is owed behind it is met."""
+        self._bound, looked = self._data.next_wanted(self._begin + 1)
+        self._recheck = min(self._bound, looked - _AHEAD)
+        self._until = min(self._begin + step.machine.longest, self._bound, step.stop)
+
+    def _skip_mask(self, step: StreamStep) -> np.ndarray:
+        """One byte that is an instruction, or the lock prefix."""
+        machine, begin = step.machine, self._begin
+        out = machine.mask(machine.start, 1).copy()
+        until = min(begin + machine.longest, self._data.next_wanted(begin + 1)[0], step.stop)
+        locked = machine.table[machine.start << 8 | LOCK]
+        out[LOCK] |= locked > 0 and machine.least[locked] < until - begin
+        out.flags.writeable = False
+        return out
+
+    def _fill(self, step: StreamStep, position: int) -> None:
+        """Filler goes on at ``position``."""
+        self._begin, self._state = position, step.machine.filling
+        self._until = position + 1
+        self._recheck = -1
+
+    def _stream_mask(self, step: StreamStep) -> np.ndarray:
+        room = self._until - len(self._data)
+        if self._state < self._plain:
+            return step.machine.mask(self._state, room)
+        if self._mask is None and self._state == step.machine.skip:
+            self._mask = self._skip_mask(step)
+        elif self._mask is None:
+            self._mask = step.targets.mask(step, self._state, self._begin, room, self._data)
+        return self._mask
+
+    def _complete(self, step: StreamStep) -> bool:
+        """An instruction or a byte of filler has just ended; whether the stream has too."""
+        data, state = self._data, self._state
+        position = len(data)
+        if state == self._accepted + _FILLER:
+            if self._begin == position - 1:
+                data.no_start(position - 1)
+            if position != step.stop and position != _aligned(step, position):
+                self._fill(step, position)
+                return False
+        else:
+            if data[self._begin] == LOCK and step.machine.word == 1:
+                data.start(self._begin + 1)
+            target = step.targets.target(step, state, self._begin, data)
+            if target >= position:
+                data.want(target)
+                if target > position:
+                    self._bound = min(self._bound, target)
+                    self._recheck = min(self._recheck, target)
+        if position == step.stop:
+            return True
+        data.start(position)
+        self._instruction(step, position, state)
+        return False
+
+
+def _aligned(step: StreamStep, offset: int) -> int:
+    """The offset of the next aligned address."""
+    return offset + (-(offset + step.shift) % _ALIGNED)
+
+
+def _walk(machine: Machine, data: bytearray, begin: int) -> tuple[int, int]:
+    """The state after the bytes from ``begin`` on, or after the first instruction, and where that was."""
+    state, at, table = machine.start, begin, machine.table
+    while at < len(data) and state < machine.accepted:
+        state = table[state << 8 | data[at]]
+        at += 1
+    return state, at

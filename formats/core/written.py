@@ -1,0 +1,127 @@
+"""The bytes of a file so far, and what is known of the instructions in them.
+
+Two bitmaps, one bit a byte of the file, say where instructions start and where ones are owed: the targets of
+forward branches, the entry point, the functions that a table has named. What is owed is undone by a log, so
+that taking bytes back costs no more than writing them did.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+
+_BLOCK = 512  # bytes by which a bitmap grows
+_WINDOW = 64  # bytes of the bitmap that one search looks at
+NEVER = 1 << 62
+
+
+class Snapshot(bytes):
+    """The bytes at some moment; ``starts`` is the bitmap of the instruction starts in them."""
+
+    starts: bytearray
+
+    def are_starts(self, offsets: np.ndarray) -> np.ndarray:
+        """bool for each offset (int64): whether an instruction starts there."""
+        return _set_bits(self.starts, offsets)
+
+
+def _set_bits(bitmap: bytearray, offsets: np.ndarray) -> np.ndarray:
+    bits = np.frombuffer(bitmap, np.uint8)
+    byte = offsets >> 3
+    inside = (byte >= 0) & (byte < len(bits))
+    found = np.zeros(len(offsets), dtype=bool)
+    found[inside] = bits[byte[inside]] >> (offsets[inside] & 7).astype(np.uint8) & 1
+    return found
+
+
+class Written(bytearray):
+    """The bytes so far. Formats read it; `Constraint` alone appends and takes back."""
+
+    __slots__ = ("log", "privileged", "starts", "wanted")
+
+    def __init__(self, data: bytes | bytearray = b"", *, privileged: bool = False) -> None:
+        super().__init__(data)
+        self.privileged = privileged  # whether system instructions are allowed
+        self.starts = bytearray()  # bit i: an instruction starts at offset i
+        self.wanted = bytearray()  # bit i: one has to
+        self.log = array("Q")  # (position << 32 | offset) of every bit set in wanted, in the order of setting
+
+    def __bytes__(self) -> bytes:
+        if not self.starts:
+            return bytes(memoryview(self))
+        taken = Snapshot(memoryview(self))
+        taken.starts = self.starts[:]
+        return taken
+
+    def twin(self) -> Written:
+        """An independent copy."""
+        twin = Written(self, privileged=self.privileged)
+        if self.starts or self.wanted:
+            twin.starts, twin.wanted, twin.log = self.starts[:], self.wanted[:], self.log[:]
+        return twin
+
+    def truncate(self, position: int) -> None:
+        """Take back what lies beyond ``position``: bytes, starts after it, and what was owed since."""
+        del self[position:]
+        starts, log = self.starts, self.log
+        if len(starts) > position >> 3:
+            del starts[(position >> 3) + 1 :]
+            starts[-1] &= (2 << (position & 7)) - 1
+        undone = len(log)
+        while undone and log[undone - 1] >> 32 > position:
+            undone -= 1
+            offset = log[undone] & 0xFFFFFFFF
+            self.wanted[offset >> 3] &= ~(1 << (offset & 7))
+        del log[undone:]
+
+    def start(self, offset: int) -> None:
+        """Note that an instruction starts there."""
+        starts, i = self.starts, offset >> 3
+        if i >= len(starts):
+            starts.extend(bytes(i - len(starts) + _BLOCK))
+        starts[i] |= 1 << (offset & 7)
+
+    def no_start(self, offset: int) -> None:
+        """Note that none does after all."""
+        self.starts[offset >> 3] &= ~(1 << (offset & 7))
+
+    def is_start(self, offset: int) -> bool:
+        """Whether an instruction starts there."""
+        i = offset >> 3
+        return 0 <= i < len(self.starts) and self.starts[i] >> (offset & 7) & 1 == 1
+
+    def are_starts(self, offsets: np.ndarray) -> np.ndarray:
+        """bool for each offset (int64): whether an instruction starts there."""
+        return _set_bits(self.starts, offsets)
+
+    def start_before(self, offset: int) -> int:
+        """The last instruction start at or before ``offset``, which is less than 24 bytes back."""
+        first = max(0, (offset >> 3) - 3)
+        window = int.from_bytes(self.starts[first : (offset >> 3) + 1], "little")
+        return first * 8 + (window & ((2 << (offset - first * 8)) - 1)).bit_length() - 1
+
+    def want(self, offset: int) -> None:
+        """Owe an instruction start at ``offset``, at or after the end."""
+        wanted, i, bit = self.wanted, offset >> 3, 1 << (offset & 7)
+        if i >= len(wanted):
+            wanted.extend(bytes(i - len(wanted) + _BLOCK))
+        if not wanted[i] & bit:
+            wanted[i] |= bit
+            self.log.append(min(len(self), 0xFFFFFFFF) << 32 | offset)
+
+    def is_wanted(self, offset: int) -> bool:
+        """Whether a start is owed there."""
+        i = offset >> 3
+        return i < len(self.wanted) and self.wanted[i] >> (offset & 7) & 1 == 1
+
+    def next_wanted(self, offset: int) -> tuple[int, int]:
+        """The first offset after this one where a start is owed (`NEVER`: none is seen), and how far was looked."""
+        i = (offset + 1) >> 3
+        if i >= len(self.wanted):
+            return NEVER, NEVER
+        window = int.from_bytes(self.wanted[i : i + _WINDOW], "little") >> (offset + 1 & 7)
+        if not window:
+            return NEVER, (i + _WINDOW) * 8
+        found = offset + (window & -window).bit_length()
+        return found, found

@@ -1,0 +1,135 @@
+"""From addresses to file offsets and back, through the PT_LOADs already read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from bytegen.formats.core.intset import Piece, Span
+from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.written import Lazily
+
+PF_R = 4
+_NONE = np.zeros(0, np.uint64)
+
+
+class Load(NamedTuple):
+    """A PT_LOAD: file bytes [offset, offset + filesz) at ``address``, ``memsz`` bytes in memory."""
+
+    offset: int
+    address: int
+    filesz: int
+    memsz: int
+    flags: int
+
+    @property
+    def shift(self) -> int:
+        """Address minus file offset."""
+        return self.address - self.offset
+
+
+class AddressMap:
+    """The file and memory of the PT_LOADs. ``stop``: offset from which on bytes are not yet written."""
+
+    __slots__ = ("_ranges", "loads", "stop")
+
+    def __init__(self, loads: tuple[Load, ...], stop: int) -> None:
+        self.loads = tuple(sorted((load for load in loads if load.memsz), key=lambda load: load.address))
+        self.stop = stop
+        found = [(*self.written(load), load.shift) for load in self.loads]
+        self._ranges = [(low, high, shift) for low, high, shift in found if low < high]
+
+    def find(self, address: int) -> Load | None:
+        """The segment whose file bytes hold the address."""
+        for load in self.loads:
+            if load.address <= address < load.address + load.filesz:
+                return load
+        return None
+
+    def offset(self, address: int) -> int | None:
+        """File offset of an address; None where no file byte is mapped there."""
+        load = self.find(address)
+        return None if load is None else address - load.shift
+
+    def written(self, offset_of: Load) -> tuple[int, int]:
+        """The file bytes of a segment that are written already: [low, high), empty when high <= low."""
+        return offset_of.offset, min(offset_of.offset + offset_of.filesz, self.stop)
+
+    def behind(self, address: int) -> tuple[int, int] | None:
+        """(offset, end of the written bytes of its segment) of an address whose byte is written already."""
+        load = self.find(address)
+        if load is None:
+            return None
+        offset, high = address - load.shift, self.written(load)[1]
+        return (offset, high) if offset < high else None
+
+    def ranges(self) -> list[tuple[int, int, int]]:
+        """(low, high, shift) of the written bytes of each segment."""
+        return self._ranges
+
+    def range_of(self, offset: int) -> tuple[int, int]:
+        """(low, high) of the written range that holds an offset."""
+        return next((low, high) for low, high, _ in self.ranges() if low <= offset < high)
+
+    def addresses(self, offsets: Callable[[int, int], np.ndarray]) -> np.ndarray:
+        """The addresses of the file offsets that ``offsets(low, high)`` finds in each written range."""
+        parts = []
+        for low, high, shift in self.ranges():
+            found = offsets(low, high)
+            parts.append((found.astype(np.int64) + np.int64(shift)).astype(np.uint64))
+        return np.concatenate(parts) if parts else _NONE
+
+    def set_behind(
+        self, check: Callable[[int, int], bool], offsets: Callable[[int, int], np.ndarray]
+    ) -> Lazily:
+        """The addresses of tables already written: ``check(offset, end of its range)`` for one of them,
+        ``offsets(low, high)`` for all of a range."""
+
+        def contains(address: int) -> bool:
+            place = self.behind(address)
+            return place is not None and check(*place)
+
+        return Lazily(contains, lambda: self.addresses(offsets))
+
+    def set_ahead(self, plan: Plan, position: int, least: int, align: int = 1) -> list[Piece]:
+        """Addresses at which ``least`` bytes not yet promised, from ``position`` on, begin."""
+        pieces: list[Piece] = []
+        for low, high, shift in self.gaps(plan, position):
+            start = low + shift
+            if high - least >= low - (low + shift) % -align:
+                pieces.append(Span(start, high - least + shift, align))
+        return pieces
+
+    def gaps(self, plan: Plan, position: int) -> list[tuple[int, int, int]]:
+        """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised."""
+        found = []
+        for low, high in plan.ledger.gaps(position):
+            for load in self.loads:
+                first, last = max(low, load.offset), min(high, load.offset + load.filesz)
+                if first < last:
+                    found.append((first, last, load.shift))
+        return found
+
+    def room(self, plan: Plan, offset: int, address: int) -> int:
+        """Bytes from ``offset`` to the next promise, or to the end of the file bytes of its segment."""
+        load = self.find(address)
+        if load is None:
+            return 0
+        return min(plan.ledger.room(offset, offset), load.offset + load.filesz - offset)
+
+    def in_memory(self, addresses: np.ndarray, size: int) -> np.ndarray:
+        """bool for each address: whether ``size`` bytes there lie in one segment's memory."""
+        good = np.zeros(len(addresses), dtype=bool)
+        for load in self.loads:
+            if load.memsz >= size:
+                low, high = np.uint64(load.address), np.uint64(load.address + load.memsz - size)
+                good |= (addresses >= low) & (addresses <= high)
+        return good
+
+
+def map_of(plan: Plan, stop: int) -> AddressMap:
+    """The map through the PT_LOADs of a plan; at level load those that can be read."""
+    loads = [Load(*segment) for segment in plan.segments]
+    return AddressMap(tuple(load for load in loads if not plan.strict or load.flags & PF_R), stop)

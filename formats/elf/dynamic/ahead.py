@@ -1,0 +1,186 @@
+"""The grammars of what the dynamic section promises ahead: strings, symbols, relocations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bytegen.formats.core.intset import Finite, IntSet, Span, Window, anything, exactly, interval
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.records import Record, RecordsStep
+from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.elf.constants import SHN_ABS, SHN_COMMON, SYMBOL_BINDS, SYMBOL_TYPES
+from bytegen.formats.elf.dynamic import tags
+from bytegen.formats.elf.dynamic.addresses import AddressMap
+from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES
+from bytegen.formats.elf.dynamic.settled import settle_places
+from bytegen.formats.elf.dynamic.state import State
+from bytegen.formats.elf.dynamic.versions import index_run
+from bytegen.formats.elf.plan import Plan, opener, proceed
+from bytegen.formats.elf.target import Target
+
+
+class Facts(NamedTuple):
+    """What the tables ahead need to know of the dynamic section, once that is read.
+
+    ``names``: size of the string table; ``symtab``: offset of the symbols, -1 for none, and address;
+    ``used``: how many there are at least; ``exact``: how many there are, where a hash table says it;
+    ``indices``: how many version indices may serve; ``needed``: where libraries' names begin.
+    """
+
+    map: AddressMap
+    strict: bool
+    names: int
+    symtab: int
+    address: int
+    used: int
+    exact: int | None
+    indices: int
+    needed: tuple[int, ...]
+
+
+_KINDS = ("dynstr", "dynsym", "dynrel", "hash", "gnu_hash")
+MOST = 1 << 31
+
+
+def promise_details(state: State) -> Plan:
+    """The plan after the section: its promises know the facts, and nothing is reserved any more."""
+    for name, _ in state.reserved:
+        state = state.without(name)
+    symtab = state.places.get(tags.SYMTAB)
+    versym = state.places.get(tags.VERSYM)
+    indices = MOST
+    if versym is not None:
+        indices = index_run(state.view.raw, versym.offset, versym.high, MOST, max(state.highest, 1))
+    facts = Facts(
+        state.view.map,
+        state.view.strict,
+        state.seen.get(tags.STRSZ, 0),
+        symtab.offset if symtab is not None else -1,
+        symtab.address if symtab is not None else 0,
+        state.used,
+        state.symbols,
+        indices,
+        tuple(sorted(set(state.needed))),
+    )
+    ledger = state.plan.ledger
+    for region in ledger.regions:
+        if region.kind in _KINDS and region.detail is None:
+            ledger = ledger.replace(region, region._replace(detail=facts))
+    return state.plan._replace(ledger=ledger, named=settle_places(state))
+
+
+# Strings
+
+
+@opener("dynstr")
+def _open_strings(plan: Plan, region: Region, data: bytearray) -> Step:
+    facts: Facts = region.detail
+    pins = [region.start + place for place in facts.needed] if facts.strict else []
+    zero = exactly(1, 0)
+
+    def end(data: bytearray) -> Step:
+        return IntStep(region.end - 1, 1, zero, "dynstr.end", "a string table ends with a zero", after)
+
+    def after(_: int, data: bytearray) -> Step:
+        return proceed(plan, region.end, data)
+
+    def free(start: int, number: int, data: bytearray) -> Step:
+        """Any bytes from ``start`` to the next name that is needed, or to the last zero."""
+        stop = pins[number] if number < len(pins) else region.end - 1
+        if start == stop:
+            return name(number, data) if number < len(pins) else end(data)
+        return FreeStep(start, stop, None, "dynstr", "", lambda data: free(stop, number, data))
+
+    def name(number: int, data: bytearray) -> Step:
+        start = pins[number]
+        stop = pins[number + 1] if number + 1 < len(pins) else region.end
+        names = [known + b"\0" for known in KNOWN_LIBRARIES if start + len(known) < stop]
+        return _letters(names, start, number)
+
+    def _letters(names: list[bytes], start: int, number: int, done: int = 0) -> Step:
+        letters = {known[done] for known in names}
+
+        def letter(value: int, data: bytearray) -> Step:
+            left = [known for known in names if known[done] == value]
+            if value:
+                return _letters(left, start, number, done + 1)
+            at = start + done + 1
+            return after(0, data) if at == region.end else free(at, number + 1, data)
+
+        return IntStep(
+            start + done, 1, exactly(1, *letters), f"dynstr.needed[{number}]",
+            "the name of a library that every system has", letter,
+        )  # fmt: skip
+
+    def first(_: int, data: bytearray) -> Step:
+        return (
+            proceed(plan, region.end, data)
+            if region.end == region.start + 1
+            else free(region.start + 1, 0, data)
+        )
+
+    return IntStep(region.start, 1, zero, "dynstr.begin", "a string table begins with a zero", first)
+
+
+# Symbols
+
+
+def _symbol_record(target: Target, names: int, sections: int) -> Record:
+    name = ("st_name", 4, interval(4, 0, max(names, 1) - 1), f"inside the string table of {names} bytes")
+    infos = exactly(1, *(bind << 4 | kind for bind in SYMBOL_BINDS for kind in SYMBOL_TYPES))
+    info = ("st_info", 1, infos, "a known type and binding")
+    other = ("st_other", 1, interval(1, 0, 3), "a visibility")
+    places = IntSet(2, Span(0, max(sections, 1) - 1), Finite((SHN_ABS, SHN_COMMON)))
+    shndx = ("st_shndx", 2, places, "a section, absolute or common")
+    word = target.word
+    value, size = (("st_value", word, anything(word), "any"), ("st_size", word, anything(word), "any"))
+    if target.bits == 64:
+        return Record(name, info, other, shndx, value, size)
+    return Record(name, value, size, info, other, shndx)
+
+
+@opener("dynsym")
+def _open_symbols(plan: Plan, region: Region, data: bytearray) -> Step:
+    facts: Facts = region.detail
+    size, word = plan.target.sym_size, plan.target.word
+    null = Record(
+        *((f"null[{i}]", word, exactly(word, 0), "the first symbol is null") for i in range(size // word))
+    )
+
+    def rest(data: bytearray) -> Step:
+        count = (region.end - region.start) // size - 1
+        if not count:
+            return proceed(plan, region.end, data)
+        record = _symbol_record(plan.target, facts.names, plan.shnum)
+        return RecordsStep(
+            region.start + size, count, record, "dynsym", lambda data: proceed(plan, region.end, data)
+        )
+
+    return RecordsStep(region.start, 1, null, "dynsym.null", rest)
+
+
+# Relocations
+
+
+@opener("dynrel")
+def _open_relocations(plan: Plan, region: Region, data: bytearray) -> Step:
+    facts, target = region.detail, plan.target
+    word = target.word
+    shift = 32 if target.bits == 64 else 8
+    symbols = max(1, facts.exact or facts.used) if facts.symtab >= 0 else 1
+    info = IntSet(word, Window(0, (symbols << shift) - 1, 1 << shift, 0, target.highest_relocation))
+    place = anything(word)
+    if facts.strict:
+        loads = [load for load in facts.map.loads if load.memsz]
+        place = IntSet(word, *(Span(load.address, load.address + load.memsz - 1) for load in loads))
+    fields = [
+        ("r_offset", word, place, "any; in the memory of a segment at level load"),
+        ("r_info", word, info, f"a known type, and a symbol below {symbols}"),
+    ]
+    if target.rela:
+        fields.append(("r_addend", word, anything(word), "any"))
+    record = Record(*fields)
+    count = (region.end - region.start) // record.size
+    return RecordsStep(
+        region.start, count, record, f"dynamic.{region.path}", lambda data: proceed(plan, region.end, data)
+    )

@@ -1,0 +1,198 @@
+"""The grammars of hash tables that the dynamic section promises ahead."""
+
+from __future__ import annotations
+
+from bytegen.formats.core.intset import Finite, IntSet, Span, anything, exactly, interval
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.records import Record, RecordsStep
+from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.elf.dynamic.addresses import AddressMap
+from bytegen.formats.elf.dynamic.ahead import MOST, Facts
+from bytegen.formats.elf.dynamic.settled import hash_read
+from bytegen.formats.elf.dynamic.symbols import Symbols
+from bytegen.formats.elf.plan import Plan, opener, proceed
+
+
+def _symbols_left(plan: Plan, region: Region, data: bytearray) -> int:
+    """The greatest number of symbols that a hash table may give: those written, or those there is room for."""
+    facts: Facts = region.detail
+    size = plan.target.sym_size
+    if facts.exact is not None:
+        return facts.exact
+    most = facts.indices
+    if 0 <= facts.symtab < region.start:
+        load = facts.map.find(facts.address)
+        assert load is not None
+        high = min(load.offset + load.filesz, region.start)
+        raw = bytes(data)
+        symbols = Symbols(raw, AddressMap(facts.map.loads, region.start), plan.target)
+        return min(most, symbols.run(facts.symtab, high, min(most, MOST), facts.names))
+    known = plan.ledger.at(facts.symtab, "dynsym")
+    assert known is not None
+    load = facts.map.find(facts.address)
+    assert load is not None
+    following = plan.ledger.after(known.end)
+    stop = min(load.offset + load.filesz, plan.limit if following is None else following.start)
+    return min(most, (stop - known.start) // size)
+
+
+def _with_symbols(plan: Plan, region: Region, count: int) -> Plan:
+    """The plan in which the symbols, where they lie ahead, are as many as the hash table says."""
+    facts: Facts = region.detail
+    if facts.symtab < region.start:
+        return plan
+    known = plan.ledger.at(facts.symtab, "dynsym")
+    assert known is not None
+    end = known.start + count * plan.target.sym_size
+    if end <= known.end:
+        return plan
+    return plan._replace(ledger=plan.ledger.replace(known, known._replace(end=end))).reach(end)
+
+
+def _stop(plan: Plan, region: Region) -> int:
+    """How far a hash table may grow."""
+    load = next(
+        load for load in region.detail.map.loads if load.offset <= region.start < load.offset + load.filesz
+    )
+    following = plan.ledger.after(region.end)
+    return min(load.offset + load.filesz, plan.limit if following is None else following.start)
+
+
+@opener("hash")
+def _open_hash(plan: Plan, region: Region, data: bytearray) -> Step:
+    facts: Facts = region.detail
+    room = (_stop(plan, region) - region.start) // 4 - 2
+    most = min(_symbols_left(plan, region, data), room - 1)
+    start = region.start
+
+    def buckets(count: int, data: bytearray) -> Step:
+        choices = interval(4, max(facts.used, facts.exact or 1), min(most, room - count))
+        return IntStep(
+            start + 4, 4, choices, "hash.nchain", "the number of symbols",
+            lambda value, data: entries(count, value, data),
+        )  # fmt: skip
+
+    def entries(count: int, symbols: int, data: bytearray) -> Step:
+        size = 8 + 4 * (count + symbols)
+        settled = hash_read(_with_symbols(plan, region, symbols), "hash", size, symbols)
+        heads = Record(("bucket", 4, interval(4, 0, symbols - 1), f"a symbol below {symbols}"))
+        end = start + 8 + 4 * (count + symbols)
+        # Each chain goes on to a symbol with a smaller number, so that it ends.
+        links = Record(("chain", 4, _descending, "a symbol before this one"))
+
+        def chains(data: bytearray) -> Step:
+            return RecordsStep(
+                start + 8 + 4 * count,
+                symbols,
+                links,
+                "hash",
+                lambda data: proceed(settled.reach(end), end, data),
+            )
+
+        return RecordsStep(start + 8, count, heads, "hash", chains)
+
+    least = max(facts.used, facts.exact or 1)
+    return IntStep(
+        start, 4, interval(4, 1, room - least), "hash.nbucket", f"1 to {room - least}: the buckets that fit", buckets
+    )  # fmt: skip
+
+
+def _descending(step: RecordsStep, index: int, raw: bytes) -> IntSet:
+    return interval(4, 0, max(index - 1, 0))
+
+
+@opener("gnu_hash")
+def _open_gnu_hash(plan: Plan, region: Region, data: bytearray) -> Step:
+    most = _symbols_left(plan, region, data)
+    return _GnuHash(plan, region, most).begin()
+
+
+class _GnuHash:
+    """A GNU hash table being read: ``most`` symbols at most, ``stop`` its greatest end."""
+
+    __slots__ = ("bloom", "buckets", "first", "most", "plan", "region", "stop", "used", "word")
+
+    def __init__(self, plan: Plan, region: Region, most: int) -> None:
+        self.plan, self.region, self.most = plan, region, most
+        self.stop = _stop(plan, region)
+        self.used: int = region.detail.used
+        self.word = plan.target.word
+        self.buckets = self.first = self.bloom = 0
+
+    def _number(self, index: int, choices: IntSet, name: str, rule: str, then: object) -> Step:
+        assert callable(then)
+        return IntStep(
+            self.region.start + 4 * index, 4, choices, f"gnu_hash.{name}", rule,
+            lambda value, data: then(self._with(index, value)),
+        )  # fmt: skip
+
+    def _with(self, index: int, value: int) -> _GnuHash:
+        twin = _GnuHash(self.plan, self.region, self.most)
+        twin.buckets, twin.first, twin.bloom = self.buckets, self.first, self.bloom
+        if index < 3:
+            setattr(twin, ("buckets", "first", "bloom")[index], value)
+        return twin
+
+    def begin(self) -> Step:
+        most = (self.stop - self.region.start - 16 - self.word) // 4
+        rule = f"1 to {most}: the buckets that fit"
+        return self._number(0, interval(4, 1, most), "nbuckets", rule, lambda table: table.offset())
+
+    def offset(self) -> Step:
+        rule = "at least 1: the first symbol that the table holds"
+        return self._number(1, interval(4, 1, 0xFFFFFFFF), "symoffset", rule, lambda table: table.size())
+
+    def size(self) -> Step:
+        most = (self.stop - self.region.start - 16 - 4 * self.buckets) // self.word
+        powers = [1 << i for i in range(32) if 1 << i <= most]
+        rule = f"a power of two up to {most}: the words that fit"
+        return self._number(2, exactly(4, *powers), "bloom_size", rule, lambda table: table.shift())
+
+    def shift(self) -> Step:
+        rule = "less than the bits of a word"
+        return self._number(
+            3, interval(4, 0, 8 * self.word - 1), "bloom_shift", rule, lambda table: table.words()
+        )
+
+    def words(self) -> Step:
+        start = self.region.start + 16
+        stop = start + self.word * self.bloom
+        return FreeStep(start, stop, None, "gnu_hash.bloom", "", lambda data: self.heads(stop))
+
+    def heads(self, start: int) -> Step:
+        chains = start + 4 * self.buckets
+        room = (self.stop - chains) // 4
+        last = min(self.most - 1, self.first + room - 1)
+        # The last chain has to reach the symbols that are used already.
+        fits = last >= self.first and self.used - 1 <= last
+        choices = IntSet(4, Finite((0,)), *([Span(self.first, last)] if fits else []))
+        record = Record(("bucket", 4, choices, "0, or a symbol that the table holds"))
+        return RecordsStep(start, self.buckets, record, "gnu_hash", lambda data: self.chains(chains, data))
+
+    def chains(self, start: int, data: bytearray) -> Step:
+        raw = data[start - 4 * self.buckets : start]
+        last = max(int.from_bytes(raw[i : i + 4], "little") for i in range(0, len(raw), 4))
+        if not last:
+            plan = hash_read(self.plan, "gnu_hash", start - self.region.start, None)
+            return proceed(plan.reach(start), start, data)
+        last = max(last, self.used - 1)
+        end = start + 4 * (last - self.first)
+        if end == start:
+            return self.link(start, last)
+        return FreeStep(start, end, None, "gnu_hash.chains", "", lambda data: self.link(end, last))
+
+    def link(self, start: int, index: int) -> Step:
+        """The hash of symbol ``index``, at or after the first of the last chain: an odd one ends the table."""
+        final = index + 1 >= self.most or start + 8 > self.stop
+
+        def after(value: int, data: bytearray) -> Step:
+            if not value & 1:
+                return self.link(start + 4, index + 1)
+            plan = _with_symbols(self.plan, self.region, index + 1).reach(start + 4)
+            plan = hash_read(plan, "gnu_hash", start + 4 - self.region.start, index + 1)
+            return proceed(plan, start + 4, data)
+
+        choices = interval(4, 0, 0xFFFFFFFF, 2, 1) if final else anything(4)
+        return IntStep(
+            start, 4, choices, lambda: f"gnu_hash.chain[{index}]", "odd where its chain ends", after
+        )  # fmt: skip

@@ -1,0 +1,58 @@
+"""DT_HASH: the gABI's table of symbols by the hash of their names.
+
+nbucket, nchain, then the buckets and the chains, 4 bytes each. nchain is the number of dynamic symbols; every
+bucket and chain entry is one of them, and following the chains from any bucket ends at 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_NONE = np.zeros(0, np.int64)
+HEAD = 8
+
+
+def symbols_of(raw: bytes, offset: int, high: int) -> int | None:
+    """The number of symbols of the good table at ``offset``; None when there is none."""
+    if offset % 4 or offset + HEAD > high:
+        return None
+    buckets, chains = (int(n) for n in np.frombuffer(raw, "<u4", 2, offset))
+    if not buckets or not chains or offset + HEAD + 4 * (buckets + chains) > high:
+        return None
+    table = np.frombuffer(raw, "<u4", buckets + chains, offset + HEAD)
+    if int(table.max()) >= chains:
+        return None
+    return chains if ends(table[buckets:]) else None
+
+
+def ends(chain: np.ndarray) -> bool:
+    """Whether every chain reaches 0: each round doubles how far the entries have been followed."""
+    if chain[0]:
+        return False
+    reached = chain.astype(np.int64)
+    for _ in range(len(chain).bit_length()):
+        if not reached.any():
+            return True
+        reached = reached[reached]
+    return not reached.any()
+
+
+def size_of(raw: bytes, offset: int) -> int:
+    """Bytes of the good table at ``offset``."""
+    buckets, chains = (int(n) for n in np.frombuffer(raw, "<u4", 2, offset))
+    return HEAD + 4 * (buckets + chains)
+
+
+def starts(raw: bytes, low: int, high: int) -> np.ndarray:
+    """Where good tables begin in a range."""
+    base = low + -low % 4
+    count = max(0, high - base) // 4
+    if count < 4:
+        return _NONE
+    words = np.frombuffer(raw, "<u4", count, base).astype(np.int64)
+    room = np.arange(count, 1, -1) - 2
+    buckets, chains = words[:-1], words[1:]
+    likely = (buckets > 0) & (chains > 0) & (buckets + chains <= room)
+    likely[:-1] &= words[2:] < chains[:-1]
+    places = (np.flatnonzero(likely) * 4 + base).tolist()
+    return np.array([x for x in places if symbols_of(raw, x, high) is not None], np.int64)

@@ -1,0 +1,211 @@
+"""The dynamic section: its entries up to DT_NULL, and the padding after it.
+
+Joint rules, from glibc elf/get-dynamic-info.h, dl-load.c, dl-setup_hash.c and dl-version.c, from LIEF's
+check_layout, and from the gABI: one entry of each tag but DT_NEEDED; a table comes with its size and entry size;
+addresses are those of tables, written already (and then judged by their bytes) or promised ahead; names lie in
+the string table; hash tables, versions and relocations agree on the number of symbols.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.records import Record, RecordsStep
+from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.elf.dynamic import accept, tags, values
+from bytegen.formats.elf.dynamic.addresses import map_of
+from bytegen.formats.elf.dynamic.ahead import promise_details
+from bytegen.formats.elf.dynamic.state import State, settle, version_owed
+from bytegen.formats.elf.dynamic.view import View
+from bytegen.formats.elf.plan import Plan, opener, proceed
+from bytegen.formats.elf.written import provided
+
+_PADDING = {
+    word: Record(
+        ("d_tag", word, exactly(word, 0), "0: nothing but padding comes after DT_NULL"),
+        ("d_val", word, anything(word), "any"),
+    )
+    for word in (4, 8)
+}
+
+
+@opener("dynamic")
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    map = map_of(plan, region.start)
+    view = View(bytes(data), map, plan.target, plan.strict, region.end)
+    state = State(plan, region, view)
+    if plan.strict:
+        owed = frozenset({tags.STRTAB, tags.STRSZ})
+        found = settle(state._replace(owed=owed))
+        # A zero byte is mapped, that of the program headers at least, and three entries were asked for.
+        state = found if found is not None else state
+    return _entry(state)
+
+
+def _entry(state: State) -> Step:
+    word = state.view.target.word
+    return IntStep(
+        state.start,
+        word,
+        IntSet(word, *_tags(state)),
+        lambda: f"dynamic[{state.number}].d_tag",
+        lambda: _tag_rule(state),
+        lambda value, data: _value(state, value, data),
+    )
+
+
+def _tag_rule(state: State) -> str:
+    owed = ", ".join(f"DT_{tags.LABELS[tag]}" for tag in sorted(state.owed))
+    rule = "a tag whose value can stand, each once but DT_NEEDED, DT_NULL at the end"
+    return f"{rule}; owed in the {state.left} entries left: {owed}" if owed else rule
+
+
+def _fits(state: State, tag: int, owed_versions: bool) -> bool:
+    """Whether the entries left suffice for what is owed after a tag."""
+    new = sum(
+        1 for other in tags.PARTNERS.get(tag, ()) if other not in state.seen and other not in state.owed
+    )
+    count = len(state.owed) - (tag in state.owed) + new
+    if owed_versions and tag not in (tags.VERNEED, tags.VERDEF):
+        count += 2
+    return count + 1 <= state.left - 1
+
+
+def _tags(state: State) -> list[Piece]:
+    """The tags that may come: plain ones, and others where some value of theirs can stand."""
+    owed_versions = version_owed(state) > state.highest
+    simple = [tag for tag in _simple(state) if _fits(state, tag, owed_versions)]
+    if not state.owed and not owed_versions:
+        simple.append(tags.NULL)
+    pieces: list[Piece] = [Finite(simple)]
+    for tag in _conditional(state):
+        if _fits(state, tag, owed_versions):
+            pieces.append(provided(tag, partial(_possible, state, tag)))
+    return pieces
+
+
+def _simple(state: State) -> Iterator[int]:
+    """Tags that have a value whatever came before, and those owed."""
+    seen, vocabulary = state.seen, tags.vocabulary(state.view.target)
+    # A size is owed along with its table, and comes after it.
+    yield from (tag for tag in state.owed if tags.SIZED.get(tag) not in state.owed)
+    for tag in (*vocabulary.fixed, *vocabulary.numbers, tags.FLAGS, tags.FLAGS_1):
+        if tag not in seen and tag not in state.owed and tag != tags.PLTREL:
+            yield tag
+    if vocabulary.leading not in seen and tags.SIZES[vocabulary.relocations] in seen:
+        yield vocabulary.leading
+    for group, pieces in (
+        (vocabulary.pointers, values.pointers),
+        (tags.CODE, values.code),
+        (tags.ARRAYS, values.arrays),
+    ):
+        if pieces(state):
+            yield from (tag for tag in group if tag not in seen)
+
+
+def _conditional(state: State) -> Iterator[int]:
+    seen, vocabulary = state.seen, tags.vocabulary(state.view.target)
+    yield tags.NEEDED
+    if not state.view.strict or tags.SONAME not in seen:
+        yield from (tag for tag in tags.PATHS if tag not in seen)
+    else:
+        yield from (tag for tag in (tags.RPATH, tags.RUNPATH) if tag not in seen)
+    wanted = [tags.STRTAB, tags.SYMTAB, tags.HASH, tags.GNU_HASH, vocabulary.relocations, tags.RELR]
+    wanted += [tags.JMPREL, tags.PLTRELSZ]
+    if tags.STRSZ in seen:
+        wanted += [tags.VERNEED, tags.VERDEF]
+        if tags.SYMTAB in seen:
+            wanted.append(tags.VERSYM)
+    yield from (tag for tag in wanted if tag not in seen and tag not in state.owed)
+
+
+def _possible(state: State, tag: int) -> bool:
+    """Whether some value of the tag can stand."""
+    if tag == tags.PLTRELSZ:  # the smaller, the easier
+        return accept.plt_size(state, state.view.relocations.size) is not None
+    return any(piece.bounds() is not None for piece in _pieces(state, tag)[::-1])
+
+
+def _pieces(state: State, tag: int) -> list[Piece]:
+    """The values of a tag."""
+    vocabulary = tags.vocabulary(state.view.target)
+    if tag in vocabulary.fixed:
+        return [Finite((vocabulary.fixed[tag],))]
+    if tag in accept.TABLES:
+        return values.tables(state, tag)
+    if tag in vocabulary.numbers:
+        return [Span(0, (1 << 31) - 1)]
+    if tag in vocabulary.pointers:
+        return values.pointers(state)
+    if tag in (tags.RELASZ, tags.RELSZ):
+        return values.relocation_sizes(state, tag)
+    if tag == tags.PLTRELSZ:
+        return values.relocation_sizes(state, tag) if tags.JMPREL in state.seen else values.plt_sizes(state)
+    if tag == tags.RELRSZ:
+        return values.packed_sizes(state)
+    if tag in (tags.VERNEEDNUM, tags.VERDEFNUM):
+        return values.version_counts(state, tag)
+    if tag in tags.SIZED and tags.SIZED[tag] in tags.ARRAYS:
+        return values.array_sizes(state, tag)
+    return _OTHERS[tag](state)
+
+
+_OTHERS: dict[int, Callable[[State], list[Piece]]] = {
+    tags.NULL: lambda state: [Finite((0,))],
+    tags.NEEDED: values.needed,
+    tags.STRSZ: values.string_sizes,
+    tags.FLAGS: lambda state: values.flags(state, tags.FLAGS),
+    tags.FLAGS_1: lambda state: values.flags(state, tags.FLAGS_1),
+    tags.RELACOUNT: values.relative_count,
+    tags.RELCOUNT: values.relative_count,
+    **dict.fromkeys(tags.PATHS, values.paths),
+    **dict.fromkeys(tags.CODE, values.code),
+    **dict.fromkeys(tags.ARRAYS, values.arrays),
+}
+
+
+def _value(state: State, tag: int, data: bytearray) -> Step:
+    word = state.view.target.word
+    label = tags.label(state.view.target, tag)
+    return IntStep(
+        state.start + word,
+        word,
+        IntSet(word, *_pieces(state, tag)),
+        lambda: f"dynamic[{state.number}].{label}",
+        lambda: tags.rule(tag),
+        lambda value, data: _end(state, data) if tag == tags.NULL else _entry(_after(state, tag, value)),
+    )
+
+
+def _after(state: State, tag: int, value: int) -> State:
+    """The state after an entry whose value is one of its set."""
+    found: State | None
+    if tag in accept.TABLES:
+        found = accept.table(state, tag, value)
+    elif tag == tags.NEEDED:
+        found = accept.needed(state, value)
+    elif tag in tags.PATHS:
+        found = accept.path(state, tag, value)
+    elif tag == tags.STRSZ:
+        found = accept.string_size(state, value)
+    elif tag == tags.PLTRELSZ and tags.JMPREL not in state.seen:
+        found = accept.plt_size(state, value)
+    elif tag in (tags.RELASZ, tags.RELSZ, tags.PLTRELSZ):
+        found = accept.relocation_size(state, tag, value)
+    else:
+        found = state.with_tag(tag, value)
+    assert found is not None, f"DT_{tags.LABELS.get(tag, hex(tag))} {value:#x}"
+    return found
+
+
+def _end(state: State, data: bytearray) -> Step:
+    """The padding after DT_NULL."""
+    start, end, word = state.start + state.view.target.dyn_size, state.region.end, state.view.target.word
+    plan = promise_details(state)
+    if start == end:
+        return proceed(plan, end, data)
+    count = (end - start) // (2 * word)
+    return RecordsStep(start, count, _PADDING[word], "dynamic.padding", lambda data: proceed(plan, end, data))

@@ -1,0 +1,87 @@
+"""What the dynamic section has settled for the section headers, which must agree with it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bytegen.formats.elf import tables
+from bytegen.formats.elf.dynamic import gnu_hash, hashes, tags
+from bytegen.formats.elf.dynamic.state import Place, State, version_table
+from bytegen.formats.elf.plan import Plan
+
+
+class Settled(NamedTuple):
+    """The tables that the dynamic section names, by kind; ``pending``: a hash table is still to be read, so that
+    the number of symbols is open."""
+
+    places: dict[str, tables.Place]
+    pending: bool
+
+
+def settle_places(state: State) -> Settled:
+    """The tables that a whole dynamic section names."""
+    places: dict[str, tables.Place] = {}
+    found, seen, size = state.places, state.seen, state.view.target.sym_size
+    pending = any(tag in found and not found[tag].behind for tag in (tags.HASH, tags.GNU_HASH))
+    count = state.symbols
+    if tags.STRTAB in found:
+        places["strings"] = _place(found[tags.STRTAB], seen[tags.STRSZ])
+    if tags.SYMTAB in found:
+        places["symbols"] = _place(found[tags.SYMTAB], None if count is None else count * size, count)
+    for tag, name in ((tags.HASH, "hash"), (tags.GNU_HASH, "gnu_hash")):
+        place = found.get(tag)
+        if place is not None:
+            places[name] = _hash(state, tag, place) if place.behind else _place(place)
+    if tags.VERSYM in found:
+        places["versym"] = _place(found[tags.VERSYM], None if count is None else 2 * count, count)
+    for tag, name in ((tags.VERDEF, "verdef"), (tags.VERNEED, "verneed")):
+        place = found.get(tag)
+        if place is not None:
+            known = dict(state.view.versions(tag == tags.VERDEF, version_table(state, 0)))[place.address]
+            places[name] = _place(place, known.size, known.entries)
+    return Settled(places, pending)
+
+
+def _place(place: Place, size: int | None = None, count: int | None = None) -> tables.Place:
+    return tables.Place(place.offset, place.address, size, count)
+
+
+def _hash(state: State, tag: int, place: Place) -> tables.Place:
+    view = state.view
+    if tag == tags.HASH:
+        count = hashes.symbols_of(view.raw, place.offset, place.high)
+        return _place(place, hashes.size_of(view.raw, place.offset), count)
+    found = gnu_hash.read(view.raw, place.offset, place.high, view.target.word)
+    assert found is not None
+    return _place(place, found.size, found.symbols or None)
+
+
+def hash_read(plan: Plan, name: str, size: int, count: int | None) -> Plan:
+    """The plan after a hash table that lay ahead: its size and the number of symbols are known."""
+    settled: Settled = plan.named
+    places = dict(settled.places)
+    places[name] = places[name]._replace(size=size, count=count)
+    if count is not None:
+        places["symbols"] = places["symbols"]._replace(size=count * plan.target.sym_size, count=count)
+        if "versym" in places:
+            places["versym"] = places["versym"]._replace(size=2 * count, count=count)
+    return plan._replace(named=Settled(places, False))
+
+
+def settled(plan: Plan) -> tables.Dynamic | None:
+    """What section headers have to agree with; None where there is no PT_DYNAMIC.
+
+    While the number of symbols is open, no section can be that of the symbols.
+    """
+    if plan.dynamic is None:
+        return None
+    offset, size, address = plan.dynamic
+    if plan.named is None:
+        return tables.Dynamic(offset, size, address)
+    places = dict(plan.named.places)
+    if plan.named.pending:
+        places.pop("symbols", None)
+    return tables.Dynamic(offset, size, address, True, places)
+
+
+tables.Hooks.dynamic = staticmethod(settled)

@@ -1,0 +1,310 @@
+"""The dynamic section as far as it is read: what its entries have settled, and what they still owe.
+
+Each thing owed has a witness, so that no choice leads to a dead end: a table already written that would do, or a
+place ahead that is reserved in the ledger until the entry that names it is read. `settle` finds the witnesses; a
+value may be chosen when it gives a state that settles.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.elf.dynamic import tags, versions
+from bytegen.formats.elf.dynamic.names import SHORTEST_KNOWN
+from bytegen.formats.elf.dynamic.view import View
+from bytegen.formats.elf.plan import Plan
+
+STRINGS, SYMBOLS, RELOCATIONS = "dynstr", "dynsym", "dynrel"
+_UNBOUNDED = 1 << 31
+
+
+class Place(NamedTuple):
+    """Where a table is: its address and file offset, and where its segment's written bytes end (0: ahead)."""
+
+    address: int
+    offset: int
+    high: int
+
+    @property
+    def behind(self) -> bool:
+        """Whether it is written already."""
+        return self.high > 0
+
+
+class State(NamedTuple):
+    """Immutable; ``seen`` is never changed in place."""
+
+    plan: Plan
+    region: Region
+    view: View
+    number: int = 0  # of the entry
+    seen: dict[int, int] = {}  # noqa: RUF012  # tag -> value, NEEDED left out
+    owed: frozenset[int] = frozenset()
+    needed: tuple[int, ...] = ()  # offsets of the names of libraries
+    least: int = 1  # the string table has at least so many bytes
+    places: dict[int, Place] = {}  # noqa: RUF012  # tag -> place
+    symbols: int | None = None  # how many there are, where a hash table says it
+    used: int = 1  # how many there are at least
+    highest: int = 1  # greatest index that the version tables define
+    packs: bool = True  # whether DT_VERNEED lets packed relocations stand
+    ahead: bool = False  # the string table is to lie ahead
+    reserved: tuple[tuple[str, Region], ...] = ()
+
+    @property
+    def start(self) -> int:
+        """Offset of the entry."""
+        return self.region.start + self.number * self.view.target.dyn_size
+
+    @property
+    def left(self) -> int:
+        """Entries from this one on."""
+        return (self.region.end - self.start) // self.view.target.dyn_size
+
+    @property
+    def symbol_count(self) -> int:
+        """Symbols that the table must have."""
+        return self.used if self.symbols is None else max(self.symbols, self.used)
+
+    def with_tag(self, tag: int, value: int) -> State:
+        """The state after an entry."""
+        owed = self.owed - {tag}
+        seen = self.seen
+        if tag != tags.NEEDED:
+            seen = {**seen, tag: value}
+        owed |= {other for other in tags.PARTNERS.get(tag, ()) if other not in seen}
+        return self._replace(number=self.number + 1, owed=owed, seen=seen)
+
+    # The string table.
+
+    def string_need(self) -> int:
+        """Bytes that the string table has at least, by the names that refer to it."""
+        place = self.places.get(tags.SYMTAB)
+        if place is not None and place.behind:
+            return max(self.least, self.view.symbols.longest_name(place.offset, self.symbol_count) + 1)
+        return self.least
+
+    def ahead_need(self) -> int:
+        """Bytes that a string table ahead has at least: the names it has to hold fit in it."""
+        last = max(self.needed, default=-1)
+        room = SHORTEST_KNOWN if self.view.strict else 1
+        return max(self.string_need(), last + room if last >= 0 else 1, 1)
+
+    def pins_fit(self) -> bool:
+        """Whether names of libraries can stand at all their places in a table that is yet to be written."""
+        if not self.view.strict:
+            return True
+        places = sorted(set(self.needed))
+        gaps = pairwise(places)
+        return (not places or places[0] > 0) and all(b - a >= SHORTEST_KNOWN for a, b in gaps)
+
+    def longest_behind(self) -> int:
+        """Size of the longest written string table that has the names; 0 when there is none."""
+        view, strings = self.view, self.view.strings
+        if not view.strict or not self.needed:
+            return strings.longest()
+        best = 0
+        for low, high, _ in view.map.ranges():
+            for x in strings.tables_with(self.needed, low, high).tolist():
+                best = max(best, strings.longest_from(x, high))
+        return best
+
+    def names_below(self) -> int:
+        """A bound on symbols' names that the string table, settled or owed, is sure to reach."""
+        size = self.seen.get(tags.STRSZ)
+        if size is not None:
+            return size
+        place = self.places.get(tags.STRTAB)
+        if place is not None and place.behind:
+            return self.view.strings.longest_from(place.offset, place.high)
+        if place is not None:
+            return self.region_of(STRINGS).end - place.offset
+        longest = 0 if self.ahead else self.longest_behind()
+        if longest >= self.least:
+            return longest
+        region = self.reservation(STRINGS)
+        return region.end - region.start if region is not None else 0
+
+    def use(self, count: int) -> State:
+        """The state in which there are at least ``count`` symbols."""
+        if count <= self.used:
+            return self
+        owed = self.owed
+        if tags.SYMTAB not in self.seen:
+            wanted = (tags.SYMTAB, *tags.PARTNERS[tags.SYMTAB])
+            owed |= {tag for tag in wanted if tag not in self.seen}
+        return self._replace(used=count, owed=owed)
+
+    # The ledger.
+
+    def region_of(self, kind: str) -> Region:
+        """The table of that kind that is promised ahead."""
+        tag = {STRINGS: tags.STRTAB, SYMBOLS: tags.SYMTAB}[kind]
+        region = self.plan.ledger.at(self.places[tag].offset, kind)
+        assert region is not None
+        return region
+
+    def reservation(self, name: str) -> Region | None:
+        """What is reserved under a name."""
+        return dict(self.reserved).get(name)
+
+    def without(self, name: str) -> State:
+        """The state that has nothing reserved under a name."""
+        region = self.reservation(name)
+        if region is None:
+            return self
+        kept = tuple(item for item in self.reserved if item[0] != name)
+        regions = tuple(item for item in self.plan.ledger.regions if item is not region)
+        plan = self.plan._replace(ledger=type(self.plan.ledger)(self.plan.ledger.limit, regions))
+        return self._replace(plan=plan, reserved=kept)
+
+    def reserve(self, name: str, size: int, align: int) -> State | None:
+        """The state with a place of that size reserved ahead; None when there is no room."""
+        known = self.reservation(name)
+        if known is not None and known.end - known.start >= size:
+            return self
+        state = self.without(name)
+        best = None
+        for low, high, _ in state.view.map.gaps(state.plan, state.region.end):
+            start = (high - size) // align * align
+            if start >= low and (best is None or high - low > best[1]):
+                best = (start, high - low)
+        if best is None:
+            return None
+        region = Region(best[0], best[0] + size, "reserved", "a table of the dynamic section")
+        ledger = state.plan.ledger.add(region)
+        plan = state.plan._replace(ledger=ledger)
+        return state._replace(plan=plan, reserved=(*state.reserved, (name, region)))
+
+    def grow(self, kind: str, size: int) -> State | None:
+        """The state in which the strings or symbols ahead have ``size`` bytes at least; None without room."""
+        tag = tags.STRTAB if kind == STRINGS else tags.SYMTAB
+        return self.grow_region(self.region_of(kind), self.places[tag].address, size)
+
+    def grow_region(self, region: Region, address: int, size: int) -> State | None:
+        """The state in which a table promised ahead has ``size`` bytes at least; None without room."""
+        if region.end - region.start >= size:
+            return self
+        if region.start + size > self.stop_of(region, address):
+            return None
+        ledger = self.plan.ledger.replace(region, region._replace(end=region.start + size))
+        return self._replace(plan=self.plan._replace(ledger=ledger).reach(region.start + size))
+
+    def stop_of(self, region: Region, address: int) -> int:
+        """How far a table promised ahead may grow: to the next promise or the end of its segment."""
+        load = self.view.map.find(address)
+        assert load is not None
+        following = self.plan.ledger.after(region.end)
+        return min(self.plan.limit if following is None else following.start, load.offset + load.filesz)
+
+
+def settle(state: State) -> State | None:
+    """The state with a witness for everything owed; None when something has none."""
+    found = settle_strings(state)
+    found = None if found is None else settle_symbols(found)
+    found = None if found is None else _settle_hash(found)
+    if found is None or not _versions_settle(found):
+        return None
+    missing = len(found.owed) + 1 + (2 if version_owed(found) > found.highest else 0)
+    return found if missing <= found.left else None
+
+
+def settle_strings(state: State) -> State | None:
+    """The part of `settle` that is about the string table."""
+    need = state.string_need()
+    size = state.seen.get(tags.STRSZ)
+    if size is not None:
+        return state if need <= size else None
+    place = state.places.get(tags.STRTAB)
+    if place is not None:
+        if place.behind:
+            return state if need <= state.view.strings.longest_from(place.offset, place.high) else None
+        return state.grow(STRINGS, state.ahead_need()) if state.pins_fit() else None
+    if tags.STRTAB not in state.owed and not state.ahead:
+        return state
+    if not state.ahead and state.longest_behind() >= need:
+        return state.without(STRINGS)
+    return state.reserve(STRINGS, state.ahead_need(), 1) if state.pins_fit() else None
+
+
+def settle_symbols(state: State) -> State | None:
+    """The part of `settle` that is about the symbol table."""
+    count, size = state.symbol_count, state.view.target.sym_size
+    if state.symbols is not None and state.used > state.symbols:
+        return None
+    place = state.places.get(tags.SYMTAB)
+    if place is not None:
+        if not place.behind:
+            return state.grow(SYMBOLS, count * size)
+        # That the names lie in the string table is part of what the string table needs.
+        whole = state.view.symbols.run(place.offset, place.high, count, _UNBOUNDED * 2) >= count
+        return state if whole else None
+    if tags.SYMTAB not in state.owed:
+        return state
+    if state.view.symbols.exist(count, state.names_below()):
+        return state.without(SYMBOLS)
+    least = state.view.symbols.least_names(count)
+    if least and tags.STRSZ not in state.seen:
+        grown = _longer_strings(state, max(least, state.ahead_need()))
+        if grown is not None:
+            return grown.without(SYMBOLS)
+    return state.reserve(SYMBOLS, count * size, state.view.target.word)
+
+
+def _settle_hash(state: State) -> State | None:
+    """A hash table promised ahead has a chain entry for each symbol."""
+    place = state.places.get(tags.HASH)
+    if place is None or place.behind:
+        return state
+    region = state.plan.ledger.at(place.offset, "hash")
+    assert region is not None
+    return state.grow_region(region, place.address, 12 + 4 * state.symbol_count)
+
+
+def _longer_strings(state: State, size: int) -> State | None:
+    """The state whose string table, ahead, has room for names below ``size``."""
+    place = state.places.get(tags.STRTAB)
+    if place is not None:
+        return None if place.behind else state.grow(STRINGS, size)
+    return state.reserve(STRINGS, size, 1) if state.reservation(STRINGS) is not None else None
+
+
+def version_owed(state: State) -> int:
+    """The greatest version index that the symbols use; 0 when there is no DT_VERSYM."""
+    place = state.places.get(tags.VERSYM)
+    if place is None:
+        return 0
+    return versions.greatest_index(state.view.raw, place.offset, state.symbol_count)
+
+
+def version_table(state: State, high: int) -> versions.Table:
+    """What the names of version tables are read with. The string table and its size are known."""
+    place, view = state.places[tags.STRTAB], state.view
+    size = state.seen[tags.STRSZ]
+    files = frozenset[bytes]()
+    if place.behind and view.strict:
+        end = place.offset + size
+        found = [view.raw[place.offset + x : view.raw.find(0, place.offset + x, end)] for x in state.needed]
+        files = frozenset(found)
+    strings = (place.offset, place.offset + size) if place.behind else None
+    return versions.Table(view.raw, high, strings, size, view.strict, files)
+
+
+def _versions_settle(state: State) -> bool:
+    place = state.places.get(tags.VERSYM)
+    if place is None:
+        return True
+    if place.offset + 2 * state.symbol_count > place.high:
+        return False
+    owed = version_owed(state)
+    if owed <= state.highest:
+        return True
+    if tags.STRSZ not in state.seen:
+        return False
+    for tag in (tags.VERNEED, tags.VERDEF):
+        if tag not in state.seen:
+            found = state.view.versions(tag == tags.VERDEF, version_table(state, 0))
+            if any(table.highest >= owed for _, table in found):
+                return True
+    return False

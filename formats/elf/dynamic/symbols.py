@@ -1,0 +1,123 @@
+"""Dynamic symbols already written: runs of good ones, and where tables of a given length are.
+
+Good: a known type and binding, plain visibility, a name inside the string table; the first one is null.
+The tables' addresses are multiples of the word, as compilers' linkers place them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bytegen.formats.elf.constants import SYMBOL_BINDS, SYMBOL_TYPES
+from bytegen.formats.elf.dynamic.addresses import AddressMap
+from bytegen.formats.elf.target import Target
+
+_FIELDS = {
+    64: ["name <u4", "info u1", "other u1", "shndx <u2", "value <u8", "size <u8"],
+    32: ["name <u4", "value <u4", "size <u4", "info u1", "other u1", "shndx <u2"],
+}
+RECORDS = {
+    bits: np.dtype([(field.split()[0], field.split()[1]) for field in fields])
+    for bits, fields in _FIELDS.items()
+}
+_GOOD_INFO = np.zeros(256, dtype=bool)
+_GOOD_INFO[[bind << 4 | kind for bind in SYMBOL_BINDS for kind in SYMBOL_TYPES]] = True
+AARCH64_VARIANT_PCS = 0x80  # bit of st_other
+_CHUNK = 4096
+_NONE = np.zeros(0, np.int64)
+
+
+class _Lane(NamedTuple):
+    """The symbols of a range that begin at base + i * size: good but for the name, null, and name offset."""
+
+    base: int
+    good: np.ndarray
+    null: np.ndarray
+    name: np.ndarray
+
+
+class Symbols:
+    """The written bytes of the segments, as dynamic symbol tables."""
+
+    __slots__ = ("_known", "_lanes", "_record", "_size", "_word", "map", "others", "raw")
+
+    def __init__(self, raw: bytes, map: AddressMap, target: Target) -> None:
+        self.raw, self.map = raw, map
+        self._record, self._size, self._word = RECORDS[target.bits], target.sym_size, target.word
+        self.others = 3 | (AARCH64_VARIANT_PCS if target.name == "elf64-aarch64" else 0)
+        self._lanes: dict[tuple[int, int], list[_Lane]] = {}
+        self._known: dict[tuple[int, int], bool] = {}
+
+    def _good(self, table: np.ndarray) -> np.ndarray:
+        return _GOOD_INFO[table["info"]] & (table["other"] & (255 ^ self.others) == 0)
+
+    def _null(self, table: np.ndarray) -> np.ndarray:
+        null = table["name"] == 0
+        for field in ("info", "other", "shndx", "value", "size"):
+            null &= table[field] == 0
+        return null
+
+    def run(self, offset: int, high: int, most: int, names: int) -> int:
+        """How many good symbols with names below ``names`` begin at ``offset``, counted up to ``most``."""
+        if offset % self._word or offset + self._size > high or any(self.raw[offset : offset + self._size]):
+            return 0
+        count, seen = min((high - offset) // self._size, most), 0
+        while seen < count:
+            have = min(_CHUNK, count - seen)
+            table = np.frombuffer(self.raw, self._record, have, offset + seen * self._size)
+            good = self._good(table) & (table["name"] < names)
+            if not good.all():
+                return seen + int(good.argmin())
+            seen += have
+        return seen
+
+    def longest_name(self, offset: int, count: int) -> int:
+        """The greatest name offset of ``count`` symbols."""
+        count = min(count, (len(self.raw) - offset) // self._size)
+        if count <= 0:
+            return 0
+        return int(np.frombuffer(self.raw, self._record, count, offset)["name"].max())
+
+    def _range(self, low: int, high: int) -> list[_Lane]:
+        key = (low, high)
+        if key not in self._lanes:
+            lanes = []
+            for base in range(low + -low % self._word, low + -low % self._word + self._size, self._word):
+                count = max(0, high - base) // self._size
+                if count:
+                    table = np.frombuffer(self.raw, self._record, count, base)
+                    lanes.append(_Lane(base, self._good(table), self._null(table), table["name"]))
+            self._lanes[key] = lanes
+        return self._lanes[key]
+
+    def tables(self, low: int, high: int, count: int, names: int) -> np.ndarray:
+        """Where ``count`` good symbols, the first null, with names below ``names`` begin in a range."""
+        found = [_NONE]
+        for lane in self._range(low, high):
+            starts = np.flatnonzero(lane.null)
+            if count > 1:
+                bad = np.flatnonzero(~lane.good | (lane.name >= names))
+                bad = np.append(bad, len(lane.good))
+                starts = starts[bad[np.searchsorted(bad, starts)] - starts >= count]
+            found.append(starts * self._size + lane.base)
+        return np.concatenate(found)
+
+    def exist(self, count: int, names: int) -> bool:
+        """Whether some segment has ``count`` good symbols with names below ``names``."""
+        key = (count, names)
+        if key not in self._known:
+            ranges = self.map.ranges()
+            self._known[key] = any(len(self.tables(low, high, count, names)) for low, high, _ in ranges)
+        return self._known[key]
+
+    def least_names(self, count: int) -> int:
+        """The least bound on names under which ``count`` good symbols exist; 0 when there are none at all."""
+        low, high = 0, 1 << 32
+        if not self.exist(count, high):
+            return 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.exist(count, middle) else (middle, high)
+        return high

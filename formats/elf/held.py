@@ -1,0 +1,205 @@
+"""Where a program header may put what a PT_LOAD holds: inside one already read, or inside one to come.
+
+A *seat* is one way to do it: file bytes that lie inside a PT_LOAD read before, at the address which that gives
+them, or addresses at which the PT_LOADs to come can hold them beside all else that they owe. Each seat says
+exactly which offsets leave an address, which addresses a given offset has, and up to which size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.elf.load import Duties, Run, down, up
+from bytegen.formats.elf.plan import Held, Plan, Segment
+
+
+class Seat(Protocol):
+    """One way to hold file bytes at an address."""
+
+    def offsets(self, least: int) -> tuple[int, int] | None:
+        """(lowest, highest) offset at which ``least`` bytes have an address; None when there is none."""
+
+    def addresses(self, offset: int, least: int) -> list[Piece]:
+        """The addresses of ``least`` bytes at that offset."""
+
+    def most(self, offset: int, address: int) -> int:
+        """How many bytes at most may lie there; negative when none."""
+
+
+class Read(NamedTuple):
+    """Inside a PT_LOAD already read."""
+
+    segment: Segment
+
+    def offsets(self, least: int) -> tuple[int, int] | None:
+        """See `Seat.offsets`."""
+        start, last = self.segment.offset, self.segment.offset + self.segment.filesz - least
+        return (start, last) if start <= last else None
+
+    def addresses(self, offset: int, least: int) -> list[Piece]:
+        """See `Seat.addresses`."""
+        found = self.offsets(least)
+        if found is None or not found[0] <= offset <= found[1]:
+            return []
+        return [Finite((offset + self.segment.shift,))]
+
+    def most(self, offset: int, address: int) -> int:
+        """See `Seat.most`."""
+        segment = self.segment
+        if offset < segment.offset or address - offset != segment.shift:
+            return -1
+        return segment.offset + segment.filesz - offset
+
+
+class Later(NamedTuple):
+    """Addresses [low, high), at a shift from ``least_shift`` to ``most_shift``, of PT_LOADs to come."""
+
+    low: int
+    high: int
+    least_shift: int
+    most_shift: int
+    page: int
+    limit: int
+
+    def offsets(self, least: int) -> tuple[int, int] | None:
+        """See `Seat.offsets`."""
+        if self.least_shift > self.most_shift:
+            return None
+        if self.least_shift < self.most_shift and self.high - self.low - least < self.page:
+            return None  # not every offset has an address there
+        start = max(0, self.low - self.most_shift)
+        last = min(self.limit, self.high - self.least_shift) - least
+        return (start, last) if start <= last else None
+
+    def addresses(self, offset: int, least: int) -> list[Piece]:
+        """See `Seat.addresses`."""
+        if self.offsets(least) is None:
+            return []
+        low = max(self.low, offset + self.least_shift)
+        high = min(self.high - least, offset + self.most_shift)
+        span = Span(low, high, self.page, offset)
+        return [span] if low <= high and span.bounds() is not None else []
+
+    def most(self, offset: int, address: int) -> int:
+        """See `Seat.most`."""
+        shift = address - offset
+        if not self.least_shift <= shift <= self.most_shift or shift % self.page or address < self.low:
+            return -1
+        return min(self.limit - offset, self.high - address)
+
+
+class Beside(NamedTuple):
+    """In PT_LOADs to come that hold the program header table too, at the same shift; its address is open."""
+
+    duties: Duties
+    slots: int
+
+    def _shifts(self, offset: int, size: int) -> list[tuple[int, int]]:
+        table = self.duties.table
+        assert table is not None
+        return self.duties.shifts(min(table[0], offset), max(table[1], offset + size), self.slots)
+
+    def offsets(self, least: int) -> tuple[int, int] | None:
+        """See `Seat.offsets`."""
+        last = self.duties.limit - least
+        return (0, last) if last >= 0 and self._shifts(0, least) and self._shifts(last, least) else None
+
+    def addresses(self, offset: int, least: int) -> list[Piece]:
+        """See `Seat.addresses`."""
+        page = self.duties.page
+        return [Span(offset + a, offset + b, page, offset) for a, b in self._shifts(offset, least)]
+
+    def most(self, offset: int, address: int) -> int:
+        """See `Seat.most`."""
+        duties, shift = self.duties, address - offset
+        end = duties.roof
+        if duties.entry is not None and address <= duties.entry and not duties.joins(shift):
+            end = down(duties.entry, duties.page)
+        size = min(duties.limit - offset, end - address)
+        good = size > 0 and any(low <= shift <= high for low, high in self._shifts(offset, size))
+        return size if good else -1
+
+
+class Before(NamedTuple):
+    """A seat of content that ends by ``last``."""
+
+    seat: Seat
+    last: int
+
+    def offsets(self, least: int) -> tuple[int, int] | None:
+        """See `Seat.offsets`."""
+        found = self.seat.offsets(least)
+        if found is None or found[0] > self.last - least:
+            return None
+        return found[0], min(found[1], self.last - least)
+
+    def addresses(self, offset: int, least: int) -> list[Piece]:
+        """See `Seat.addresses`."""
+        return self.seat.addresses(offset, least) if offset + least <= self.last else []
+
+    def most(self, offset: int, address: int) -> int:
+        """See `Seat.most`."""
+        return min(self.seat.most(offset, address), self.last - offset)
+
+
+class Shorter(NamedTuple):
+    """A seat of content with ``tail`` bytes more behind it."""
+
+    seat: Seat
+    tail: int
+
+    def offsets(self, least: int) -> tuple[int, int] | None:
+        """See `Seat.offsets`."""
+        return self.seat.offsets(least + self.tail)
+
+    def addresses(self, offset: int, least: int) -> list[Piece]:
+        """See `Seat.addresses`."""
+        return self.seat.addresses(offset, least + self.tail)
+
+    def most(self, offset: int, address: int) -> int:
+        """See `Seat.most`."""
+        return self.seat.most(offset, address) - self.tail
+
+
+def _windows(duties: Duties, slots: int) -> Iterator[Later]:
+    """The addresses at which PT_LOADs to come may hold one thing more."""
+    runs = duties.runs()
+    if runs is None:
+        return
+    page, limit = duties.page, duties.limit
+    before = [duties.low, *(up(run.end, page) for run in runs)]
+    after = [*(down(run.start, page) for run in runs), duties.roof]
+    for i, run in enumerate(runs):
+        for least, most in _shifts(duties, run):
+            yield Later(before[i], after[i + 1], least, most, page, limit)
+    if len(runs) < slots:
+        for low, high in zip(before, after, strict=True):
+            if low < high:
+                yield Later(low, high, up(low - limit, page), down(high, page), page, limit)
+
+
+def _shifts(duties: Duties, run: Run) -> list[tuple[int, int]]:
+    return [(run.shift, run.shift)] if run.shift is not None else duties.entry_shifts()
+
+
+def seats(plan: Plan, duties: Duties, slots: int) -> list[Seat]:
+    """The ways to hold something more, where ``slots`` more PT_LOADs may come."""
+    found: list[Seat] = [Read(segment) for segment in plan.segments if segment.filesz]
+    if slots <= 0:
+        return found
+    if duties.table is not None:
+        return [*found, Beside(duties, slots)]
+    return [*found, *_windows(duties, slots)]
+
+
+def hold(plan: Plan, offset: int, address: int, size: int) -> Plan:
+    """The plan in which a PT_LOAD holds those file bytes at that address: one already read, or one to come."""
+    if any(Read(segment).most(offset, address) >= size for segment in plan.segments):
+        return plan
+    shift = address - offset
+    items = {*plan.held, Held(address, address + size, shift)}
+    if plan.table_owed:
+        items.add(Held(plan.phoff + shift, plan.phdrs_end + shift, shift))
+    return plan._replace(held=tuple(sorted(items)), table_owed=False)

@@ -1,0 +1,286 @@
+"""The types of program headers that describe content at an address: PT_INTERP, PT_DYNAMIC, notes, properties.
+
+The content is promised ahead, or for notes lies behind. Where the loader or the dynamic loader reads it in
+memory, a PT_LOAD maps it: one read before, or one to come. ``header.ways`` are the ways to do that: worlds and
+seats, of which each field keeps those that its value leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
+from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.elf.constants import PT_DYNAMIC, PT_INTERP
+from bytegen.formats.elf.held import Before, Read, Seat, Shorter, hold, seats
+from bytegen.formats.elf.interp import LONGEST, SHORTEST
+from bytegen.formats.elf.kinds import Choice, Kind, Offered
+from bytegen.formats.elf.load import duties
+from bytegen.formats.elf.phdr import Header
+from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.worlds import (
+    MOST_ENTRIES,
+    World,
+    ahead,
+    dynamic_size,
+    last_tail,
+    readable,
+    tail,
+    worlds,
+)
+from bytegen.formats.elf.written import Lazily
+
+
+class Way(NamedTuple):
+    """A world, and a way to hold the content in it; no seat where the content may have any address."""
+
+    world: World
+    seat: Seat | None
+
+
+class Content(Kind):
+    """Content of at least ``least`` bytes. Subclasses say where it starts and how long it may be."""
+
+    def offered(self, header: Header, spare: bool) -> Offered:
+        """See `Kind.offered`."""
+        return spare and (lambda: any(True for _ in self._offsets(self._prepared(header))))
+
+    def begin(self, header: Header) -> None:
+        """See `Kind.begin`."""
+        self._prepared(header)
+
+    def _prepared(self, header: Header) -> Header:
+        header.ways = list(self._find_ways(header))
+        return header
+
+    def _find_ways(self, header: Header) -> Iterator[Way]:
+        plan = self.after(header.plan)
+        for world in worlds(plan, header.slots):
+            if not self.mapped(plan):
+                yield Way(world, None)
+                continue
+            for seat in seats(plan, world.duties, world.slots):
+                yield Way(world, seat)
+
+    # What subclasses say.
+
+    def after(self, plan: Plan) -> Plan:
+        """The plan whose duties must stay possible beside the content."""
+        return plan
+
+    def mapped(self, plan: Plan) -> bool:
+        """Whether a PT_LOAD must map the content."""
+        return True
+
+    def starts(self, header: Header, world: World) -> list[Piece]:
+        """Offsets at which the content is or fits; for those of a `Span` any size from ``least`` on does."""
+        raise NotImplementedError
+
+    def least(self, header: Header) -> int:
+        """Size of the shortest content ahead."""
+        raise NotImplementedError
+
+    def lengths(self, header: Header, world: World, offset: int) -> list[Piece]:
+        """Sizes of the content at that offset."""
+        raise NotImplementedError
+
+    # The fields.
+
+    def _offsets(self, header: Header) -> Iterator[Piece]:
+        least = self.least(header)
+        for way in header.ways:
+            bounds = (0, header.plan.limit) if way.seat is None else way.seat.offsets(least)
+            starts = sorted(self.starts(header, way.world), key=lambda piece: not isinstance(piece, Span))
+            for piece in starts:
+                if not isinstance(piece, Span):
+                    clipped: Piece = self._clipped(header, way, piece)
+                elif bounds is None:
+                    continue
+                else:
+                    clipped = Span(max(bounds[0], piece.lo), min(bounds[1], piece.hi), piece.mod, piece.rem)
+                if clipped.bounds() is not None:
+                    yield clipped
+
+    def _shortest(self, header: Header, world: World, offset: int) -> int | None:
+        """Size of the shortest content at that offset; None when there is none."""
+        ends = [piece.bounds() for piece in self.lengths(header, world, offset)]
+        return min((bounds[0] for bounds in ends if bounds is not None), default=None)
+
+    def _clipped(self, header: Header, way: Way, piece: Piece) -> Piece:
+        """The offsets of a piece at which the shortest content has a seat."""
+        if way.seat is None:
+            return piece
+        seat = way.seat
+
+        def good(offset: int) -> bool:
+            size = self._shortest(header, way.world, offset)
+            bounds = None if size is None else seat.offsets(size)
+            return bounds is not None and bounds[0] <= offset <= bounds[1]
+
+        def build() -> np.ndarray:
+            assert isinstance(piece, Finite | Lazily)
+            return np.array([x for x in piece.members().tolist() if good(x)], np.uint64)
+
+        return Lazily(lambda x: piece.contains(x) and good(x), build)
+
+    def offset(self, header: Header) -> Choice:
+        """See `Kind.offset`."""
+        return IntSet(header.plan.target.word, *self._offsets(header)), "where the content is or fits"
+
+    def vaddr(self, header: Header) -> Choice:
+        """See `Kind.vaddr`."""
+        word = header.plan.target.word
+        pieces: list[Piece] = []
+        for way in header.ways:
+            size = self._shortest(header, way.world, header.offset)
+            if size is None:
+                continue
+            if way.seat is None:
+                return anything(word), "any address"
+            pieces += way.seat.addresses(header.offset, size)
+        return IntSet(word, *pieces), "where a PT_LOAD maps it: one before, or one to come"
+
+    def filesz(self, header: Header) -> Choice:
+        """See `Kind.filesz`."""
+        pieces: list[Piece] = []
+        for way in header.ways:
+            most = header.plan.limit
+            if way.seat is not None:
+                most = way.seat.most(header.offset, header.vaddr)
+            pieces += [_below(piece, most) for piece in self.lengths(header, way.world, header.offset)]
+        return IntSet(header.plan.target.word, *pieces), "the size of content that is there or fits"
+
+    def memsz(self, header: Header) -> Choice:
+        """See `Kind.memsz`."""
+        return exactly(header.plan.target.word, header.filesz), "equal to p_filesz"
+
+    def done(self, header: Header) -> Plan:
+        """See `Kind.done`."""
+        plan = super().done(header)
+        if self.mapped(plan):
+            plan = hold(plan, header.offset, header.vaddr, header.filesz)
+        return plan
+
+
+def _below(piece: Piece, most: int) -> Piece:
+    """The members up to ``most``."""
+    if isinstance(piece, Span):
+        return Span(piece.lo, min(piece.hi, most), piece.mod, piece.rem)
+    assert isinstance(piece, Finite | Lazily)
+    return Lazily(
+        lambda x: x <= most and piece.contains(x),
+        lambda: piece.members()[piece.members() <= np.uint64(max(most, 0))] if most >= 0 else np.zeros(0, np.uint64),
+    )
+
+
+def _room(ledger: Ledger, start: int, offset: int) -> int:
+    return ledger.room(start, offset)
+
+
+class Interp(Content):
+    """PT_INTERP: the path of the program interpreter; at most one."""
+
+    def offered(self, header: Header, spare: bool) -> Offered:
+        """See `Kind.offered`."""
+        plan = header.plan
+        if plan.interp is not None or (plan.strict and (plan.unpaged or not readable() or not plan.entry)):
+            return False
+        return super().offered(header, spare)
+
+    def after(self, plan: Plan) -> Plan:
+        """See `Content.after`."""
+        return plan._replace(interp=(0, 0))
+
+    def least(self, header: Header) -> int:
+        """See `Content.least`."""
+        return min(self._sizes(header))
+
+    def _sizes(self, header: Header) -> list[int]:
+        if not header.plan.strict:
+            return [SHORTEST]
+        return sorted({len(path) + 1 for path in header.plan.target.interpreters})
+
+    def starts(self, header: Header, world: World) -> list[Piece]:
+        """See `Content.starts`."""
+        least = self.least(header)
+        gaps = world.ledger.gaps(header.table.end)
+        return [Span(low, high - least) for low, high in gaps if high - low >= least]
+
+    def lengths(self, header: Header, world: World, offset: int) -> list[Piece]:
+        """See `Content.lengths`."""
+        room = _room(world.ledger, header.table.end, offset)
+        if not header.plan.strict:
+            return [Span(SHORTEST, min(room, LONGEST))]
+        return [Finite([size for size in self._sizes(header) if size <= room])]
+
+    def done(self, header: Header) -> Plan:
+        """See `Kind.done`."""
+        plan = super().done(header)
+        offset, end = header.offset, header.offset + header.filesz
+        ledger = plan.ledger.add(Region(offset, end, "interp", "interp"))
+        return plan._replace(ledger=ledger, interp=(offset, header.filesz))
+
+
+class Dynamic(Content):
+    """PT_DYNAMIC: the dynamic section; at most one, and ahead of the section header table.
+
+    At level load some bytes that a PT_LOAD maps stay free after it, for its string table: in a PT_LOAD read
+    before, or right behind it.
+    """
+
+    def offered(self, header: Header, spare: bool) -> Offered:
+        """See `Kind.offered`."""
+        plan = header.plan
+        if not readable() or plan.dynamic is not None or (plan.strict and plan.unpaged):
+            return False
+        return lambda: any(True for _ in self._offsets(self._prepared(header)))
+
+    def _find_ways(self, header: Header) -> Iterator[Way]:
+        plan = header.plan
+        owed = duties(plan._replace(dynamic=(0, 0, 0)))
+        if not owed.possible(header.slots):
+            return
+        world = World(owed, header.slots, plan.ledger)
+        after = tail(plan)
+        last = last_tail(plan, plan.ledger) if after else plan.limit
+        for seat in seats(plan, owed, header.slots):
+            if last >= 0:
+                yield Way(world, Before(seat, last))
+            if after and not isinstance(seat, Read):
+                yield Way(world._replace(tail=after), Shorter(seat, after))
+
+    def least(self, header: Header) -> int:
+        """See `Content.least`."""
+        return dynamic_size(header.plan)
+
+    def starts(self, header: Header, world: World) -> list[Piece]:
+        """See `Content.starts`."""
+        least, word = self.least(header) + world.tail, header.plan.target.word
+        return [
+            Span(low, high - least, word) for low, high in ahead(header.plan, world.ledger, header.table.end)
+        ]
+
+    def lengths(self, header: Header, world: World, offset: int) -> list[Piece]:
+        """See `Content.lengths`."""
+        plan = header.plan
+        entry, least = plan.target.dyn_size, dynamic_size(plan)
+        for low, high in ahead(plan, world.ledger, header.table.end):
+            if low <= offset < high:
+                return [Span(least, min(high - offset - world.tail, MOST_ENTRIES * entry), entry)]
+        return []
+
+    def done(self, header: Header) -> Plan:
+        """See `Kind.done`."""
+        plan, offset, size = header.plan, header.offset, header.filesz
+        end = offset + size
+        behind = tail(plan) if end > last_tail(plan, plan.ledger) else 0
+        plan = hold(plan, offset, header.vaddr, size + behind).reach(end + behind)
+        ledger = plan.ledger.add(Region(offset, end, "dynamic", "dynamic"))
+        place = (end, end + behind) if behind else None
+        return plan._replace(ledger=ledger, dynamic=(offset, size, header.vaddr), dynamic_tail=place)
+
+
+HELD: dict[int, Kind] = {PT_INTERP: Interp(), PT_DYNAMIC: Dynamic()}

@@ -1,0 +1,201 @@
+"""Section names: where the name table can lie, given the names that sections have asked of it.
+
+A name is an offset in the table; tools look some names up:
+
+- readelf takes a string table named ``.dynstr`` for the dynamic strings and complains of a second one;
+- readelf looks for ``.dynamic`` where there is a PT_DYNAMIC, and takes the first section of that name;
+- pyelftools reads sections named ``.stab`` as records of 12 bytes.
+
+So at most one string table has the first name, the dynamic section alone has (and where there is a PT_DYNAMIC,
+must have) the second, and what has the third is of whole records. The table may be written already, or lie
+ahead: then its grammar (`points`) keeps these rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.written import Behind, Lazily
+
+DYNSTR, DYNAMIC, STAB = b".dynstr\0", b".dynamic\0", b".stab\0"
+STAB_SIZE = 12
+SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC = 1, 3, 6
+_NONE = np.zeros(0, np.uint64)
+
+
+class Asked(NamedTuple):
+    """What sections ask of the name table, as offsets in it."""
+
+    dynamic: int | None = None  # holds ".dynamic"
+    wanted: bool = False  # holds ".dynamic" somewhere, for a section to come
+    plain: tuple[int, ...] = ()  # does not hold ".dynamic"
+    strings: tuple[int, ...] = ()  # at most one holds ".dynstr"
+    ragged: tuple[int, ...] = ()  # does not hold ".stab"
+
+    def fits(self, behind: Behind, start: int) -> bool:
+        """Whether the table that begins at ``start`` holds what is asked."""
+        raw = behind.raw
+        if self.dynamic is not None and not raw.startswith(DYNAMIC, start + self.dynamic):
+            return False
+        if self.wanted and not (len(places(behind, DYNAMIC)) and places(behind, DYNAMIC)[-1] > start):
+            return False
+        if any(raw.startswith(DYNAMIC, start + name) for name in self.plain):
+            return False
+        if sum(raw.startswith(DYNSTR, start + name) for name in self.strings) > 1:
+            return False
+        return not any(raw.startswith(STAB, start + name) for name in self.ragged)
+
+    @property
+    def least(self) -> int:
+        """Bytes that the table has at least on this account."""
+        if self.dynamic is not None:
+            return self.dynamic + len(DYNAMIC)
+        return 1 + len(DYNAMIC) if self.wanted else 0
+
+
+def asked(plan: Plan, dynamic: bool, *, leave: int | None = None) -> Asked:
+    """What the sections read so far ask; ``dynamic``: whether there is a PT_DYNAMIC.
+
+    ``leave``: a section that is left out.
+    """
+    place = None
+    plain, strings, ragged = [], [], []
+    for index, section in enumerate(plan.sections):
+        if index == leave:
+            continue
+        if section.kind == SHT_DYNAMIC:
+            place = section.name
+        elif dynamic and index:
+            plain.append(section.name)
+        if section.kind == SHT_STRTAB:
+            strings.append(section.name)
+        elif section.kind == SHT_PROGBITS and section.size % STAB_SIZE:
+            ragged.append(section.name)
+    return Asked(place, dynamic and place is None, tuple(plain), tuple(strings), tuple(ragged))
+
+
+def places(behind: Behind, text: bytes) -> np.ndarray:
+    """Where a name stands in the bytes already written, ascending."""
+    if text not in behind.cache:
+        raw, found = behind.raw, []
+        place = raw.find(text)
+        while place >= 0:
+            found.append(place)
+            place = raw.find(text, place + 1)
+        behind.cache[text] = np.array(found, np.int64)
+    stored: np.ndarray = behind.cache[text]
+    return stored
+
+
+def _bad(behind: Behind, asks: Asked) -> np.ndarray:
+    """Offsets at which the table cannot begin, of those where it holds ".dynamic" if it must."""
+    bad = [np.zeros(0, np.int64)]
+    for text, names in ((DYNAMIC, asks.plain), (STAB, asks.ragged)):
+        if names and len(places(behind, text)):
+            bad += [places(behind, text) - name for name in set(names)]
+    if len(asks.strings) > 1 and len(places(behind, DYNSTR)):
+        starts, counts = np.unique(
+            np.concatenate([places(behind, DYNSTR) - name for name in asks.strings]), return_counts=True
+        )
+        bad.append(starts[counts > 1])
+    return np.concatenate(bad)
+
+
+def behind_starts(behind: Behind, asks: Asked, need: int) -> np.ndarray:
+    """Where a name table of at least ``need`` bytes that is already written may begin, ascending."""
+    starts = behind.zeros.astype(np.int64)
+    if asks.dynamic is not None:
+        starts = np.intersect1d(starts, places(behind, DYNAMIC) - asks.dynamic)
+    elif asks.wanted:
+        starts = starts[starts < places(behind, DYNAMIC)[-1]] if len(places(behind, DYNAMIC)) else starts[:0]
+    found = np.setdiff1d(starts, _bad(behind, asks)).astype(np.uint64)
+    last = behind.last_zero - max(need, asks.least, 1) + 1
+    return found[: np.searchsorted(found, last, side="right")] if last >= 0 else _NONE
+
+
+def behind_longest(behind: Behind, asks: Asked) -> int:
+    """Size of the longest name table that is already written; 0 when there is none."""
+    raw = behind.raw
+    if asks.dynamic is not None:
+        for start in (places(behind, DYNAMIC) - asks.dynamic).tolist():
+            if start >= 0 and not raw[start] and asks.fits(behind, start):
+                return behind.last_zero + 1 - int(start)
+        return 0
+    if asks.wanted and not len(places(behind, DYNAMIC)):
+        return 0
+    start = raw.find(0)
+    while start >= 0 and not asks.fits(behind, start):
+        start = raw.find(0, start + 1)
+    return behind.last_zero + 1 - start if start >= 0 else 0
+
+
+def behind_offsets(behind: Behind, asks: Asked, need: int) -> Lazily:
+    """Where a name table of at least ``need`` bytes that is already written may begin."""
+    last = behind.last_zero - max(need, asks.least, 1) + 1
+    return Lazily(
+        lambda x: x <= last and behind.raw[x] == 0 and asks.fits(behind, x),
+        lambda: behind_starts(behind, asks, need),
+    )
+
+
+def behind_need(behind: Behind, asks: Asked, start: int, need: int) -> int:
+    """Bytes that the name table at ``start`` has at least."""
+    if asks.wanted:
+        known = places(behind, DYNAMIC)
+        need = max(need, int(known[np.searchsorted(known, start, side="right")]) + len(DYNAMIC) - start)
+    return max(need, asks.least)
+
+
+def held(raw: bytes, start: int, size: int, text: bytes) -> list[int]:
+    """The names of a written table that are ``text`` (which ends with a zero)."""
+    stop, found = start + size, []
+    place = raw.find(text, start, stop)
+    while place >= 0:
+        found.append(place - start)
+        place = raw.find(text, place + 1, stop)
+    return found
+
+
+Point = Callable[[bytes | bytearray], frozenset[int]]
+
+
+def points(plan: Plan, start: int, size: int, asks: Asked) -> tuple[dict[int, int], dict[int, list[Point]]]:
+    """The bytes of a name table ahead that are settled, and those that depend on the ones before.
+
+    Keys are file offsets. A function gives the bytes that may not stand there; the first and the last byte
+    of the table, which are zero, have none.
+    """
+    fixed: dict[int, int] = {}
+    if asks.dynamic is not None:
+        fixed = {start + asks.dynamic + i: byte for i, byte in enumerate(DYNAMIC)}
+    watched: dict[int, list[Point]] = {}
+
+    def watch(name: int, text: bytes, unless: Callable[[bytes | bytearray], bool]) -> None:
+        first, last = start + name, start + name + len(text) - 2
+        if name and last < start + size - 1 and last not in fixed:
+            letter = frozenset({text[-2]})
+            head = text[:-2]
+            watched.setdefault(last, []).append(
+                lambda data: letter if data[first:last] == head and not unless(data) else frozenset()
+            )
+
+    for name in set(asks.plain):
+        watch(name, DYNAMIC, lambda data: False)
+    for name in set(asks.ragged):
+        watch(name, STAB, lambda data: False)
+    if len(asks.strings) > 1:
+        for name in set(asks.strings):
+            single = asks.strings.count(name) == 1
+            rest = [start + other for other in set(asks.strings) if other < name]
+            watch(
+                name,
+                DYNSTR,
+                lambda data, single=single, rest=rest: (  # type: ignore[misc]
+                    single and not any(data[other : other + 7] == DYNSTR[:-1] for other in rest)
+                ),
+            )
+    return fixed, watched

@@ -1,0 +1,114 @@
+"""The types of program headers that describe notes: PT_NOTE and PT_GNU_PROPERTY.
+
+At level load a PT_LOAD maps them where the header says, for the dynamic loader reads notes in memory.
+"""
+
+from __future__ import annotations
+
+from bytegen.formats.core.intset import Finite, Piece, Span, exactly
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.elf.constants import PT_GNU_PROPERTY, PT_NOTE
+from bytegen.formats.elf.held_kinds import Content
+from bytegen.formats.elf.kinds import Choice, Kind
+from bytegen.formats.elf.notes import (
+    LEAST,
+    NoteDetail,
+    note_aligns,
+    note_offsets,
+    note_sizes,
+    promise_notes,
+    property_end,
+    property_sizes,
+    property_starts,
+)
+from bytegen.formats.elf.phdr import Header
+from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.worlds import World
+
+
+class Note(Content):
+    """PT_NOTE: notes that lie behind, are promised already, or get promised here."""
+
+    single = False
+
+    def mapped(self, plan: Plan) -> bool:
+        """See `Content.mapped`."""
+        return plan.strict
+
+    def least(self, header: Header) -> int:
+        """See `Content.least`."""
+        return LEAST
+
+    def starts(self, header: Header, world: World) -> list[Piece]:
+        """See `Content.starts`."""
+        return note_offsets(header.plan._replace(ledger=world.ledger), header.table)
+
+    def lengths(self, header: Header, world: World, offset: int) -> list[Piece]:
+        """See `Content.lengths`."""
+        return note_sizes(header.plan._replace(ledger=world.ledger), header.table, offset)
+
+    def align(self, header: Header) -> Choice:
+        """See `Kind.align`."""
+        found = note_aligns(header.plan, header.table, header.offset, header.filesz)
+        rule = "0, 1 or 4 for notes padded to 4 bytes, 8 for notes padded to 8"
+        return exactly(header.plan.target.word, *found), rule
+
+    def done(self, header: Header) -> Plan:
+        """See `Kind.done`."""
+        plan = super().done(header)
+        if header.offset < header.table.end:
+            return plan
+        detail = NoteDetail(8 if header.align == 8 else 4, self.single)
+        return promise_notes(plan, header.offset, header.filesz, detail, f"notes[{header.index}]")
+
+
+class Property(Note):
+    """PT_GNU_PROPERTY: a single note of GNU properties, padded to 8 bytes in 64-bit files and to 4 in 32-bit ones."""
+
+    single = True
+
+    def _pad(self, header: Header) -> int:
+        return header.plan.target.word
+
+    def least(self, header: Header) -> int:
+        """See `Content.least`."""
+        return property_sizes(header.plan.target)[0]
+
+    def starts(self, header: Header, world: World) -> list[Piece]:
+        """See `Content.starts`."""
+        table, least = header.table, self.least(header)
+        gaps = world.ledger.gaps(table.end)
+        pieces: list[Piece] = [
+            Span(low, high - least, 4) for low, high in gaps if high - least >= -(-low // 4) * 4
+        ]
+        same = [
+            region.start
+            for region in world.ledger.regions
+            if region.kind == "notes" and region.start >= table.end and self._fits(header, region)
+        ]
+        found = [*same, *property_starts(table.behind, header.plan.target)]
+        return [*pieces, Finite(found)] if found else pieces
+
+    def _fits(self, header: Header, region: Region) -> bool:
+        right = region.detail.align == self._pad(header)
+        return right and region.end - region.start in property_sizes(header.plan.target)
+
+    def lengths(self, header: Header, world: World, offset: int) -> list[Piece]:
+        """See `Content.lengths`."""
+        table = header.table
+        if offset < table.start:
+            end = property_end(table.behind, header.plan.target, offset)
+            return [Finite((end - offset,))] if end is not None else []
+        known = world.ledger.at(offset, "notes")
+        if known is not None:
+            return [Finite((known.end - offset,))]
+        room = world.ledger.room(table.end, offset)
+        return [Finite([size for size in property_sizes(header.plan.target) if size <= room])]
+
+    def align(self, header: Header) -> Choice:
+        """See `Kind.align`."""
+        pad = self._pad(header)
+        return exactly(header.plan.target.word, pad), str(pad)
+
+
+NOTES: dict[int, Kind] = {PT_NOTE: Note(), PT_GNU_PROPERTY: Property()}

@@ -1,0 +1,413 @@
+"""What sections hold: exact sets of sh_addr, sh_offset, sh_size, sh_link and sh_info of each type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bytegen.formats.core.intset import Bits, Finite, Piece, Span
+from bytegen.formats.elf import names, space, tables
+from bytegen.formats.elf.contents import relative, relocations, strings, symbols
+from bytegen.formats.elf.contents.compressed import any_compressed, compressed_offsets, compressed_sizes
+from bytegen.formats.elf.notes import NoteDetail, note_offsets, note_sizes, promise_notes
+from bytegen.formats.elf.plan import Plan, Section
+from bytegen.formats.elf.sections import links
+from bytegen.formats.elf.sections.types import (
+    ALLOC,
+    ARRAYS,
+    COMPRESSED,
+    DYNAMIC,
+    DYNSYM,
+    HASH,
+    INFO_LINK,
+    NAMED,
+    NOBITS,
+    NOTE,
+    PROGBITS,
+    RELA,
+    RELOCATIONS,
+    RELR,
+    STRTAB,
+    SYMBOLS,
+    TABLES,
+    kinds,
+)
+from bytegen.formats.elf.written import Table
+
+if TYPE_CHECKING:
+    from bytegen.formats.elf.sections.header import Header
+
+DYNAMIC_NAME = len(names.DYNAMIC)
+_NOTHING: Piece = Finite((0,))
+_STRINGS = frozenset({STRTAB})
+_Choices = tuple[list[Piece], str]
+
+
+# Places that the dynamic section gives
+
+
+def _place(plan: Plan, kind: int) -> tables.Place | None:
+    """Where the dynamic section says that a section of this type lies."""
+    dynamic = space.dynamic_owed(plan)
+    if dynamic is None:
+        return None
+    if kind == DYNAMIC:
+        return tables.Place(dynamic.offset, dynamic.address, dynamic.size)
+    name = "symbols" if kind == DYNSYM else TABLES.get(kind)
+    return dynamic.places.get(name) if name is not None else None
+
+
+def _strings_size(plan: Plan) -> int | None:
+    place = links.strings_place(plan)
+    return None if place is None else place.size
+
+
+def _dynamic_symbol_sizes(plan: Plan, table: Table, place: tables.Place, number: int) -> list[Piece]:
+    """Sizes of the dynamic symbol table at its place, with the symbols that sections before refer to."""
+    size = plan.target.sym_size
+    owed = plan.owed_at(number) or next((owed for _, owed in plan.owed if owed.types == {DYNSYM}), None)
+    least = max(1, place.count or 0, owed.need if owed is not None else 0)
+    versions = _place(plan, next(kind for kind, name in TABLES.items() if name == "versym"))
+    if versions is not None and versions.size is not None:
+        least = max(least, versions.size // 2)
+    most = _strings_size(plan)
+    detail = symbols.SymbolDetail(names=most or 0)
+    pieces = symbols.sizes(plan, table, place.offset, tables.Request(least * size, number, detail=detail))
+    if place.count is None:
+        return pieces
+    exact = place.count * size
+    return [Finite((exact,))] if any(piece.contains(exact) for piece in pieces) else []
+
+
+def symbols_fit(plan: Plan, table: Table, number: int) -> bool:
+    """Whether the header ``number`` may be that of the dynamic symbols."""
+    if links.read(plan, frozenset({DYNSYM})) or any(
+        index != number and owed.types == {DYNSYM} for index, owed in plan.owed
+    ):
+        return False
+    dynamic = space.dynamic_owed(plan)
+    if dynamic is None:
+        return True
+    place = _place(plan, DYNSYM)
+    return (
+        dynamic.read
+        and place is not None
+        and any(piece.bounds() for piece in _dynamic_symbol_sizes(plan, table, place, number))
+        and any(piece.bounds() for piece in links.dynamic_strings(plan, number))
+    )
+
+
+def table_fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
+    """Whether the header ``number`` may be that of a hash or version table."""
+    place = _place(plan, kind)
+    if place is None or place.size is None or (kind in NAMED and place.count is None):
+        return False
+    pieces = links.dynamic_strings(plan, number) if kind in NAMED else _symbols_of_table(plan, table, number)
+    return any(piece.bounds() for piece in pieces)
+
+
+def _symbols_of_table(plan: Plan, table: Table, number: int) -> list[Piece]:
+    """The dynamic symbol table that hash and version tables link."""
+    possible = space.dynamic_owed(plan) is not None and symbols_fit(plan, table, number)
+    return links.dynamic_symbols(plan, number, possible)
+
+
+# The fields
+
+
+def compressed_flags(plan: Plan, table: Table) -> Piece:
+    """Flags of a compressed section: not allocated, and there is one among the bytes already written."""
+    return _Flags(plan, table)
+
+
+class _Flags:
+    """The piece of `compressed_flags`: it looks for a compressed section only where the flag is asked for."""
+
+    __slots__ = ("_bits", "_plan", "_table")
+
+    def __init__(self, plan: Plan, table: Table) -> None:
+        self._plan, self._table = plan, table
+        self._bits = Bits(kinds(plan.target).flags & ~ALLOC, COMPRESSED)
+
+    def _there(self) -> bool:
+        return any_compressed(self._table.behind, self._plan.target)
+
+    def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
+        """See `Piece.mark`."""
+        if self._bits.has(k, prefix) and self._there():
+            self._bits.mark(k, prefix, out)
+
+    def has(self, k: int, prefix: int) -> bool:
+        """See `Piece.has`."""
+        return self._bits.has(k, prefix) and self._there()
+
+    def contains(self, x: int) -> bool:
+        """See `Piece.contains`."""
+        return self._bits.contains(x) and self._there()
+
+    def bounds(self) -> tuple[int, int] | None:
+        """See `Piece.bounds`."""
+        return self._bits.bounds() if self._there() else None
+
+
+def address(plan: Plan, kind: int) -> int | None:
+    """sh_addr where the dynamic section settles it."""
+    place = _place(plan, kind)
+    return None if place is None else place.address
+
+
+def _request(plan: Plan, header: Header) -> tuple[Plan, tables.Request]:
+    """The plan as the string table's rules see it, its own name included, and what is asked of it."""
+    owed = plan.owed_at(header.number)
+    if header.number == plan.shstrndx:
+        own = Section(STRTAB, 0, 0, 0, 0, header.name)
+        plan = plan._replace(sections=(*plan.sections, own))
+    return plan, tables.Request(owed.need if owed is not None else 0, header.number)
+
+
+def offsets(plan: Plan, header: Header) -> _Choices:
+    """The set of sh_offset, and its rule."""
+    table, kind = header.table, header.kind
+    place = _place(plan, kind)
+    if place is not None:
+        return [Finite((place.offset,))], "where the dynamic section says"
+    owed = plan.owed_at(header.number)
+    if owed is not None and owed.place is not None:
+        return [Finite((owed.place[0],))], "where the dynamic section says"
+    if kind == STRTAB and owed is not None and owed.need:
+        seen, request = _request(plan, header)
+        rule = f"where a string table of at least {owed.need} bytes, with the names asked of it, is or fits"
+        return strings.offsets(seen, table, request), rule
+    if kind == NOTE:
+        return note_offsets(plan, table, header.number), "a multiple of 4 where notes are or fit"
+    if header.flags & COMPRESSED:
+        return [compressed_offsets(table.behind, plan.target)], "where a compressed section has been written"
+    return [Span(0, plan.limit)], f"at most {plan.limit}"
+
+
+def sizes(plan: Plan, header: Header) -> _Choices:
+    """The set of sh_size, and its rule."""
+    kind, offset, table, number = header.kind, header.offset, header.table, header.number
+    owed, place = plan.owed_at(number), _place(plan, kind)
+    if kind == NOBITS:
+        return [Span(0, plan.target.top - offset)], "any size that does not wrap"
+    if owed is not None and owed.place is not None:
+        return [Finite((owed.place[1],))], "the size that the dynamic section gives"
+    if kind == DYNSYM and place is not None:
+        return _dynamic_symbol_sizes(plan, table, place, number), "the dynamic symbols"
+    if place is not None:
+        assert place.size is not None
+        return [Finite((place.size,))], "the size of the table that the dynamic section names"
+    if kind == STRTAB:
+        seen, request = _request(plan, header)
+        rule = "a string table ends with a zero, holds the names that refer to it, and fits"
+        return strings.sizes(seen, table, offset, request), rule
+    if kind in SYMBOLS:
+        rule = "whole symbols, good ones where they are already written, and fits"
+        return _symbol_sizes(plan, header), rule
+    if kind in RELOCATIONS:
+        most = max([plan.sections[i].entries for i in links.read(plan, SYMBOLS)], default=0)
+        most = max(most, _dynamic_symbols_to_come(plan, header))
+        found = tables.find(relocations.RELA if kind == RELA else relocations.REL)
+        assert found is not None
+        detail = relocations.RelocationDetail(symbols=most)
+        rule = "whole relocations, good ones where they are already written, and fits"
+        return found.sizes(plan, table, offset, tables.Request(index=number, detail=detail)), rule
+    if kind == RELR:
+        rule = "whole words, the first one even, and fits"
+        return relative.sizes(plan, table, offset, tables.Request(index=number)), rule
+    if kind == NOTE:
+        return note_sizes(plan, table, offset, number), "a whole number of notes that fit"
+    if header.flags & COMPRESSED:
+        return [compressed_sizes(table.behind, plan.target, offset)], "that of the compressed section there"
+    return _plain_sizes(plan, header)
+
+
+def _plain_sizes(plan: Plan, header: Header) -> _Choices:
+    room = plan.limit - header.offset
+    if header.kind == PROGBITS and plan.shstrndx < header.number:
+        table = plan.sections[plan.shstrndx]
+        if table.offset < header.table.start and header.table.behind.raw.startswith(
+            names.STAB, table.offset + header.name
+        ):
+            return [Span(0, room, names.STAB_SIZE)], "records of 12 bytes, for its name is .stab"
+    return [Span(0, room)], f"inside the {plan.limit} bytes of the file"
+
+
+def _symbol_sizes(plan: Plan, header: Header) -> list[Piece]:
+    """Sizes of symbols whose names some string table can hold."""
+    table, offset, number = header.table, header.offset, header.number
+    read = links.read(plan, _STRINGS)
+    later = links.later(plan, number, _STRINGS)
+    longest = max(
+        [plan.sections[i].size for i in read] + ([space.longest(plan, table).plain] if later else [])
+    )
+    if not longest:
+        return [_NOTHING]
+    detail = symbols.SymbolDetail(names=longest)
+    return symbols.sizes(plan, table, offset, tables.Request(0, number, detail=detail))
+
+
+def _names_need(plan: Plan, header: Header) -> int:
+    """Bytes that the string table of these symbols has at least."""
+    if not header.size:
+        return 0
+    if header.offset < header.table.start:
+        run = symbols.symbols_behind(plan, header.table.behind, header.offset)
+        return int(run.names[header.size // plan.target.sym_size - 1]) + 1
+    return 1
+
+
+def link_choices(plan: Plan, header: Header) -> _Choices:
+    """The set of sh_link, and its rule."""
+    kind, number = header.kind, header.number
+    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and _place(plan, kind) is not None):
+        return links.dynamic_strings(plan, number), "the string table that the dynamic section names"
+    if kind in SYMBOLS:
+        return _symbol_links(plan, header), "a string table that holds the symbols' names"
+    if kind in TABLES:
+        return _symbols_of_table(plan, header.table, number), "the dynamic symbol table"
+    if kind in RELOCATIONS:
+        return _relocation_links(plan, header), "0, or a symbol table that has the relocations' symbols"
+    return [Span(0, plan.shnum - 1)], "a section"
+
+
+def _symbol_links(plan: Plan, header: Header) -> list[Piece]:
+    offset, size, table = header.offset, header.size, header.table
+    ahead = bool(size) and offset >= table.end
+    known = plan.ledger.at(offset, "symbols") if ahead else None
+    if known is not None and known.detail.link:
+        return [Finite((known.detail.link,))]
+    need = _names_need(plan, header)
+    fitting = [i for i in links.read(plan, _STRINGS) if plan.sections[i].size >= need]
+    pieces: list[Piece] = [Finite(fitting)] if fitting else []
+    if ahead and known is None:
+        # The symbols take their place ahead before the string table does.
+        plan = symbols.promise(plan, offset, size, "", None)
+    longest = space.longest(plan, table)
+    if longest.plain < need:
+        return pieces
+    for piece in links.later(plan, header.number, _STRINGS):
+        if longest.names >= need or not piece.contains(plan.shstrndx):
+            pieces.append(piece)
+        elif isinstance(piece, Finite):
+            low, high = piece.bounds() or (0, -1)
+            rest = [i for i in range(low, high + 1) if i != plan.shstrndx and piece.contains(i)]
+            pieces += [Finite(rest)] if rest else []
+    return pieces
+
+
+def _greatest_symbol(plan: Plan, header: Header) -> int:
+    """The greatest symbol of relocations that are already written; 0 of others."""
+    if not header.size or header.offset >= header.table.start:
+        return 0
+    rela = header.kind == RELA
+    run = relocations.symbols_behind(plan, header.table.behind, header.offset, rela)
+    return int(run[header.size // relocations.size_of(plan.target, rela) - 1])
+
+
+def _dynamic_symbols_to_come(plan: Plan, header: Header) -> int:
+    """How many symbols the dynamic symbol table may have, if it is still to come."""
+    place = _place(plan, DYNSYM)
+    if place is None or not _symbols_of_table(plan, header.table, header.number):
+        return 0
+    pieces = _dynamic_symbol_sizes(plan, header.table, place, header.number)
+    ends = [bounds[1] for bounds in (piece.bounds() for piece in pieces) if bounds]
+    return max(ends, default=0) // plan.target.sym_size
+
+
+def _relocation_links(plan: Plan, header: Header) -> list[Piece]:
+    offset, table, most = header.offset, header.table, _greatest_symbol(plan, header)
+    if header.size and offset >= table.end:
+        known = plan.ledger.at(offset, relocations.RELA if header.kind == RELA else relocations.REL)
+        if known is not None and known.detail.link:
+            return [Finite((known.detail.link,))]
+    read = [i for i in links.read(plan, SYMBOLS) if most == 0 or most < plan.sections[i].entries]
+    if most:
+        fitting: list[Piece] = [Finite(read)] if read else []
+        if most < _dynamic_symbols_to_come(plan, header):
+            fitting += _symbols_of_table(plan, table, header.number)
+        return fitting
+    return [Finite((0, *read)), *links.later(plan, header.number, SYMBOLS)]
+
+
+def linked(plan: Plan, header: Header, link: int) -> Plan:
+    """The plan that owes a section linked before it is read."""
+    kind = header.kind
+    if link <= header.number:
+        return plan
+    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and _place(plan, kind) is not None):
+        place = links.strings_place(plan)
+        where = None if place is None or place.size is None else (place.offset, place.size)
+        return plan.owe(link, _STRINGS, 0, where)
+    if kind in SYMBOLS:
+        return plan.owe(link, _STRINGS, _names_need(plan, header))
+    if kind in TABLES:
+        return plan.owe(link, frozenset({DYNSYM}))
+    if kind not in RELOCATIONS:
+        return plan
+    most = _greatest_symbol(plan, header)
+    return plan.owe(link, frozenset({DYNSYM}), most + 1) if most else plan.owe(link, SYMBOLS)
+
+
+def infos(plan: Plan, header: Header) -> _Choices:
+    """The set of sh_info, and its rule."""
+    kind = header.kind
+    if kind in SYMBOLS:
+        return _symbol_infos(plan, header), "the number of local symbols"
+    if kind in RELOCATIONS:
+        types = kinds(plan.target).relocatable
+        read = links.read(plan, types)
+        later = links.later(plan, header.number, types)
+        return [Finite((0, *read)), *later], "0, or a section that can be relocated"
+    if kind in NAMED:
+        place = _place(plan, kind)
+        assert place is not None
+        assert place.count is not None
+        return [Finite((place.count,))], "the number of versions that the dynamic section gives"
+    if kind in ARRAYS or kind in (DYNAMIC, HASH) or not header.flags & INFO_LINK:
+        return [_NOTHING], "0"
+    return [Span(1, plan.shnum - 1)], "a section, since SHF_INFO_LINK is set"
+
+
+def _symbol_infos(plan: Plan, header: Header) -> list[Piece]:
+    """Numbers of local symbols that the table may have."""
+    if not header.size:
+        return [_NOTHING]
+    count = header.size // plan.target.sym_size
+    if header.offset < header.table.start:
+        run = symbols.symbols_behind(plan, header.table.behind, header.offset)
+        return [Finite((int(run.locals[count - 1]),))]
+    known = plan.ledger.at(header.offset, "symbols")
+    if known is not None and known.detail.locals >= 0:
+        return [Finite((known.detail.locals,))]
+    return [Span(1, count)]
+
+
+def informed(plan: Plan, header: Header, info: int) -> Plan:
+    """The plan that owes a section to be relocated before it is read."""
+    if header.kind in RELOCATIONS and info > header.number:
+        return plan.owe(info, kinds(plan.target).relocatable)
+    return plan
+
+
+def promise(plan: Plan, header: Header) -> Plan:
+    """The plan that promises the content of a section ahead."""
+    kind, offset, size = header.kind, header.offset, header.size
+    path = f"section[{header.number}]"
+    if kind == DYNAMIC or kind in TABLES:
+        return plan  # promised with the dynamic section
+    if kind == NOTE:
+        return promise_notes(plan, offset, size, NoteDetail(8 if header.align == 8 else 4, False), path)
+    if kind == STRTAB:
+        return strings.promise(plan, offset, size, path)
+    if kind in SYMBOLS:
+        return symbols.promise(plan, offset, size, path, symbols.SymbolDetail(header.link, header.info))
+    if kind in RELOCATIONS:
+        found = tables.find(relocations.RELA if kind == RELA else relocations.REL)
+        assert found is not None
+        return found.promise(plan, offset, size, path, relocations.RelocationDetail(header.link))
+    if kind == RELR:
+        return relative.promise(plan, offset, size, path)
+    return plan._replace(labels=(*plan.labels, (offset, offset + size, path)))

@@ -1,0 +1,278 @@
+"""The section header table."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, exactly
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.elf import space
+from bytegen.formats.elf.notes import note_aligns, notes_fit
+from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
+from bytegen.formats.elf.sections import body, links, naming
+from bytegen.formats.elf.sections.types import (
+    ARRAYS,
+    DYNAMIC,
+    DYNSYM,
+    NOBITS,
+    NOTE,
+    PROGBITS,
+    STRTAB,
+    SYMBOLS,
+    TABLES,
+    entry_size,
+    kinds,
+)
+from bytegen.formats.elf.target import Target
+from bytegen.formats.elf.written import Behind, Table, provided
+
+_WORDS = ("sh_flags", "sh_addr", "sh_offset", "sh_size", "sh_addralign", "sh_entsize")
+_ORDER = (
+    "sh_name",
+    "sh_type",
+    "sh_flags",
+    "sh_addr",
+    "sh_offset",
+    "sh_size",
+    "sh_link",
+    "sh_info",
+    "sh_addralign",
+    "sh_entsize",
+)
+
+
+@lru_cache(maxsize=8)
+def _layout(target: Target) -> dict[str, tuple[int, int]]:
+    """Field -> (offset in the header, size)."""
+    places, start = {}, 0
+    for name in _ORDER:
+        size = target.word if name in _WORDS else 4
+        places[name] = (start, size)
+        start += size
+    return places
+
+
+class Header(NamedTuple):
+    """The fields of one section header read so far."""
+
+    table: Table
+    target: Target
+    number: int
+    name: int = 0
+    kind: int = 0
+    flags: int = 0
+    address: int = 0
+    offset: int = 0
+    size: int = 0
+    link: int = 0
+    info: int = 0
+    align: int = 0
+
+    @property
+    def start(self) -> int:
+        """Offset of the header in the file."""
+        return self.table.start + self.number * self.target.shdr_size
+
+    def step(self, name: str, choices: IntSet, rule: str, then: object) -> Step:
+        """The step of one field; ``then(value, data)`` gives the next."""
+        offset, size = _layout(self.target)[name]
+        number = self.number
+        return IntStep(self.start + offset, size, choices, lambda: f"shdr[{number}].{name}", rule, then)  # type: ignore[arg-type]
+
+
+@opener("shdrs")
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    if plan.shstrndx:
+        need = max(1, space.naming(plan).least)
+        plan = plan._replace(owed=((plan.shstrndx, Owed(frozenset({STRTAB}), need)),))
+    table = Table(region.start, region.end, Behind(bytes(data)))
+    return _null(plan, Header(table, plan.target, 0), 0, data)
+
+
+def _null(plan: Plan, header: Header, i: int, data: bytearray) -> Step:
+    """Section header 0, which is all zeros."""
+    if i == len(_ORDER):
+        return _entry(plan._replace(sections=(Section(0, 0, 0, 0),)), header.table, 1, data)
+    name = _ORDER[i]
+    zero = exactly(_layout(header.target)[name][1], 0)
+    return header.step(
+        name,
+        zero,
+        "the first section header is all zeros",
+        lambda value, data: _null(plan, header, i + 1, data),
+    )
+
+
+def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
+    if index == plan.shnum:
+        return proceed(plan, table.end, data)
+    header = Header(table, plan.target, index)
+    known = naming.naming(plan, table, index)
+    return header.step(
+        "sh_name",
+        naming.choices(plan, known, index),
+        f"at most {known.most - 1}: inside the section name table; no other section has a name tools look up",
+        lambda value, data: _kind(_named(plan, value), known, header._replace(name=value)),
+    )
+
+
+def _named(plan: Plan, name: int) -> Plan:
+    """The plan after a name: the name table, if still to come, is longer than its offset."""
+    if len(plan.sections) > plan.shstrndx:
+        return plan
+    owed = plan.owed_at(plan.shstrndx)
+    if owed is not None and owed.need > name:
+        return plan
+    return plan.owe(plan.shstrndx, frozenset({STRTAB}), name + 1)
+
+
+def _kind(plan: Plan, known: naming.Naming, header: Header) -> Step:
+    sets = kinds(plan.target)
+    owed, number = plan.owed_at(header.number), header.number
+    types = naming.types_left(plan, known, header.name, owed.types if owed is not None else sets.every)
+    forced = owed is None and links.free_after(plan, number) < links.duties(plan)
+    plain = frozenset() if forced else types & sets.plain
+    pieces: list[Piece] = [Finite(plain)] if plain else []
+    if NOTE in types and not forced:
+        pieces.append(provided(NOTE, lambda: notes_fit(plan, header.table, number)))
+    if DYNSYM in types and not forced:
+        pieces.append(provided(DYNSYM, lambda: body.symbols_fit(plan, header.table, number)))
+    if not forced:
+        for kind in sorted(types & TABLES.keys()):
+            pieces.append(
+                provided(kind, lambda kind=kind: body.table_fits(plan, header.table, number, kind))  # type: ignore[misc]
+            )
+    if DYNAMIC in types and owed is None and links.dynamic_missing(plan) is not None:
+        may = naming.dynamic_names(plan, known)
+        name = header.name
+        pieces.append(provided(DYNAMIC, lambda: any(piece.contains(name) for piece in may)))
+    return header.step(
+        "sh_type",
+        IntSet(4, *pieces),
+        "the type that an earlier header owes this section" if owed is not None else "a known section type",
+        lambda value, data: _flags(_typed(plan, header, value), header._replace(kind=value)),
+    )
+
+
+def _typed(plan: Plan, header: Header, kind: int) -> Plan:
+    """The plan after a type: the name table, if still to come, holds the name of the dynamic section."""
+    if kind != DYNAMIC or len(plan.sections) > plan.shstrndx:
+        return plan
+    return plan.owe(plan.shstrndx, frozenset({STRTAB}), header.name + body.DYNAMIC_NAME)
+
+
+def _flags(plan: Plan, header: Header) -> Step:
+    sets = kinds(plan.target)
+    linked = header.kind not in SYMBOLS and header.kind not in TABLES and header.kind != DYNAMIC
+    choices = sets.any_flags if linked else sets.unlinked
+    if header.kind == PROGBITS:
+        choices = IntSet(plan.target.word, *choices.pieces, body.compressed_flags(plan, header.table))
+    return header.step(
+        "sh_flags",
+        choices,
+        "known flags; SHF_COMPRESSED where a compressed section has been written",
+        lambda value, data: _address(plan, header._replace(flags=value)),
+    )
+
+
+def _address(plan: Plan, header: Header) -> Step:
+    fixed = body.address(plan, header.kind)
+    return header.step(
+        "sh_addr",
+        kinds(plan.target).word if fixed is None else exactly(plan.target.word, fixed),
+        "any address" if fixed is None else "the address that the dynamic section gives",
+        lambda value, data: _offset(plan, header._replace(address=value)),
+    )
+
+
+def _offset(plan: Plan, header: Header) -> Step:
+    pieces, rule = body.offsets(plan, header)
+    return header.step(
+        "sh_offset",
+        IntSet(plan.target.word, *pieces),
+        rule,
+        lambda value, data: _size(plan, header._replace(offset=value)),
+    )
+
+
+def _size(plan: Plan, header: Header) -> Step:
+    pieces, rule = body.sizes(plan, header)
+    return header.step(
+        "sh_size",
+        IntSet(plan.target.word, *pieces),
+        rule,
+        lambda value, data: _link(plan, header._replace(size=value)),
+    )
+
+
+def _link(plan: Plan, header: Header) -> Step:
+    if header.kind in ARRAYS:
+        choices, rule = exactly(4, 0), "0"
+    else:
+        pieces, rule = body.link_choices(plan, header)
+        choices = IntSet(4, *pieces)
+    return header.step(
+        "sh_link",
+        choices,
+        rule,
+        lambda value, data: _info(body.linked(plan, header, value), header._replace(link=value)),
+    )
+
+
+def _info(plan: Plan, header: Header) -> Step:
+    pieces, rule = body.infos(plan, header)
+    return header.step(
+        "sh_info",
+        IntSet(4, *pieces),
+        rule,
+        lambda value, data: _align(body.informed(plan, header, value), header._replace(info=value)),
+    )
+
+
+def _align(plan: Plan, header: Header) -> Step:
+    choices, rule = kinds(plan.target).powers, "0 or a power of two"
+    if header.kind == NOTE:
+        aligns = note_aligns(plan, header.table, header.offset, header.size)
+        choices = exactly(plan.target.word, *aligns)
+        rule = "0, 1 or 4 for notes padded to 4 bytes, 8 for notes padded to 8"
+    return header.step(
+        "sh_addralign",
+        choices,
+        rule,
+        lambda value, data: _entsize(plan, header._replace(align=value)),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _divisors(size: int) -> tuple[int, ...]:
+    small = [d for d in range(1, int(size**0.5) + 1) if size % d == 0]
+    return tuple(sorted({*small, *(size // d for d in small)}))
+
+
+def _entsize(plan: Plan, header: Header) -> Step:
+    word = plan.target.word
+    fixed = entry_size(header.kind, plan.target)
+    if fixed is not None:
+        choices, rule = exactly(word, fixed), f"{fixed}"
+    elif header.kind == NOBITS or not header.size:
+        choices, rule = kinds(plan.target).word, "any"
+    else:
+        choices = IntSet(word, Finite((0, *_divisors(header.size))))
+        rule = f"0 or a divisor of the size {header.size}"
+    return header.step("sh_entsize", choices, rule, lambda value, data: _done(plan, header, data))
+
+
+def _done(plan: Plan, header: Header, data: bytearray) -> Step:
+    kind, offset, size = header.kind, header.offset, header.size
+    if kind != NOBITS:
+        plan = plan.reach(offset + size)
+    count = size // plan.target.sym_size if kind in SYMBOLS else 0
+    plan = plan._replace(
+        sections=(*plan.sections, Section(kind, offset, size, count, header.address, header.name)),
+        owed=tuple(item for item in plan.owed if item[0] != header.number),
+    )
+    if size and offset >= header.table.end and kind != NOBITS:
+        plan = body.promise(plan, header)
+    return _entry(plan, header.table, header.number + 1, data)

@@ -1,0 +1,103 @@
+"""Which sections a header may link to, those still to come among them.
+
+A link to a section that is not read yet is a debt (`Plan.owe`): its header can then be of one type only. Where
+there is a PT_DYNAMIC, a section has to be the dynamic section, and one its string table: so many headers are
+kept free of other debts.
+"""
+
+from __future__ import annotations
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
+from bytegen.formats.elf import space
+from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, STRTAB
+from bytegen.formats.elf.tables import Dynamic, Place
+
+
+def free_after(plan: Plan, number: int) -> int:
+    """How many of the headers after ``number`` owe nothing."""
+    return plan.shnum - 1 - number - sum(index > number for index, _ in plan.owed)
+
+
+def dynamic_missing(plan: Plan) -> Dynamic | None:
+    """The dynamic section where its header has still to come."""
+    dynamic = space.dynamic_owed(plan)
+    if dynamic is None or any(section.kind == DYNAMIC for section in plan.sections):
+        return None
+    return None if any(DYNAMIC in owed.types and len(owed.types) == 1 for _, owed in plan.owed) else dynamic
+
+
+def strings_place(plan: Plan) -> Place | None:
+    """Where the dynamic string table lies; None where that is not known."""
+    dynamic = space.dynamic_owed(plan)
+    return None if dynamic is None else dynamic.places.get("strings")
+
+
+def _at(plan: Plan, place: Place) -> int | None:
+    """The string table section at that place: read, or owed."""
+    for index, section in enumerate(plan.sections):
+        if section.kind == STRTAB and section.offset == place.offset and section.size == place.size:
+            return index
+    return next((i for i, owed in plan.owed if owed.place == (place.offset, place.size)), None)
+
+
+def duties(plan: Plan) -> int:
+    """How many headers that owe nothing yet must still be left for the dynamic section and its strings."""
+    if dynamic_missing(plan) is None:
+        return 0
+    place = strings_place(plan)
+    return 1 if place is None or place.size is None or _at(plan, place) is not None else 2
+
+
+def later(plan: Plan, number: int, types: frozenset[int], *, duty: bool = False) -> list[Piece]:
+    """Headers after ``number`` that may come to be of one of the types; ``duty``: a header kept free may."""
+    pieces: list[Piece] = []
+    spare = free_after(plan, number) - (0 if duty else duties(plan)) > 0
+    low, compatible = number + 1, []
+    for index, owed in plan.owed:
+        if index <= number:
+            continue
+        if owed.types & types and owed.place is None:
+            compatible.append(index)
+        if spare and index > low:
+            pieces.append(Span(low, index - 1))
+        low = index + 1
+    if spare and low < plan.shnum:
+        pieces.append(Span(low, plan.shnum - 1))
+    return [Finite(compatible), *pieces] if compatible else pieces
+
+
+def read(plan: Plan, types: frozenset[int]) -> list[int]:
+    """The headers read that are of one of the types, but the first."""
+    return [i for i, section in enumerate(plan.sections) if i and section.kind in types]
+
+
+def dynamic_strings(plan: Plan, number: int) -> list[Piece]:
+    """The string table of the dynamic section and what belongs to it."""
+    place = strings_place(plan)
+    if place is None or place.size is None:
+        return [Finite(read(plan, frozenset({STRTAB}))), *later(plan, number, frozenset({STRTAB}))]
+    found = _at(plan, place)
+    if found is not None:
+        return [Finite((found,))]
+    return [
+        piece
+        for piece in later(plan, number, frozenset({STRTAB}), duty=True)
+        if not isinstance(piece, Finite)  # headers that owe another string table
+    ]
+
+
+def dynamic_symbols(plan: Plan, number: int, possible: bool) -> list[Piece]:
+    """The dynamic symbol table; ``possible``: whether one can still come."""
+    found = read(plan, frozenset({DYNSYM}))
+    if found:
+        return [Finite(found)]
+    owed = [i for i, owed in plan.owed if owed.types == {DYNSYM}]
+    if owed:
+        return [Finite(owed)]
+    return later(plan, number, frozenset({DYNSYM})) if possible else []
+
+
+def union(size: int, pieces: list[Piece]) -> IntSet:
+    """The set of the pieces."""
+    return IntSet(size, *pieces)

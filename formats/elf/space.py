@@ -1,0 +1,133 @@
+"""Room ahead: where the content that headers promise fits.
+
+Content ahead is promised in the ledger. It may not lie across the table being read. String tables still
+owed must keep room ahead or have a place behind; one place serves them all, since string tables may share
+their bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.elf import names, tables
+from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.written import Table
+
+
+_STRINGS = frozenset({names.SHT_STRTAB})
+
+
+def up(value: int, step: int) -> int:
+    """The least multiple of ``step`` that is at least ``value``."""
+    return -(-value // step) * step
+
+
+class Longest(NamedTuple):
+    """The greatest sizes of a string table, and of the section name table."""
+
+    plain: int
+    names: int
+
+
+def _shared(plan: Plan, table: Table) -> list[int]:
+    """Sizes of the string tables promised ahead."""
+    return [r.end - r.start for r in plan.ledger.regions if r.kind == "strings" and r.start >= table.end]
+
+
+def naming(plan: Plan) -> names.Asked:
+    """What the sections read so far ask of the name table."""
+    return names.asked(plan, dynamic_owed(plan) is not None)
+
+
+def dynamic_owed(plan: Plan) -> tables.Dynamic | None:
+    """What the dynamic section has settled, where section headers must agree with it."""
+    return tables.Hooks.dynamic(plan) if plan.shnum >= 4 else None
+
+
+def longest(plan: Plan, table: Table, without: int | None = None) -> Longest:
+    """The greatest sizes of string tables read later; ``without``: leave out the gap that begins there."""
+    ahead = [high - low for low, high in plan.ledger.gaps(table.end) if low != without]
+    most = max([*ahead, *_shared(plan, table), 0])
+    behind = table.behind
+    named = most
+    if behind.longest_strings() > most:
+        named = max(most, names.behind_longest(behind, naming(plan)))
+    return Longest(max(most, behind.longest_strings()), named)
+
+
+def _needs(plan: Plan, index: int) -> Longest:
+    """Sizes of the longest string tables owed to sections other than ``index``: plain, and of names."""
+    plain = named = 0
+    for i, owed in plan.owed:
+        if i == index or owed.place is not None or owed.types != _STRINGS:
+            continue
+        if i == plan.shstrndx:
+            named = owed.need
+        else:
+            plain = max(plain, owed.need)
+    return Longest(plain, named)
+
+
+def _kept(plan: Plan, table: Table, gap: int, needs: Longest) -> int:
+    """Bytes of the gap that begins at ``gap`` which must be left to string tables still owed."""
+    if not needs.plain and not needs.names:
+        return 0
+    others = longest(plan, table, gap)
+    return max(
+        needs.plain if others.plain < needs.plain else 0, needs.names if others.names < needs.names else 0
+    )
+
+
+def starts(plan: Plan, table: Table, kind: str, index: int, least: int, align: int = 1) -> list[Piece]:
+    """Offsets ahead at which a region of that kind with at least ``least`` bytes may begin."""
+    needs = _needs(plan, index)
+    pieces: list[Piece] = []
+    for low, high in plan.ledger.gaps(table.end):
+        need = _kept(plan, table, low, needs)
+        if not need:
+            pieces.append(Span(low, high - least, align))
+        elif kind == "strings":
+            pieces += [Span(low, high - max(need, least)), Span(low + need, high - least)]
+        else:
+            pieces += [Span(low, high - least - need, align), Span(low + need, high - least, align)]
+    return [piece for piece in pieces if piece.bounds()]
+
+
+def same(plan: Plan, table: Table, kind: str, least: int) -> Piece:
+    """Offsets of the regions of that kind already promised ahead."""
+    return Finite(
+        [
+            r.start
+            for r in plan.ledger.regions
+            if r.kind == kind and r.start >= table.end and r.end - r.start >= least
+        ]
+    )
+
+
+def ahead(plan: Plan, table: Table, offset: int, kind: str, index: int, step: int, least: int) -> list[Piece]:
+    """Sizes of a new region of that kind at ``offset``, or of the same one already promised there."""
+    if offset < table.end:
+        return []
+    known = plan.ledger.at(offset, kind)
+    if known is not None:
+        size = known.end - known.start
+        return [Finite((size,))] if size >= least and size % step == 0 else []
+    for low, high in plan.ledger.gaps(table.end):
+        if low <= offset < high:
+            break
+    else:
+        return []
+    least = up(least, step)
+    need = _kept(plan, table, low, _needs(plan, index))
+    if not need or offset - low >= need:
+        return [Span(least, high - offset, step)]
+    pieces: list[Piece] = [Span(least, high - need - offset, step)]
+    if kind == "strings":
+        pieces.append(Span(max(least, need), high - offset))
+    return pieces
+
+
+def longest_ahead(plan: Plan, table: Table) -> int:
+    """The greatest size of a string table ahead."""
+    return max([high - low for low, high in plan.ledger.gaps(table.end)] + _shared(plan, table) + [0])

@@ -1,0 +1,21 @@
+"""PE: PE32 and PE32+ images of x86-64, i386 and AArch64: programs, libraries, drivers, EFI applications."""
+
+from __future__ import annotations
+
+from bytegen.formats.pe import coff, dos, symbols  # symbols' region grammars register themselves
+from bytegen.formats.pe.target import TARGETS
+from bytegen.formats.registry import Format, register
+
+__all__ = ["symbols"]
+
+for _target in TARGETS.values():
+    register(
+        Format(
+            _target.name,
+            ("parse", "load"),
+            lambda level, target=_target: dos.least(target),  # type: ignore[misc]
+            lambda max_bytes, level, target=_target: (  # type: ignore[misc]
+                lambda data: dos.begin(target, max_bytes, level, coff.begin)
+            ),
+        )
+    )

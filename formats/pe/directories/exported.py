@@ -1,0 +1,217 @@
+"""The names that the DLLs of every Windows export: what imports resolve to.
+
+The table (`exports.txt.gz`, made by `make_exports`) is read when the first import is constrained at level
+"load". A set of DLLs is an int, one bit a DLL of the table; DLLs that share their exports (API sets and the DLL
+behind them) have bits of their own and one list of names.
+"""
+
+from __future__ import annotations
+
+import gzip
+from bisect import bisect_left, bisect_right
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Exports(NamedTuple):
+    """What a set of DLLs exports: sorted names, and ordinals (of DLLs some of whose functions have no name)."""
+
+    names: tuple[bytes, ...]
+    ordinals: frozenset[int]
+    dlls: int  # the DLLs, as bits
+    shortest: int  # length of the shortest name
+    longest: int
+
+
+class Names:
+    """The table for one machine."""
+
+    def __init__(self, wide: bool) -> None:
+        self.dlls: list[bytes] = []  # lower case, by bit
+        self.sets: list[Exports] = []
+        self._exporters: dict[bytes, int] = {}
+        text = gzip.decompress(files(__package__).joinpath("exports.txt.gz").read_bytes())
+        for block in text.split(b"= ")[1:]:
+            head, *lines = block.split(b"\n")
+            ordinals: set[int] = set()
+            if lines and lines[0].startswith(b"# "):
+                for run in lines.pop(0)[2:].split():
+                    low, _, high = run.partition(b"-")
+                    ordinals.update(range(int(low), int(high or low) + 1))
+            other = b"+" if wide else b"-"
+            names = sorted(n.lstrip(b"+-") for n in lines if n and not n.startswith(other))
+            bits = 0
+            for dll in head.split():
+                bits |= 1 << len(self.dlls)
+                self.dlls.append(dll)
+            if names:
+                lengths = [len(name) for name in names]
+                self.sets.append(
+                    Exports(tuple(names), frozenset(ordinals - {0}), bits, min(lengths), max(lengths))
+                )
+        self.order = sorted((dll, 1 << bit) for bit, dll in enumerate(self.dlls))
+        self.sorted_dlls = [dll for dll, _ in self.order]
+        self.all = 0
+        for exports in self.sets:
+            self.all |= exports.dlls
+        self._by_name = {dll: 1 << bit for bit, dll in enumerate(self.dlls) if self.all >> bit & 1}
+
+    def dll(self, name: bytes) -> int:
+        """The DLL of that name, whatever its case; 0 where the table has none."""
+        return self._by_name.get(name.lower(), 0)
+
+    def exporters(self, name: bytes) -> int:
+        """The DLLs that export a function of that name."""
+        found = self._exporters.get(name)
+        if found is None:
+            found = 0
+            for exports in self.sets:
+                i = bisect_left(exports.names, name)
+                if i < len(exports.names) and exports.names[i] == name:
+                    found |= exports.dlls
+            self._exporters[name] = found
+        return found
+
+    def with_ordinal(self, ordinal: int) -> int:
+        """The DLLs that export a function of that ordinal."""
+        return sum(exports.dlls for exports in self.sets if ordinal in exports.ordinals)
+
+    @cache  # noqa: B019  # one table a machine, kept for good
+    def ordinals(self, dlls: int) -> tuple[int, ...]:
+        """The ordinals that some of the DLLs export, ascending."""
+        found: set[int] = set()
+        for exports in self.sets:
+            if exports.dlls & dlls:
+                found |= exports.ordinals
+        return tuple(sorted(found))
+
+    @cache  # noqa: B019
+    def shortest(self, dlls: int) -> int:
+        """Length of the shortest name that some of the DLLs export."""
+        return min((e.shortest for e in self.sets if e.dlls & dlls), default=1 << 30)
+
+    @cache  # noqa: B019
+    def longest_shortest(self, dlls: int) -> int:
+        """The greatest length, over the DLLs, of a DLL's shortest name."""
+        return max((e.shortest for e in self.sets if e.dlls & dlls), default=0)
+
+    @cache  # noqa: B019
+    def within(self, room: int) -> int:
+        """The DLLs that export a name of at most ``room`` bytes."""
+        return sum(e.dlls for e in self.sets if e.shortest <= room)
+
+    @cache  # noqa: B019
+    def shortest_dll(self, dlls: int) -> int:
+        """Length of the shortest name of these DLLs."""
+        return min((len(dll) for i, dll in enumerate(self.dlls) if dlls >> i & 1), default=1 << 30)
+
+    @cache  # noqa: B019
+    def longest_dll(self, dlls: int) -> int:
+        """Length of the longest name of these DLLs."""
+        return max((len(dll) for i, dll in enumerate(self.dlls) if dlls >> i & 1), default=0)
+
+    @cache  # noqa: B019
+    def dlls_within(self, room: int) -> int:
+        """The DLLs whose names have at most ``room`` bytes."""
+        return sum(1 << i for i, dll in enumerate(self.dlls) if len(dll) <= room)
+
+
+class Continued:
+    """The bytes that continue a function's name: one-byte integers, 0 for its end.
+
+    The name is exported by one of ``dlls`` and has at most ``room`` bytes.
+    """
+
+    __slots__ = ("dlls", "names", "prefix", "room")
+
+    def __init__(self, names: Names, dlls: int, prefix: bytes, room: int) -> None:
+        self.names, self.dlls, self.prefix, self.room = names, dlls, prefix, room
+
+    def _range(self, exports: Exports, prefix: bytes) -> tuple[int, int]:
+        low = bisect_left(exports.names, prefix)
+        return low, bisect_right(exports.names, prefix + b"\x7f", low)
+
+    def contains(self, x: int) -> bool:
+        """See `Piece.contains`."""
+        prefix, room = self.prefix, self.room
+        if not x:
+            return bool(prefix) and bool(self.names.exporters(prefix) & self.dlls)
+        longer = prefix + bytes((x,))
+        for exports in self.names.sets:
+            if exports.dlls & self.dlls:
+                low, high = self._range(exports, longer)
+                if low < high and (
+                    exports.longest <= room or any(len(n) <= room for n in exports.names[low:high])
+                ):
+                    return True
+        return False
+
+    def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
+        """See `Piece.mark`."""
+        if k:
+            return
+        size = len(self.prefix)
+        for exports in self.names.sets:
+            if exports.dlls & self.dlls:
+                low, high = self._range(exports, self.prefix)
+                for name in exports.names[low:high]:
+                    if len(name) <= self.room:
+                        out[name[size] if len(name) > size else 0] = True
+
+    def has(self, k: int, prefix: int) -> bool:
+        """See `Piece.has`."""
+        return k == 0 or self.contains(prefix)
+
+    def bounds(self) -> tuple[int, int] | None:
+        """See `Piece.bounds`: an outer bound."""
+        return 0, 127
+
+
+class ContinuedDll:
+    """The bytes that continue the name of one of ``dlls``, in any case, of at most ``room`` bytes; 0 for its end."""
+
+    __slots__ = ("dlls", "names", "prefix", "room")
+
+    def __init__(self, names: Names, dlls: int, prefix: bytes, room: int) -> None:
+        self.names, self.dlls, self.prefix, self.room = names, dlls, prefix.lower(), room
+
+    def _next(self) -> set[int]:
+        order, size = self.names.order, len(self.prefix)
+        low = bisect_left(self.names.sorted_dlls, self.prefix)
+        found = set()
+        for dll, bit in order[low:]:
+            if not dll.startswith(self.prefix):
+                break
+            if bit & self.dlls and len(dll) <= self.room:
+                found.add(dll[size] if len(dll) > size else 0)
+        return found
+
+    def contains(self, x: int) -> bool:
+        """See `Piece.contains`."""
+        return x < 128 and (x | 32 if 65 <= x <= 90 else x) in self._next()
+
+    def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
+        """See `Piece.mark`."""
+        if k:
+            return
+        for byte in self._next():
+            out[byte] = True
+            if 97 <= byte <= 122:
+                out[byte - 32] = True
+
+    def has(self, k: int, prefix: int) -> bool:
+        """See `Piece.has`."""
+        return k == 0 or self.contains(prefix)
+
+    def bounds(self) -> tuple[int, int] | None:
+        """See `Piece.bounds`: an outer bound."""
+        return 0, 127
+
+
+@cache
+def names(wide: bool) -> Names:
+    """The table for x86-64 (``wide``) or i386."""
+    return Names(wide)

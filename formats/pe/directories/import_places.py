@@ -1,0 +1,94 @@
+"""Where names of imports fit ahead: the exact sets.
+
+A name takes room from the unread name before it. Where both are of one group, it must be one DLL that the room of
+each is enough for; so close behind such a name every place is looked at by itself, and farther off only the room
+ahead counts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+
+from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.pe.directories.groups import (
+    DLL,
+    FUNCTION,
+    HINT,
+    group_of,
+    least_dll,
+    least_function,
+    table_of,
+)
+from bytegen.formats.pe.directories.memory import View
+from bytegen.formats.pe.plan import Plan
+
+_LEAST_FAR = 64  # past this distance no name of the table is short of room
+
+
+def _before(plan: Plan, offset: int) -> Region | None:
+    """The promise before a place ahead."""
+    i = bisect_left(plan.ledger._starts, offset)
+    return plan.ledger.regions[i - 1] if i else None
+
+
+def dll_fits(plan: Plan, view: View, x: int) -> bool:
+    """Whether the name of the last group's DLL can be promised at an address."""
+    room = view.ahead(plan.ledger, x)
+    index = -1
+    group = group_of(plan, index)
+    if room < least_dll(plan, group):
+        return False
+    if not plan.strict:
+        return True
+    offset = view.map.offset(x)
+    assert offset is not None
+    before = _before(plan, offset)
+    own = before is not None and before.kind == FUNCTION and group_of(plan, before.detail.group) is group
+    if before is None or not own:
+        return True
+    table = table_of(plan)
+    left = offset - before.start - HINT - 1
+    left = min(left, group.room - HINT - 1)
+    return bool(group.dlls & table.within(left) & table.dlls_within(min(room, 1 << 20) - 1))
+
+
+def dll_places(plan: Plan, view: View) -> Iterator[Piece]:
+    """The addresses for which `dll_fits`."""
+    least = least_dll(plan, group_of(plan, -1))
+    for low, high in view.gaps(plan.ledger):
+        near = min(low + _LEAST_FAR, high) if plan.strict else low
+        move = view.map.address(low) - low
+        yield Finite([x + move for x in range(low, near) if dll_fits(plan, view, x + move)])
+        if near <= high - least:
+            yield Span(near + move, high - least + move)
+
+
+def function_fits(plan: Plan, view: View, index: int, x: int) -> bool:
+    """Whether a new name of a function of the group can be promised at an address."""
+    room = view.ahead(plan.ledger, x)
+    group = group_of(plan, index)
+    if room < least_function(plan, group):
+        return False
+    if not plan.strict or group.dll_at < 0:
+        return True
+    offset = view.map.offset(x)
+    assert offset is not None
+    before = _before(plan, offset)
+    if before is None or before.kind != DLL or before.start != group.dll_at:
+        return True
+    table = table_of(plan)
+    fitting = table.dlls_within(offset - before.start - 1) & table.within(min(room, 1 << 20) - HINT - 1)
+    return bool(group.dlls & fitting)
+
+
+def function_places(plan: Plan, view: View, index: int) -> Iterator[Piece]:
+    """The addresses for which `function_fits`."""
+    least = least_function(plan, group_of(plan, index))
+    for low, high in view.gaps(plan.ledger):
+        near = min(low + _LEAST_FAR, high) if plan.strict else low
+        move = view.map.address(low) - low
+        yield Finite([x + move for x in range(low, near) if function_fits(plan, view, index, x + move)])
+        if near <= high - least:
+            yield Span(near + move, high - least + move)

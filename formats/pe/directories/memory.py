@@ -1,0 +1,188 @@
+"""Where directories' contents are or fit: addresses to file offsets, bytes behind, room ahead.
+
+A directory's grammar sees the file through a `View`: the bytes written before the directory (*behind*, judged as
+they are) and the ledger of what is promised after it (*ahead*). Nothing a grammar points to lies across the
+directory itself. Addresses are relative to the image (RVAs); "mapped" is the file-backed part of a section.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from bytegen.formats.core.intset import Span
+from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.pe.plan import Plan, Section
+
+IMPORT_ADDRESSES = 12  # index of the directory of import address tables
+
+
+class Contents(NamedTuple):
+    """What grammars of directories keep for each other in `Plan.contents`."""
+
+    imports: tuple[Any, ...] = ()  # groups of imports: see `imports`
+    duties: tuple[Any, ...] = ()  # addresses that must be relocated: see `relocs`
+
+
+def contents(plan: Plan) -> Contents:
+    """The plan's contents."""
+    found: Contents = plan.contents if plan.contents is not None else Contents()
+    return found
+
+
+class Mapping:
+    """The file-backed parts of the sections, by address and by file offset (both ascend together)."""
+
+    __slots__ = ("addresses", "offsets", "spans")
+
+    def __init__(self, sections: Iterable[Section]) -> None:
+        spans = [(s.address, s.offset, s.backed) for s in sections if s.raw_size and s.backed]
+        self.spans = spans
+        self.addresses = [address for address, _, _ in spans]
+        self.offsets = [offset for _, offset, _ in spans]
+
+    def offset(self, address: int) -> int | None:
+        """File offset of a mapped address."""
+        i = bisect_right(self.addresses, address) - 1
+        if i < 0:
+            return None
+        start, offset, size = self.spans[i]
+        return offset + address - start if address < start + size else None
+
+    def address(self, offset: int) -> int:
+        """Address of a mapped byte of the file."""
+        start, begin, _ = self.spans[bisect_right(self.offsets, offset) - 1]
+        return start + offset - begin
+
+    def stop(self, offset: int) -> int:
+        """Where the mapped bytes around a file offset end; 0 where it is not mapped."""
+        i = bisect_right(self.offsets, offset) - 1
+        if i < 0:
+            return 0
+        _, begin, size = self.spans[i]
+        return begin + size if offset < begin + size else 0
+
+
+@lru_cache(maxsize=64)
+def mapping(sections: tuple[Section, ...]) -> Mapping:
+    """The mapping of a file's sections."""
+    return Mapping(sections)
+
+
+def room(ledger: Ledger, offset: int) -> int:
+    """Bytes from ``offset`` to the next promise; 0 inside of one."""
+    regions = ledger.regions
+    i = bisect_right(ledger._starts, offset)
+    if i and regions[i - 1].end > offset:
+        return 0
+    return (regions[i].start if i < len(regions) else ledger.limit) - offset
+
+
+def after(ledger: Ledger, region: Region) -> int:
+    """Bytes from the start of a promise to the next one."""
+    i = bisect_right(ledger._starts, region.start)
+    return (ledger.regions[i].start if i < len(ledger.regions) else ledger.limit) - region.start
+
+
+def merged(ledger: Ledger, regions: list[Region]) -> Ledger:
+    """A ledger with promises more, none of which begins where another does."""
+    return Ledger(ledger.limit, tuple(sorted((*ledger.regions, *regions), key=lambda r: r.start)))
+
+
+def grown(ledger: Ledger, start: int, end: int) -> Ledger:
+    """A ledger in which the promise at ``start`` ends at ``end``."""
+    i = bisect_left(ledger._starts, start)
+    regions = ledger.regions
+    old = regions[i]
+    assert old.start == start
+    return Ledger(ledger.limit, (*regions[:i], old._replace(end=end), *regions[i + 1 :]))
+
+
+class View:
+    """The file as the directory that begins at file offset ``here`` sees it.
+
+    ``raw`` is what is written; promises may be made from ``free`` on.
+    """
+
+    __slots__ = ("_memo", "barred", "base", "free", "here", "map", "raw")
+
+    def __init__(self, plan: Plan, here: int, free: int, data: bytearray) -> None:
+        self.map = mapping(plan.sections)
+        self.here, self.free = here, free
+        self.raw = bytes(data[:here])
+        self.base = plan.base
+        start, size = plan.directories[IMPORT_ADDRESSES]
+        # File offsets of the import address tables: nothing else is promised there.
+        begin = self.map.offset(start) if size else None
+        self.barred = (begin, begin + size) if begin is not None else (0, 0)
+        self._memo: dict[Any, Any] = {}
+
+    def behind(self, address: int, size: int = 1) -> int | None:
+        """File offset of written bytes; None where not all of them are written and in one section."""
+        offset = self.map.offset(address)
+        if offset is None or offset + size > self.here or offset + size > self.map.stop(offset):
+            return None
+        return offset
+
+    def ahead(self, ledger: Ledger, address: int) -> int:
+        """Bytes that can be promised at an address ahead, outside of the import address tables."""
+        offset = self.map.offset(address)
+        if offset is None or offset < self.free:
+            return 0
+        most = min(room(ledger, offset), self.map.stop(offset) - offset)
+        low, high = self.barred
+        if low <= offset < high:
+            return 0
+        return min(most, low - offset) if offset < low else most
+
+    def gaps(self, ledger: Ledger, barred: bool = False) -> list[tuple[int, int]]:
+        """The mapped file ranges from ``free`` on that nobody has been promised.
+
+        Those of the import address tables are left out, or alone given with ``barred``.
+        """
+        low_barred, high_barred = self.barred
+        found = []
+        for low, high in ledger.gaps(self.free):
+            for _, begin, size in self.map.spans:
+                a, b = max(low, begin), min(high, begin + size)
+                if a >= b:
+                    continue
+                if barred:
+                    parts = [(max(a, low_barred), min(b, high_barred))]
+                else:
+                    parts = [(a, min(b, low_barred)), (max(a, high_barred), b)] if high_barred else [(a, b)]
+                found += [(c, d) for c, d in parts if c < d]
+        return found
+
+    def spans(self, ledger: Ledger, least: int, need: int = 0, align: int = 1, shift: int = 0) -> list[Span]:
+        """Addresses (plus ``shift``) ahead where ``least`` bytes fit so that ``need`` bytes in a row fit still."""
+        gaps = self.gaps(ledger)
+        sizes = sorted((high - low for low, high in gaps), reverse=True)
+        found = []
+        for low, high in gaps:
+            move = self.map.address(low) - low + shift
+            others = sizes[1] if sizes[0] == high - low and len(sizes) > 1 else sizes[0]
+            if len(sizes) == 1:
+                others = 0
+            if others >= need:
+                parts = [(low, high - least)]
+            else:
+                parts = [(low, high - least - need), (low + need, high - least)]
+            found += [Span(a + move, b + move, align, shift % align) for a, b in parts if a <= b]
+        return [span for span in found if span.bounds()]
+
+    def fits(self, ledger: Ledger, address: int, least: int, need: int = 0) -> bool:
+        """Whether `spans` has the address."""
+        if self.ahead(ledger, address) < least:
+            return False
+        if not need:
+            return True
+        return any(span.contains(address) for span in self.spans(ledger, least, need))
+
+    def promise(self, ledger: Ledger, address: int, size: int, kind: str, path: str, detail: Any) -> Ledger:
+        """A ledger with ``size`` bytes at an address ahead promised."""
+        offset = self.map.offset(address)
+        assert offset is not None
+        return ledger.add(Region(offset, offset + size, kind, path, detail))

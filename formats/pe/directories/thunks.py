@@ -1,0 +1,217 @@
+"""Tables of imported functions: lookup tables, and address tables, which hold the same until a file is loaded.
+
+An entry is an ordinal, or the address of a hint and a name; a zero ends the table. The copy that comes first in
+the file is read; the other must then equal it. pefile gives up a table in which an address comes back 15 times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, exactly
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.pe.directories.groups import (
+    FUNCTION,
+    HINT,
+    TABLE,
+    Group,
+    Owner,
+    group_of,
+    least_function,
+    narrowed,
+    place,
+    released,
+    table_of,
+    with_group,
+)
+from bytegen.formats.pe.directories.import_places import function_fits, function_places
+from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
+from bytegen.formats.pe.directories.memory import View, grown, room
+from bytegen.formats.pe.plan import Plan, opener, proceed
+from bytegen.formats.pe.sets import When
+
+_MOST_REPEATED = 13
+_ADDRESS_BITS = 0x7FFFFFFF
+
+
+class Reading(NamedTuple):
+    """A table being read: its group, its place, the file behind it, and the entries so far."""
+
+    group: int
+    region: Region
+    view: View
+    values: tuple[int, ...] = ()
+    repeated: int = 0
+
+
+def ordinal_flag(plan: Plan) -> int:
+    """The bit that marks an entry as an ordinal."""
+    return 1 << (8 * plan.target.word - 1)
+
+
+@opener(TABLE)
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    group = group_of(plan, region.detail.group)
+    if group.values is not None:
+        return _repeat(plan, region, (*group.values, 0), 0)
+    view = View(plan, region.start, region.end, data)
+    return _entry(plan, Reading(region.detail.group, region, view), data)
+
+
+def _repeat(plan: Plan, region: Region, values: tuple[int, ...], i: int) -> Step:
+    word = plan.target.word
+    stop = region.start + word * (i + 1)
+    return IntStep(
+        stop - word,
+        word,
+        exactly(word, values[i]),
+        f"{region.path}[{i}]",
+        "the same as in the table's other copy",
+        lambda value, data: (
+            proceed(plan, stop, data) if i + 1 == len(values) else _repeat(plan, region, values, i + 1)
+        ),
+    )
+
+
+def _extended(plan: Plan, reading: Reading) -> Plan | None:
+    """The plan in which every copy of the table has place for one more entry; None where there is none."""
+    word, count = plan.target.word, len(reading.values)
+    ledger = plan.ledger
+    if not count:
+        return plan
+    for start in group_of(plan, reading.group).tables:
+        end, need = start + word * (count + 1), start + word * (count + 2)
+        stop = reading.view.map.stop(start)
+        low, high = reading.view.barred
+        if low <= start < high:
+            stop = min(stop, high)
+        if need > stop or room(ledger, end) < word:
+            return None
+        ledger = grown(ledger, start, need)
+    return plan._replace(ledger=ledger)
+
+
+def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
+    word, count = plan.target.word, len(reading.values)
+    start = reading.region.start + word * count
+    longer = _extended(plan, reading)
+    pieces: list[Piece] = [Span(0, 0)] if count else []
+    if longer is not None:
+        if not count:
+            longer = released(longer, reading.group)
+        pieces += _choices(longer, reading)
+
+    def following(value: int, data: bytearray) -> Step:
+        if not value:
+            return _ended(plan, reading, data)
+        assert longer is not None
+        return _next(longer, reading, value, data)
+
+    return IntStep(
+        start,
+        word,
+        IntSet(word, *pieces),
+        f"{reading.region.path}[{count}]",
+        "an ordinal, the address of a hint and a name, or the zero at the end",
+        following,
+    )
+
+
+def _choices(plan: Plan, reading: Reading) -> list[Piece]:
+    """The entries that are no end of the table."""
+    flag, view = ordinal_flag(plan), reading.view
+    group = group_of(plan, reading.group)
+    pieces: list[Piece] = []
+    if plan.strict:
+        ordinals = table_of(plan).ordinals(group.dlls)
+        if ordinals:
+            pieces.append(Finite([flag | ordinal for ordinal in ordinals]))
+    else:
+        pieces.append(Span(flag | 1, flag | 0xFFFF))
+
+    def allowed(x: int) -> bool:
+        if x > _ADDRESS_BITS:
+            return False
+        return function_fits(plan, view, reading.group, x) or _known(plan, reading, group, x)
+
+    def build() -> Iterable[Piece]:
+        yield from function_places(plan, view, reading.group)
+        yield Finite([x for x in _existing(plan, reading) if _known(plan, reading, group, x)])
+
+    pieces.append(When(allowed, build))
+    return pieces
+
+
+def _existing(plan: Plan, reading: Reading) -> list[int]:
+    """Addresses of names that are promised, and of what looks like names behind."""
+    view = reading.view
+    found = [view.map.address(r.start) for r in plan.ledger.regions if r.kind == FUNCTION]
+    for match in FUNCTION_NAME.finditer(view.raw):
+        for offset in range(match.start() - HINT, match.end() - HINT - 1):
+            if offset >= 0 and view.map.stop(offset):
+                found.append(view.map.address(offset))
+    return found
+
+
+def _known(plan: Plan, reading: Reading, group: Group, x: int) -> bool:
+    """Whether an entry may refer to ``x``: a name promised to the same group, or one written before."""
+    view = reading.view
+    offset = view.map.offset(x)
+    if offset is None:
+        return False
+    if reading.repeated >= _MOST_REPEATED and x in reading.values:
+        return False
+    promised = plan.ledger.at(offset, FUNCTION)
+    if promised is not None:
+        return offset >= view.free and promised.detail == _owner(plan, reading.group)
+    name = written_name(view, x)
+    return name is not None and bool(possible(plan, group, name))
+
+
+def written_name(view: View, x: int) -> bytes | None:
+    """The name, with its hint, that is written at an address outside of the address tables."""
+    offset = view.behind(x, HINT + 2)
+    if offset is None or view.barred[0] <= offset < view.barred[1]:
+        return None
+    return function_at(view.raw, offset, min(view.here, view.map.stop(offset)))
+
+
+def _owner(plan: Plan, group: int) -> Owner:
+    return Owner(group if plan.strict else 0)
+
+
+def referred(plan: Plan, index: int, view: View, x: int, path: str) -> Plan:
+    """The plan after an entry: a name is promised, or what is known of the DLL gets narrower."""
+    flag = ordinal_flag(plan)
+    if x & flag:
+        if plan.strict:
+            plan = narrowed(plan, index, table_of(plan).with_ordinal(x & 0xFFFF))
+        return plan
+    offset = view.map.offset(x)
+    assert offset is not None
+    if offset < view.here:
+        name = written_name(view, x)
+        assert name is not None
+        return narrowed(plan, index, table_of(plan).exporters(name)) if plan.strict else plan
+    end = offset + least_function(plan, group_of(plan, index))
+    return place(plan, Region(offset, end, FUNCTION, path, _owner(plan, index)))
+
+
+def _next(plan: Plan, reading: Reading, value: int, data: bytearray) -> Step:
+    seen = value in reading.values and not value & ordinal_flag(plan)
+    path = f"{reading.region.path}.name[{len(reading.values)}]"
+    plan = referred(plan, reading.group, reading.view, value, path)
+    reading = reading._replace(values=(*reading.values, value), repeated=reading.repeated + seen)
+    return _entry(plan, reading, data)
+
+
+def _ended(plan: Plan, reading: Reading, data: bytearray) -> Step:
+    group = group_of(plan, reading.group)
+    plan = with_group(plan, reading.group, group._replace(values=reading.values))
+    end = reading.region.start + plan.target.word * (len(reading.values) + 1)
+    return proceed(plan, end, data)
+
+
+__all__ = ["Reading", "ordinal_flag", "referred", "written_name"]

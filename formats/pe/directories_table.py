@@ -1,0 +1,163 @@
+"""The 16 data directories: addresses that the sections, still to come, must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bytegen.formats.core.intset import IntSet, Piece, Span, exactly
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.pe import section_table
+from bytegen.formats.pe.constants import CERTIFICATE_TABLE, COFF_SIZE, DIRECTORIES, DIRECTORY_NAMES
+from bytegen.formats.pe.layout import Layout, Range, up, with_need
+from bytegen.formats.pe.plan import Plan
+from bytegen.formats.pe.sets import Slot, When
+from bytegen.formats.pe.spec import Directory, offered
+
+_NONE = exactly(4, 0)
+
+
+def begin(plan: Plan, data: bytearray) -> Step:
+    """The step of the first directory."""
+    return _address(plan, 0, data)
+
+
+def layout(plan: Plan) -> Layout:
+    """The sections, none of which is read yet."""
+    start = up(plan.headers_size, plan.block)
+    return Layout(
+        plan.page,
+        plan.block,
+        start,
+        plan.page,
+        plan.image_size,
+        plan.section_count,
+        plan.raw_limit(),
+        plan.ranges(),
+    )
+
+
+def _start(plan: Plan, index: int) -> int:
+    return plan.lfanew + COFF_SIZE + plan.target.optional_size - 8 * (DIRECTORIES - index)
+
+
+def _address(plan: Plan, index: int, data: bytearray) -> Step:
+    if index == DIRECTORIES:
+        return section_table.begin(plan, layout(plan), data)
+    spec = offered(index)
+    path = f"directory.{DIRECTORY_NAMES[index]}.address"
+    if spec is None:
+        choices, rule = _NONE, "0: not in files of this format"
+    elif index == CERTIFICATE_TABLE:
+        choices = IntSet(4, Span(0, 0), *_certificate_offsets(plan, spec))
+        rule = "0, or an offset in the file, a multiple of 8, past the sections' data"
+    else:
+        choices = IntSet(4, Span(0, 0), _addresses(plan, spec))
+        rule = f"0, or a multiple of {spec.align} where one section can hold it, clear of other directories"
+    return IntStep(
+        _start(plan, index),
+        4,
+        choices,
+        path,
+        rule,
+        lambda value, data: _size(plan, index, spec, value, data),
+    )
+
+
+def _clear(heads: tuple[Range, ...], start: int, end: int) -> bool:
+    return all(end <= low or high <= start for low, high in heads)
+
+
+def _addresses(plan: Plan, spec: Directory) -> When:
+    """Where the smallest directory of the kind can be."""
+    least = spec.least(plan.target)
+    head = spec.head(plan.target, least)
+    sections = layout(plan)
+
+    def allowed(x: int) -> bool:
+        return x % spec.align == 0 and _clear(plan.heads, x, x + head) and sections.fits(x, x + least)
+
+    def build() -> Iterable[Piece]:
+        for slot in sections.places(least, spec.align):
+            yield from _outside(slot, plan.heads, head)
+
+    return When(allowed, build)
+
+
+def _outside(slot: Slot, heads: tuple[Range, ...], size: int) -> list[Slot]:
+    """The parts of a slot where ``size`` bytes touch no head."""
+    parts, low = [], slot.lo
+    for start, end in sorted(heads):
+        if start - size >= low:
+            parts.append((low, min(start - size, slot.hi)))
+        low = max(low, end)
+    parts.append((low, slot.hi))
+    return [
+        Slot(a, b, slot.period, slot.first, slot.last, slot.align) for a, b in parts if a <= b
+    ]  # an empty one among them does no harm
+
+
+def _most(plan: Plan, spec: Directory, address: int) -> int:
+    """The greatest Size of a directory at that address."""
+    target, least = plan.target, spec.least(plan.target)
+    most = layout(plan).most(address, least)
+    if spec.most is not None:
+        most = min(most, spec.most)
+    after = min((start for start, _ in plan.heads if start >= address), default=None)
+    if after is None or address + spec.head(target, most) <= after:
+        return most
+    low, high = least, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if address + spec.head(target, middle) <= after:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _size(plan: Plan, index: int, spec: Directory | None, address: int, data: bytearray) -> Step:
+    if spec is None or not address:
+        choices, rule = _NONE, "0: there is none"
+    else:
+        least = spec.least(plan.target)
+        if index == CERTIFICATE_TABLE:
+            most = plan.ledger.room(plan.headers_end, address)
+        else:
+            most = _most(plan, spec, address)
+        choices = IntSet(4, Span(least, most, spec.step, least))
+        rule = f"{least} to {most}, {spec.step} apart: inside one section and clear of other directories"
+
+    def following(value: int, data: bytearray) -> Step:
+        settled = plan if spec is None or not address else _settled(plan, index, spec, address, value)
+        return _address(settled, index + 1, data)
+
+    return IntStep(
+        _start(plan, index) + 4, 4, choices, f"directory.{DIRECTORY_NAMES[index]}.size", rule, following
+    )
+
+
+def _settled(plan: Plan, index: int, spec: Directory, address: int, size: int) -> Plan:
+    """The plan that owes a directory."""
+    directories = list(plan.directories)
+    directories[index] = (address, size)
+    plan = plan._replace(directories=tuple(directories))
+    if index == CERTIFICATE_TABLE:
+        region = Region(address, address + size, spec.kind, "the certificate table", index)
+        return plan._replace(ledger=plan.ledger.add(region)).reach(address + size)
+    head = (address, address + spec.head(plan.target, size))
+    plan = plan._replace(heads=with_need(plan.heads, head))
+    return plan.owing(address, address + size, spec.flags)
+
+
+def _certificate_offsets(plan: Plan, spec: Directory) -> list[Span]:
+    """File offsets past the raw data that the sections need, with room for the smallest table."""
+    least, sections = spec.least(plan.target), layout(plan)
+    cost = sections.cost()
+    found = []
+    for low, high in plan.ledger.gaps(plan.headers_end):
+        if low == plan.headers_end:
+            low = max(low, plan.headers_size, sections.start + cost if cost else 0)
+        if low <= high - least:
+            found.append(Span(up(low, 8), high - least, 8))
+    return found
