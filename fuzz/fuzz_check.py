@@ -35,14 +35,15 @@ _SEED_BYTES = 2_048
 _SEEDS = 4
 
 
-def pairs() -> list[tuple[str, str]]:
-    """Every format at every level, in the order that an input's first byte counts by."""
+def pairs(wanted: str) -> list[tuple[str, str]]:
+    """Every format at every level whose "format/level" matches, in the order that a first byte counts by."""
     from bytegen import formats
 
-    return [(name, level) for name in formats.available() for level in formats.levels(name)]
+    found = [(name, level) for name in formats.available() for level in formats.levels(name)]
+    return [pair for pair in found if re.search(wanted, "/".join(pair))]
 
 
-def write_seeds(folder: Path) -> None:
+def write_seeds(folder: Path, known: list[tuple[str, str]]) -> None:
     """Random files of every format and level, small real programs, and the least file of each."""
     from bytegen import formats
     from bytegen.formats.oracles.compilers import static_programs
@@ -50,7 +51,7 @@ def write_seeds(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="bytegen-seeds-") as scratch:
         programs = static_programs(scratch, quick=True)
         real = [data for _, data in programs if len(data) <= MOST_BYTES]
-    for index, (name, level) in enumerate(pairs()):
+    for index, (name, level) in enumerate(known):
         least = formats.least_bytes(name, level)
         samples = [formats.sample(name, seed, max(_SEED_BYTES, least), level) for seed in range(_SEEDS)]
         for data in [*samples, *real]:
@@ -58,7 +59,7 @@ def write_seeds(folder: Path) -> None:
             (folder / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
 
 
-def child(folder: Path, counter: Path, artifacts: Path, seconds: int, seed: int) -> None:
+def child(folder: Path, counter: Path, artifacts: Path, wanted: str, seconds: int, seed: int) -> None:
     """Fuzzes until the time is up or an input fails; counts inputs in the first 8 bytes of `counter`."""
     import atheris
 
@@ -69,7 +70,7 @@ def child(folder: Path, counter: Path, artifacts: Path, seconds: int, seed: int)
         from bytegen.formats.annotate import fields  # noqa: F401  # instrumented here, used by consistency
         from bytegen.formats.oracles.consistency import inconsistencies
 
-        known = pairs()
+        known = pairs(wanted)
 
     with counter.open("r+b") as file:
         count = mmap.mmap(file.fileno(), 8)
@@ -139,7 +140,7 @@ def same(name: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\d+", "#", name)
 
 
-def campaign(seconds: int, corpus: Path, artifacts: Path) -> tuple[int, list[dict[str, str]]]:
+def campaign(seconds: int, corpus: Path, artifacts: Path, wanted: str) -> tuple[int, list[dict[str, str]]]:
     """Runs children until the time is up: inputs tried, and each crash once with the input's file."""
     artifacts.mkdir(parents=True, exist_ok=True)
     crashes: dict[str, dict[str, str]] = {}
@@ -151,7 +152,7 @@ def campaign(seconds: int, corpus: Path, artifacts: Path) -> tuple[int, list[dic
         with tempfile.TemporaryDirectory(prefix="bytegen-fuzz-") as scratch:
             counter = Path(scratch) / "count"
             counter.write_bytes(bytes(8))
-            command = [sys.executable, __file__, "--child", str(corpus), str(counter), str(artifacts)]
+            command = [sys.executable, __file__, "--child", str(corpus), str(counter), str(artifacts), wanted]
             before = set(artifacts.iterdir())
             done = subprocess.run(
                 [*command, str(left), str(runs)], capture_output=True, text=True, errors="replace"
@@ -169,9 +170,9 @@ def campaign(seconds: int, corpus: Path, artifacts: Path) -> tuple[int, list[dic
 def main() -> None:
     """Runs a campaign, or its child."""
     if sys.argv[1:2] == ["--child"]:
-        folder, counter, artifacts, seconds, seed = sys.argv[2:]
+        folder, counter, artifacts, wanted, seconds, seed = sys.argv[2:]
         sys.argv = sys.argv[:1]
-        child(Path(folder), Path(counter), Path(artifacts), int(seconds), int(seed))
+        child(Path(folder), Path(counter), Path(artifacts), wanted, int(seconds), int(seed))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -181,16 +182,19 @@ def main() -> None:
     )
     parser.add_argument("--corpus", type=Path, help="keep the corpus here, and go on from it")
     parser.add_argument("--artifacts", type=Path, default=Path("runs/fuzz"), help="where crashing inputs go")
+    parser.add_argument("--only", default="", help='a pattern of "format/level", such as "^pe.*/parse"')
     parser.add_argument("--json", type=Path, help="add a line with the figures to this file")
     options = parser.parse_args()
+    known = pairs(options.only)
+    if not known or options.seconds < 1:
+        parser.error("--only must match a format and level, and --seconds be at least 1")
     with tempfile.TemporaryDirectory(prefix="bytegen-corpus-") as scratch:
         corpus = options.corpus or Path(scratch)
         corpus.mkdir(parents=True, exist_ok=True)
-        write_seeds(corpus)
+        write_seeds(corpus, known)
         begun = time.monotonic()
-        tried, crashes = campaign(options.seconds, corpus, options.artifacts)
+        tried, crashes = campaign(options.seconds, corpus, options.artifacts, options.only)
         taken = time.monotonic() - begun
-    known = pairs()
     print(
         f"{tried} inputs in {taken:.0f} s over {len(known)} formats and levels, {len(crashes)} distinct crashes"
     )

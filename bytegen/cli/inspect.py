@@ -200,7 +200,8 @@ class _CodeLines:
 
         from bytegen.formats.report import printable
 
-        lines, skipped = [], 0
+        lines: list[Text] = []
+        skipped = 0
         while self.at < len(self.code) and self.code[self.at].offset < node.end:
             place = self.code[self.at]
             self.at += 1

@@ -24,16 +24,22 @@ _LONGEST_FIELD = 16
 
 
 def annotate(
-    data: bytes, *, format: str | None = None, level: str = "load", instructions: int = 100_000
+    data: bytes,
+    *,
+    format: str | None = None,
+    level: str = "load",
+    instructions: int = 100_000,
+    rules: bool = True,
 ) -> Account:
     """The account of any file; runs in the caller's process (see `isolation.account_of`).
 
-    `format` is found by the first bytes when None. At most `instructions` are disassembled, and at most
-    `MOST_SPANS` places named: beyond that the fields of a record, then the records of a table, count as one.
+    `format` is found by the first bytes when None; without `rules` the file is held to none. At most
+    `instructions` are disassembled, and at most `MOST_SPANS` places named: beyond that the fields of a
+    record, then the records of a table, count as one.
     Raises FormatError for an unknown `format` or `level`; never for anything in `data`.
     """
     data = bytes(data)
-    found = resolve(data, format, level)
+    found = resolve(data, format, level) if rules else None
     reading = _read(data)
     account = Account(
         describe(data), len(data), found, level, reading.order, reading.entry, notes=list(reading.notes)

@@ -19,7 +19,7 @@ def account_of(
     from bytegen.formats.oracles.isolated import annotate_isolated
 
     found = resolve(data, format, level)
-    request = {"format": found, "level": level, "instructions": instructions}
+    request: dict[str, object] = {"format": found, "level": level, "instructions": instructions}
     lines, reason = annotate_isolated(data, request, MOST_ANSWER_BYTES)
     if reason is None:
         return Account.from_lines(lines)

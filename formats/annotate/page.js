@@ -23,7 +23,14 @@ const spanAt = (at) => Math.min(after(spanStart, at), S.size.length - 1);
 const areaAt = (at) => Math.min(after(areaStart, at), A.areas.length - 1);
 const path = (i) => A.parents[S.parent[i]] + A.leaves[S.leaf[i]];
 const rule = (i) => A.rules[S.rule[i]];
-const names = new Map(A.marks), codeStart = Float64Array.from(A.code, (c) => c[0]);
+const names = new Map(A.marks);
+const recordStart = new Float64Array(S.size.length); // a field has the name of its record, whose first field has it
+for (let i = 0; i < S.size.length; i++) {
+  const same = i > 0 && S.parent[i] === S.parent[i - 1] && A.parents[S.parent[i]].includes("[");
+  recordStart[i] = same ? recordStart[i - 1] : spanStart[i];
+}
+const labelOf = (i) => (A.kinds[A.areas[areaAt(spanStart[i])][2]][0] === "code" ? "" : names.get(recordStart[i]) || "");
+const codeStart = Float64Array.from(A.code, (c) => c[0]);
 const forcedEdge = starts(A.forced), isForced = (at) => A.forced.length > 0 && at < forcedEdge[A.forced.length] && after(forcedEdge, at) % 2 === 1;
 const instructionAt = (at) => {
   if (!codeStart.length) return -1;
@@ -117,7 +124,7 @@ function show(at, scroll) {
     ["value", value(span)], ["rule", rule(span) || (S.source[span] === 1 ? "any bytes" : "none: named by a tolerant reader")],
     ["area", area[1] + (area[3] ? ", " + area[3] : "") + " (" + A.kinds[area[2]][0] + ")"],
   ];
-  if (names.has(from)) facts.splice(2, 0, ["name", names.get(from)]);
+  if (labelOf(span)) facts.splice(2, 0, ["name", labelOf(span)]);
   if (A.forced.length && here < forcedEdge[A.forced.length]) facts.push(["choice", isForced(here) ? "this byte was forced" : "this byte was free to choose"]);
   if (bits) facts.push(["model", (bits[here] / 16).toFixed(2) + " bits"]);
   const instruction = instructionAt(here);
@@ -189,7 +196,7 @@ function filter() {
   for (let i = 0; i < S.size.length; i++) {
     if (!shownKinds.has(A.areas[areaAt(spanStart[i])][2])) continue;
     const inside = number >= spanStart[i] && number < spanStart[i + 1];
-    if (!wanted || inside || (path(i) + " " + (names.get(spanStart[i]) || "") + " " + A.areas[areaAt(spanStart[i])][1] + " " + rule(i) + " " + value(i)).toLowerCase().includes(wanted)) matches.push(i);
+    if (!wanted || inside || (path(i) + " " + labelOf(i) + " " + A.areas[areaAt(spanStart[i])][1] + " " + rule(i) + " " + value(i)).toLowerCase().includes(wanted)) matches.push(i);
   }
   $("found").textContent = matches.length.toLocaleString() + " of " + S.size.length.toLocaleString() + " fields";
   $("spacer").style.height = matches.length * ROW + "px";
@@ -203,9 +210,9 @@ function fill() {
     row.id = "row" + m; row.setAttribute("role", "option");
     row.setAttribute("aria-setsize", matches.length); row.setAttribute("aria-posinset", m + 1);
     row.setAttribute("aria-selected", m === chosen);
-    const name = make("span"), chip = make("span", undefined, "chip"), label = names.get(spanStart[i]);
+    const name = make("span"), chip = make("span", undefined, "chip"), label = labelOf(i);
     chip.style.background = A.kinds[area[2]][1];
-    name.append(chip, path(i) + (label && !S.number[i] ? "  " + label : ""));
+    name.append(chip, path(i) + (label ? "  " + label : ""));
     row.append(make("span", hex(spanStart[i], 6)), make("span", String(S.size[i])), name, make("span", value(i)), make("span", rule(i)));
     row.addEventListener("click", () => choose(m));
     rows.push(row);
@@ -268,7 +275,7 @@ const placeOf = (event) => {
 cells.addEventListener("mousemove", (event) => {
   const at = placeOf(event), tip = $("tip");
   if (at < 0 || !A.size) return;
-  const span = spanAt(at), name = names.get(spanStart[span]);
+  const span = spanAt(at), name = labelOf(span);
   tip.textContent = hex(at) + "  " + path(span) + (name ? "  " + name : "") + "\n" + value(span) + (rule(span) ? "\n" + rule(span) : "");
   tip.hidden = false;
   tip.style.left = Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8) + "px";

@@ -13,6 +13,7 @@ from bytegen.formats.annotate.colours import FORCED, FREE, HEAT, HEX, REFUSED, U
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 PANEL = 512
 MOST_ROWS = 1024
@@ -121,10 +122,10 @@ def _heading(account: Account, name: str) -> list[str]:
     return [line.encode("ascii", "replace").decode() for line in lines]
 
 
-def _font(size: int) -> object:
-    from PIL import ImageFont
+def _font(size: int) -> FreeTypeFont | ImageFont:
+    from PIL.ImageFont import load_default
 
-    return ImageFont.load_default(size)
+    return load_default(size)
 
 
 def _sheet(heading: list[str], panels: list[Image]) -> bytes:

@@ -62,7 +62,9 @@ def _place(root: Node, span: Span, names: dict[int, str]) -> None:
             node.children.append(last)
         last.end = span.end
         node = last
-    label = names.get(span.start, "") if span.value is None else ""
+    # What begins with code is not the function at its beginning; a field's name is its record's.
+    whole = span.value is None and root.area is not None and root.area.kind != "code"
+    label = names.get(span.start, "") if whole else ""
     node.children.append(Node(leaf, span.start, span.end, label, span))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
@@ -88,13 +89,15 @@ class Automaton:
 
     start = START
 
-    def __init__(self, name: str, following: np.ndarray, roles: np.ndarray, accept: int, facts: dict) -> None:
+    def __init__(
+        self, name: str, following: np.ndarray, roles: np.ndarray, accept: int, facts: dict[str, Any]
+    ) -> None:
         self.name, self.accept, self.facts = name, accept, facts
         self.states = len(following)
         self.longest = 4 if name == "aarch64" else 15
         self.following = following
         self.least_array = _least(following, accept)
-        self.table = memoryview(np.ascontiguousarray(following).reshape(-1))
+        self.table = memoryview(np.ascontiguousarray(following).reshape(-1))  # type: ignore[arg-type]
         self.roles = bytes(roles.reshape(-1))
         self.least = bytes(self.least_array)
         ahead, left = _fields(following, roles, accept)

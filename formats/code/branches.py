@@ -1,9 +1,10 @@
 """Where direct branches may go: to instruction starts behind, or to any place ahead inside executable regions.
 
-A place ahead becomes one where an instruction has to start. A displacement of four bytes may also lead to address
-0: there linkers send the calls of a weak function that nobody defines, which are never reached. The set of a displacement's next byte, given its
-low bytes, is exact: places ahead are intervals; places behind are looked up in the bitmap of starts, which a
-stride of 256**k visits in the order of the byte's values.
+A place ahead becomes one where an instruction has to start. In ELF files a displacement of four bytes may also
+lead to address 0: there linkers send the calls of a weak function that nobody defines, which are never reached.
+
+The set of a displacement's next byte, given its low bytes, is exact: places ahead are intervals; places behind are
+looked up in the bitmap of starts, which a stride of 256**k visits in the order of the byte's values.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from bytegen.formats.code.machine import Machine
-from bytegen.formats.core.masks import constant
+from bytegen.formats.core.masks import ANY_BYTE, shared
 from bytegen.formats.core.steps import StreamStep
+from bytegen.formats.core.stream import RELATIVE
 from bytegen.formats.core.written import Written
 
-_ALL = constant(True, False)
+NOWHERE, BARRED = -1, -2
 _RECENT = 4096  # bytes behind whose starts are looked at first: mostly they have every low byte
+_ONES = b"\1" * 256
+# _PICK[i] turns bytes into whether bit i of each is set; _SPREAD[byte] are its bits, the lowest first.
+_PICK = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
+_SPREAD = tuple(bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256))
 
 
 class Range(NamedTuple):
@@ -30,20 +36,45 @@ class Range(NamedTuple):
 
 
 class ByteBranches:
-    """Targets on x86: a displacement of 1, 2 or 4 bytes, counted from the next instruction, ends the branch."""
+    """Targets on x86: a displacement of 1, 2 or 4 bytes, counted from the next instruction, ends the branch.
 
-    def __init__(self, ranges: tuple[Range, ...], bits: int) -> None:
+    ``nowhere``: whether address 0 is a target too.
+    """
+
+    def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
+        self.nowhere = nowhere
+        self._one = len(ranges) == 1
 
-    def _field(self, machine: Machine, begin: int, data: bytearray) -> tuple[int, int]:
-        """Where the displacement of the branch at ``begin`` starts, and its size."""
-        state, at = machine.start, begin
-        table, left = machine.table, machine.displacement_left
-        while not left[state]:
-            state = table[state << 8 | data[at]]
-            at += 1
-        return at, left[state]
+    def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
+        """See `Targets.mask`."""
+        k = len(data) - field
+        end = len(data) + step.machine.displacement_left[state]
+        size = end - field
+        prefix = int.from_bytes(data[field:], "little") if k else 0
+        if not k and size > 1 and step.stop - end >= 256:
+            return ANY_BYTE
+        out = bytearray(257)
+        if self._one and (size == 1 or k):
+            if size == 1:
+                _mark_near(step.start, step.stop, end, data, out)
+            else:
+                _mark_far(step.start, step.stop, end, k, prefix, data, out)
+        else:
+            self._mark_all(step, end, size, k, prefix, data, out)
+        if self.nowhere and size == 4:
+            distance = self._nowhere(step, end)
+            if distance is not None and distance & (1 << 8 * k) - 1 == prefix:
+                out[distance >> 8 * k & 255] = 1
+        return shared(bytes(out))
+
+    def _nowhere(self, step: StreamStep, end: int) -> int | None:
+        """The displacement that leads to address 0; None where four bytes do not hold it."""
+        distance = -(end + step.shift)
+        if distance < -(1 << 31):
+            distance += self.wrap
+        return distance if -(1 << 31) <= distance < 1 << 31 else None
 
     def _reach(self, shift: int, size: int, end: int, range_: Range) -> tuple[int, int, int]:
         """(base, low, high): a displacement d goes to offset base + d of a range, low <= d <= high in reach."""
@@ -56,57 +87,82 @@ class ByteBranches:
             base, low, high = base + self.wrap, low - self.wrap, high - self.wrap
         return base, max(low, -half), min(high, half - 1)
 
-    def mask(self, step: StreamStep, state: int, begin: int, room: int, data: Written) -> np.ndarray:
-        """See `Targets.mask`."""
-        field, size = self._field(step.machine, begin, data)
-        k = len(data) - field
-        end = field + size
-        prefix = int.from_bytes(data[field:], "little")
-        shift = _shift(self.ranges, begin)
-        reaches = [(*self._reach(shift, size, end, r), r) for r in self.ranges]
-        unit = 1 << 8 * k
-        for base, low, high, _ in reaches:
-            if high - max(low, end - base) >= 256 * unit:
-                return _ALL
-        out = np.zeros(257, dtype=bool)
-        nowhere = -(end + shift)
-        if nowhere < -(1 << 31):
-            nowhere += self.wrap
-        if size == 4 and -(1 << 31) <= nowhere < 1 << 31 and (nowhere - prefix) % unit == 0:
-            out[(nowhere >> 8 * k) & 255] = True
-        for base, low, high, _ in reaches:
-            _mark_ahead(max(low, end - base), high, k, prefix, out)
+    def _mark_all(
+        self, step: StreamStep, end: int, size: int, k: int, prefix: int, data: Written, out: bytearray
+    ) -> None:
+        """Mark the bytes that lead into any range."""
+        marks = np.frombuffer(out, dtype=bool)
+        for range_ in self.ranges:
+            base, low, high = self._reach(step.shift, size, end, range_)
+            _mark_ahead(max(low, end - base), high, k, prefix, marks)
             if k == 0:
-                _mark_lowest(base, low, min(high, end - 1 - base), data, out)
+                _mark_lowest(base, low, min(high, end - 1 - base), data, marks)
             else:
-                _mark_behind(base, low, min(high, end - 1 - base), k, prefix, data, out)
-        out.flags.writeable = False
-        return out
+                _mark_behind(base, low, min(high, end - 1 - base), k, prefix, data, marks)
 
-    def target(self, step: StreamStep, state: int, begin: int, data: Written) -> int:
-        """See `Targets.target`."""
-        machine = step.machine
-        if not machine.relative[state]:
-            return -1
-        field, size = self._field(machine, begin, data)
-        distance = int.from_bytes(data[field:], "little", signed=True)
-        end = len(data)
+    def land(self, step: StreamStep, end: int, distance: int, data: Written) -> int:
+        """The offset that a branch ending at ``end`` goes to; `NOWHERE` is allowed too, `BARRED` is not."""
         place = end + distance
         if step.start <= place < step.stop:
-            return place
-        shift = _shift(self.ranges, begin)
+            return place if place >= end or data.is_start(place) else BARRED
         for range_ in self.ranges:
-            place = (end + shift + distance - range_.shift) % self.wrap
+            place = (end + step.shift + distance - range_.shift) % self.wrap
             if range_.start <= place < range_.stop:
-                return place
-        return -1
+                return place if place >= end or data.is_start(place) else BARRED
+        if self.nowhere and (end + step.shift + distance) % self.wrap == 0:
+            return NOWHERE
+        return BARRED
+
+    def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
+        """See `Targets.target`."""
+        return self.land(step, len(data), int.from_bytes(data[field:], "little", signed=True), data)
+
+    def whole(self, step: StreamStep, state: int, begin: int, raw: memoryview, data: Written) -> int:
+        """See `Targets.whole`."""
+        size = step.machine.displacement_left[state]
+        if len(raw) < size:
+            return 0
+        distance = int.from_bytes(raw[:size], "little", signed=True)
+        return size if self.land(step, len(data) + size, distance, data) != BARRED else 0
 
 
-def _shift(ranges: tuple[Range, ...], offset: int) -> int:
-    for range_ in ranges:
-        if range_.start <= offset < range_.stop:
-            return range_.shift
-    return 0
+def _mark_near(start: int, stop: int, end: int, data: Written, out: bytearray) -> None:
+    """Displacements of one byte from ``end``, within [start, stop)."""
+    ahead = min(stop - end, 128)
+    out[:ahead] = _ONES[:ahead]
+    first = max(start, end - 128)
+    if first < end:
+        raw = data.starts[first >> 3 : (end + 7) >> 3]
+        bits = b"".join([_SPREAD[byte] for byte in raw])
+        out[256 + first - end : 256] = bits[first & 7 : (first & 7) + end - first]
+
+
+def _mark_far(start: int, stop: int, end: int, k: int, prefix: int, data: Written, out: bytearray) -> None:
+    """Bytes after ``prefix``, the ``k`` low bytes of a displacement from ``end``, within [start, stop)."""
+    shift = 8 * k
+    zero = end + prefix
+    ahead = (stop - 1 - zero >> shift) + 1
+    behind = zero - start >> shift
+    if ahead > 0:
+        out[: min(ahead, 256)] = _ONES[: min(ahead, 256)]
+    if behind <= 0 or ahead >= 256:
+        return
+    if k > 1 and behind < 8:
+        for count in range(1, behind + 1):
+            if data.is_start(zero - (count << shift)):
+                out[-count & 255] = 1
+        return
+    first = zero - (behind << shift)
+    raw = data.starts[first >> 3 : (zero - (1 << shift) >> 3) + 1 : 1 << shift - 3]
+    found = raw.translate(_PICK[first & 7])
+    if behind <= 256 - max(ahead, 0):
+        out[256 - behind : 256] = found
+        return
+    marks = int.from_bytes(out, "little")
+    for stop in range(behind, 0, -256):
+        part = found[max(0, stop - 256) : stop]
+        marks |= int.from_bytes(part, "little") << 8 * (256 - len(part))
+    out[:] = marks.to_bytes(257, "little")
 
 
 def _mark_ahead(low: int, high: int, k: int, prefix: int, out: np.ndarray) -> None:
@@ -127,23 +183,24 @@ def _mark_ahead(low: int, high: int, k: int, prefix: int, out: np.ndarray) -> No
 
 def _mark_lowest(base: int, low: int, high: int, data: Written, out: np.ndarray) -> None:
     """Low bytes of the displacements in [low, high] that lead to a start."""
-    while low <= high:
+    while low <= high and not out[:256].all():
         first = max(low, high - _RECENT)
         found = _starts(data, base + first, base + high + 1)
         out[(found - base) & 255] = True
-        if out[:256].all():
-            return
         high = first - 1
 
 
 def _starts(data: Written, first: int, stop: int) -> np.ndarray:
     """Offsets of the instruction starts in [first, stop)."""
     byte = first >> 3
-    bits = np.unpackbits(np.frombuffer(data.starts[byte : (stop + 7) >> 3], np.uint8), bitorder="little")
+    raw = data.starts[byte : (stop + 7) >> 3]
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
     return np.flatnonzero(bits[first - byte * 8 : stop - byte * 8]) + first
 
 
-def _mark_behind(base: int, low: int, high: int, k: int, prefix: int, data: Written, out: np.ndarray) -> None:
+def _mark_behind(
+    base: int, low: int, high: int, k: int, prefix: int, data: Written, out: np.ndarray
+) -> None:
     """Bytes after ``prefix`` of the displacements in [low, high] that lead to a start."""
     shift = 8 * k
     first = (low - prefix + (1 << shift) - 1) >> shift
@@ -151,44 +208,52 @@ def _mark_behind(base: int, low: int, high: int, k: int, prefix: int, data: Writ
     if first > last:
         return
     place = base + prefix + (first << shift)
-    bit = place & 7
     stride = 1 << shift - 3
-    rows = np.frombuffer(data.starts[place >> 3 :: stride][: last - first + 1], np.uint8)
-    found = np.flatnonzero(rows & (1 << bit))
+    raw = data.starts[place >> 3 :: stride][: last - first + 1]
+    found = np.flatnonzero(np.frombuffer(raw, np.uint8) & (1 << (place & 7)))
     out[(found + first) & 255] = True
 
 
 class WordBranches:
     """Targets on AArch64: a signed count of words from the branch itself, inside one little-endian word."""
 
-    def __init__(self, ranges: tuple[Range, ...], bits: int) -> None:
+    def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
+        self.wrap = 1 << bits
 
-    def _goes(self, begin: int, word: int, data: Written) -> int:
+    def land(self, step: StreamStep, begin: int, word: int, data: Written) -> int:
+        """The offset that the branch at ``begin`` goes to; `BARRED` when there is no instruction."""
         place = begin + 4 * _words(word)
-        here = _shift(self.ranges, begin)
+        if step.start <= place < step.stop:
+            return place if place >= begin or data.is_start(place) else BARRED
         for range_ in self.ranges:
-            offset = place + here - range_.shift
-            if range_.start <= offset < range_.stop and (offset >= begin or data.is_start(offset)):
-                return offset
-        return -1
+            offset = (place + step.shift - range_.shift) % self.wrap
+            if range_.start <= offset < range_.stop:
+                return offset if offset >= begin or data.is_start(offset) else BARRED
+        return BARRED
 
-    def mask(self, step: StreamStep, state: int, begin: int, room: int, data: Written) -> np.ndarray:
+    def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
         machine = step.machine
-        out = machine.mask(state, room).copy()
+        out = machine.mask(state, 1).copy()
         low = int.from_bytes(data[begin:], "little")
         for byte in np.flatnonzero(out[:256]).tolist():
-            if machine.relative[machine.table[state << 8 | byte]]:
-                out[byte] = self._goes(begin, low | byte << 24, data) >= 0
-        out.flags.writeable = False
-        return out
+            if machine.traits[machine.table[state << 8 | byte]] & RELATIVE:
+                out[byte] = self.land(step, begin, low | byte << 24, data) != BARRED
+        return shared(out.tobytes())
 
-    def target(self, step: StreamStep, state: int, begin: int, data: Written) -> int:
+    def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """See `Targets.target`."""
-        if not step.machine.relative[state]:
-            return -1
-        return self._goes(begin, int.from_bytes(data[begin : begin + 4], "little"), data)
+        return self.land(step, begin, int.from_bytes(data[begin : begin + 4], "little"), data)
+
+    def whole(self, step: StreamStep, state: int, begin: int, raw: memoryview, data: Written) -> int:
+        """See `Targets.whole`."""
+        machine = step.machine
+        after = machine.table[state << 8 | raw[0]]
+        if machine.traits[after] & RELATIVE:
+            word = int.from_bytes(data[begin:], "little") | raw[0] << 24
+            return int(self.land(step, begin, word, data) != BARRED)
+        return int(after > 0)
 
 
 def _words(word: int) -> int:
@@ -203,6 +268,8 @@ def _words(word: int) -> int:
     return value - (1 << size) if value >> size - 1 else value
 
 
-def branches(machine: Machine, ranges: tuple[Range, ...], bits: int) -> ByteBranches | WordBranches:
+def branches(
+    machine: Machine, ranges: tuple[Range, ...], bits: int, nowhere: bool = False
+) -> ByteBranches | WordBranches:
     """The branches of an instruction set over executable ranges; addresses have that many bits."""
-    return WordBranches(ranges, bits) if machine.word == 4 else ByteBranches(ranges, bits)
+    return (WordBranches if machine.word == 4 else ByteBranches)(ranges, bits, nowhere)

@@ -16,9 +16,10 @@ from functools import lru_cache
 import numpy as np
 
 from bytegen.formats.code.automaton import DEAD, START, Automaton, Label, load
+from bytegen.formats.core.stream import ENDS, FILLER, RELATIVE
 
 ALIGNED = 4  # zeros fill up to a multiple of this
-FILLER = 255  # the label of one byte of it
+_FILLER_LABEL = 255  # of one byte of it
 # After these labels the next byte need not be reached from above.
 _ENDS = (
     Label.JUMP,
@@ -37,7 +38,7 @@ class Machine:
 
     ``gap`` is the state where an instruction or filler may start, ``filling`` the one where filler must go on,
     ``skip`` the one where an instruction may start with a lock prefix that a branch skips.
-    ``ends[state]``, for a state from ``accepted`` on, says whether filler may follow it.
+    ``traits[state]``, for a state from ``accepted`` on: `RELATIVE`, `ENDS` (filler may follow), `FILLER`.
     """
 
     start = START
@@ -65,7 +66,7 @@ class Machine:
         moved = np.full((count + 3, 256), DEAD, np.int64)
         moved[place] = np.where(table >= accept, labels + self.accepted, place[np.minimum(table, count - 1)])
         moved[[self.gap, self.skip]] = moved[START]
-        moved[[self.gap, self.filling], 0] = self.accepted + FILLER
+        moved[[self.gap, self.filling], 0] = self.accepted + _FILLER_LABEL
         self.following = moved.astype(np.uint16)
         self.table = memoryview(self.following.reshape(-1))
         least = np.zeros(self.accepted + 256, np.uint8)
@@ -77,8 +78,8 @@ class Machine:
         self.displacement_left = bytearray(self.accepted)
         for old in states[late].tolist():
             self.displacement_left[place[old]] = automaton.displacement_left[old]
-        self.ends = [False] * self.accepted + [label in _ENDS for label in range(256)]
-        self.relative = [False] * self.accepted + [label in _RELATIVE for label in range(256)]
+        ended = [RELATIVE * (label in _RELATIVE) | ENDS * (label in _ENDS) for label in range(255)]
+        self.traits = [0] * self.accepted + [*ended, FILLER]
         self.masks: dict[int, np.ndarray] = {}
         self._same: dict[bytes, np.ndarray] = {}
 

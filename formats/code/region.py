@@ -85,11 +85,13 @@ def reserve(
     instructions: str,
     bits: int,
     privileged: bool,
+    nowhere: bool = False,
 ) -> tuple[Ledger, Code]:
     """The ledger with every part from ``position`` on that is executable and promised to nobody, and the code.
 
     A part becomes a region of kind ``"code"``, for `stream` to read; its detail is its `Range`. Nothing else
-    can be promised there from now on. Of bytes that are executable at two addresses the first one counts.
+    can be promised there from now on. Of bytes that are executable at two addresses the first one counts. ``nowhere``: calls may go to address 0
+    (see `branches`).
     """
     used = machine(instructions, privileged)
     ranges = []
@@ -106,7 +108,7 @@ def reserve(
                 ranges.append(range_)
             ledger = ledger.add(Region(low, high, "code", path, range_))
     found = tuple(sorted(ranges))
-    return ledger, Code(used, branches(used, found, bits), found, bits)
+    return ledger, Code(used, branches(used, found, bits, nowhere), found, bits)
 
 
 def stream(code: Code, region: Region, then: Callable[[bytearray], Step], data: bytearray) -> Step:

@@ -187,12 +187,20 @@ class Constraint(StreamCursor):
             return
         kind = self._kind
         if kind == _STREAM and 0 <= byte < END:
-            state = self._table[self._state << 8 | byte]
-            if state < self._plain and self._least[state] < self._until - position:
+            was = self._state
+            state = self._table[was << 8 | byte]
+            if was >= self._plain:
+                self._advance_late(byte, state)
+            elif self._least[state] < self._until - position:
                 self._push(byte)
                 self._state = state
+                if state >= self._accepted:
+                    if self._complete(self._step):
+                        self._leave()
+                elif state >= self._plain:
+                    self._displacement = position + 1
             else:
-                self._advance_stream(byte, state)
+                raise FormatError(self._complaint(byte))
             return
         if kind == _ENDED:
             self._ended += 1
@@ -209,16 +217,18 @@ class Constraint(StreamCursor):
         if position + 1 == self._field_end:
             self._leave()
 
-    def _advance_stream(self, byte: int, state: int) -> None:
-        """A byte that ends an instruction, belongs to a branch, or is refused."""
+    def _advance_late(self, byte: int, state: int) -> None:
+        """A byte of a branch's displacement, or one that may be a prefix which a branch skips."""
         if not self.mask()[byte]:
             raise FormatError(self._complaint(byte))
         self._push(byte)
         self._mask = None
         step = self._step
-        if byte == LOCK and self._state == step.machine.skip:
-            self._cross(step)
-        self._state = state
+        was, self._state = self._state, state
+        if was == step.machine.skip:
+            self._displacement = len(self._data)
+            if byte == LOCK:
+                self._cross(step)
         if state >= self._accepted and self._complete(step):
             self._leave()
 
@@ -315,25 +325,48 @@ class Constraint(StreamCursor):
         """Instructions up to the end of the stream, or to the first byte that is refused."""
         step, mine = self._step, self._data
         table, least, plain, accepted = self._table, self._least, self._plain, self._accepted
-        position = len(mine)
-        for taken, byte in enumerate(data):
-            was = self._state
-            state = table[was << 8 | byte]
-            if was >= plain:
-                if not self.mask()[byte]:
-                    return taken
-                if byte == LOCK and was == step.machine.skip:
-                    self._cross(step)
-            elif least[state] >= self._until - position:
-                return taken
-            self._push(byte)
-            position += 1
+        taken, total = 0, len(data)
+        while taken < total:
+            state = self._state
+            if state >= plain:
+                more = 0
+                if state != step.machine.skip and (step.machine.word > 1 or len(mine) == self._displacement):
+                    more = step.targets.whole(step, state, self._begin, data[taken : taken + 4], mine)
+                if not more:
+                    if not self.mask()[data[taken]]:
+                        return taken
+                    self._advance_late(data[taken], table[state << 8 | data[taken]])
+                    taken += 1
+                    if self._step is not step:
+                        return taken
+                    continue
+                first = taken
+                taken += more
+                for byte in data[first:taken]:
+                    state = table[state << 8 | byte]
+            else:
+                first, room = taken, self._until - len(mine)
+                while taken < total:
+                    after = table[state << 8 | data[taken]]
+                    if least[after] >= room:
+                        break
+                    state = after
+                    taken += 1
+                    room -= 1
+                    if state >= plain:
+                        break
+            mine += data[first:taken]
             self._state = state
             self._mask = None
-            if state >= accepted and self._complete(step):
+            if state < plain:
+                if taken < total:
+                    return taken
+            elif state < accepted:
+                self._displacement = len(mine)
+            elif self._complete(step):
                 self._leave()
-                return taken + 1
-        return len(data)
+                return taken
+        return total
 
     def forced(self) -> bytes:
         """The longest run of bytes from here with one choice at each place (the end is never in it)."""
@@ -393,7 +426,8 @@ class Constraint(StreamCursor):
         bits = np.unpackbits(np.frombuffer(self._data.starts, np.uint8), bitorder="little")
         found = np.flatnonzero(bits[: len(self._data)])
         raw = np.frombuffer(self.data, np.uint8)
-        inner = np.concatenate(([False], (np.diff(found) == 1) & (raw[found[:-1]] == LOCK)))
+        inner = np.zeros(len(found), dtype=bool)
+        inner[1:] = (np.diff(found) == 1) & (raw[found[:-1]] == LOCK)
         return found[~inner]
 
     def fields(self) -> list[Field]:

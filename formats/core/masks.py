@@ -23,6 +23,19 @@ def constant(any_byte: bool, end: bool) -> np.ndarray:
 
 
 ANY, ANY_OR_END, ONLY_END = constant(True, False), constant(True, True), constant(False, True)
+ANY_BYTE = ANY
+
+_shared: dict[bytes, np.ndarray] = {}
+
+
+def shared(raw: bytes) -> np.ndarray:
+    """The mask of 257 bytes, each 0 or 1; the same object for the same bytes, as long as it is kept."""
+    found = _shared.get(raw)
+    if found is None:
+        if len(_shared) >= _MOST_KEPT:
+            _shared.clear()
+        found = _shared[raw] = np.frombuffer(raw, dtype=bool)
+    return found
 
 # Masks come back again and again as the same objects. The packed form is kept beside the mask itself, which
 # keeps its id from being given to another.

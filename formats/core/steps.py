@@ -97,7 +97,7 @@ class FreeStep:
     @property
     def rule(self) -> str:
         """What comes after them, in words."""
-        return text(self._rule)
+        return text(self._rule) or f"any bytes up to offset {self.stop:#x}, where the file goes on"
 
 
 class Machine(Protocol):
@@ -115,7 +115,8 @@ class Machine(Protocol):
     skip: int  # as start, where a start is owed behind the first byte: a lock prefix may stand there
     plain: int
     accepted: int
-    ends: list[bool]  # of a state: an instruction has ended after which filler may stand
+    traits: list[int]  # of a state: has ended 1 a direct branch, 2 what filler may follow, 4 a byte of filler
+    displacement_left: bytearray  # of a state: bytes of a direct branch's displacement to come (x86)
     longest: int  # bytes of the longest instruction
     word: int  # instructions start at addresses that are multiples of it
     table: memoryview
@@ -130,13 +131,22 @@ class Machine(Protocol):
 
 
 class Targets(Protocol):
-    """Where branches may go; see `bytegen.formats.code.branches`."""
+    """Where branches may go; see `bytegen.formats.code.branches`.
 
-    def mask(self, step: StreamStep, state: int, begin: int, room: int, data: Written) -> np.ndarray:
-        """bool[257], read-only: the bytes that leave the branch begun at ``begin`` a target."""
+    ``begin`` is where the branch begins, ``field`` where its displacement does (x86), ``state`` the automaton's.
+    """
 
-    def target(self, step: StreamStep, state: int, begin: int, data: Written) -> int:
-        """Offset that the branch [begin, len(data)) goes to; -1 for an instruction that is none."""
+    def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
+        """bool[257], read-only: the bytes that leave the branch a target."""
+
+    def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
+        """Offset that the branch [begin, len(data)), which has just ended, goes to; negative for none."""
+
+    def whole(self, step: StreamStep, state: int, begin: int, raw: memoryview, data: Written) -> int:
+        """How many bytes of ``raw`` complete the branch, and lead to a target; 0 when they do not.
+
+        ``state`` is the one in which the first of them comes.
+        """
 
 
 class StreamStep:

@@ -17,8 +17,8 @@ from bytegen.formats.core.written import Written
 
 _AHEAD = 16  # a start that is owed less than this far ahead may bound an instruction
 _ALIGNED = 4  # filler ends at a multiple of this
-_FILLER = 255
 LOCK = 0xF0
+RELATIVE, ENDS, FILLER = 1, 2, 4  # traits of an instruction that has ended: see `Machine`
 
 
 class StreamCursor:
@@ -29,6 +29,7 @@ class StreamCursor:
         "_begin",
         "_bound",
         "_data",
+        "_displacement",
         "_least",
         "_mask",
         "_masks",
@@ -48,7 +49,7 @@ class StreamCursor:
     def _no_stream(self) -> None:
         """Before any stream."""
         self._table, self._least, self._masks = memoryview(b""), [], {}
-        self._plain = self._accepted = self._state = self._begin = self._until = 0
+        self._plain = self._accepted = self._state = self._begin = self._displacement = self._until = 0
         self._bound = self._recheck = -1
 
     def _copy_stream(self, twin: StreamCursor) -> None:
@@ -56,6 +57,7 @@ class StreamCursor:
         twin._plain, twin._accepted = self._plain, self._accepted
         twin._state, twin._begin, twin._until = self._state, self._begin, self._until
         twin._bound, twin._recheck = self._bound, self._recheck
+        twin._displacement = self._displacement
 
     def _enter_stream(self, step: StreamStep) -> None:
         """Take the state from the bytes so far and the starts noted in them."""
@@ -71,7 +73,7 @@ class StreamCursor:
         begin = data.start_before(position - 1)
         if begin > step.start and data[begin - 1] == LOCK and data.is_start(begin - 1) and machine.word == 1:
             begin -= 1
-        state, at = _walk(machine, data, begin)
+        state, at, self._displacement = _walk(machine, data, begin)
         if state < machine.accepted:
             self._instruction(step, begin, machine.start)
             if self._state == machine.skip and data[begin] == LOCK:
@@ -94,7 +96,7 @@ class StreamCursor:
         self._until = min(begin + machine.longest, self._bound, step.stop)
         if self._bound == begin + 1:
             self._state = machine.skip
-        if machine.ends[after]:
+        if machine.traits[after] & ENDS:
             aligned = _aligned(step, begin)
             if begin < aligned <= self._bound and not self._data.is_wanted(begin):
                 self._state = machine.gap
@@ -128,32 +130,46 @@ class StreamCursor:
         if self._mask is None and self._state == step.machine.skip:
             self._mask = self._skip_mask(step)
         elif self._mask is None:
-            self._mask = step.targets.mask(step, self._state, self._begin, room, self._data)
+            self._mask = step.targets.mask(step, self._state, self._begin, self._displacement, self._data)
         return self._mask
 
     def _complete(self, step: StreamStep) -> bool:
         """An instruction or a byte of filler has just ended; whether the stream has too."""
-        data, state = self._data, self._state
+        data, state, machine = self._data, self._state, step.machine
         position = len(data)
-        if state == self._accepted + _FILLER:
+        traits = machine.traits[state]
+        if traits & RELATIVE:
+            target = step.targets.target(step, state, self._begin, self._displacement, data)
+            if target >= position:
+                data.want(target)
+                if position < target < self._bound:
+                    self._bound = target
+                    if target < self._recheck:
+                        self._recheck = target
+        elif traits & FILLER:
             if self._begin == position - 1:
                 data.no_start(position - 1)
             if position != step.stop and position != _aligned(step, position):
                 self._fill(step, position)
                 return False
-        else:
-            if data[self._begin] == LOCK and step.machine.word == 1:
-                data.start(self._begin + 1)
-            target = step.targets.target(step, state, self._begin, data)
-            if target >= position:
-                data.want(target)
-                if target > position:
-                    self._bound = min(self._bound, target)
-                    self._recheck = min(self._recheck, target)
+        elif data[self._begin] == LOCK and machine.word == 1:
+            data.start(self._begin + 1)
         if position == step.stop:
             return True
-        data.start(position)
-        self._instruction(step, position, state)
+        i, starts = position >> 3, data.starts
+        if i < len(starts):
+            starts[i] |= 1 << (position & 7)
+        else:
+            data.start(position)
+        if traits & ENDS or position + 1 >= self._bound or position >= self._recheck:
+            self._instruction(step, position, state)
+            return False
+        self._begin = position
+        self._state = machine.start
+        until = position + machine.longest
+        if until > self._bound:
+            until = self._bound
+        self._until = until if until < step.stop else step.stop
         return False
 
 
@@ -162,10 +178,12 @@ def _aligned(step: StreamStep, offset: int) -> int:
     return offset + (-(offset + step.shift) % _ALIGNED)
 
 
-def _walk(machine: Machine, data: bytearray, begin: int) -> tuple[int, int]:
-    """The state after the bytes from ``begin`` on, or after the first instruction, and where that was."""
-    state, at, table = machine.start, begin, machine.table
+def _walk(machine: Machine, data: bytearray, begin: int) -> tuple[int, int, int]:
+    """The state after the bytes from ``begin`` on, or after the first instruction; where that is; its field."""
+    state, at, table, field = machine.start, begin, machine.table, 0
     while at < len(data) and state < machine.accepted:
-        state = table[state << 8 | data[at]]
+        before, state = state, table[state << 8 | data[at]]
         at += 1
-    return state, at
+        if before < machine.plain <= state:
+            field = at
+    return state, at, field

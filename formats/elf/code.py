@@ -33,6 +33,7 @@ def segments_read(plan: Plan, position: int, data: bytearray) -> Plan:
         instructions=plan.target.instructions,
         bits=plan.target.bits,
         privileged=data.privileged,
+        nowhere=True,
     )
     if plan.entry:
         code.promise(plan.entry, data)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, Window, exactly, interval
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.elf import names
 from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, ET_EXEC, MAX_SHNUM
 from bytegen.formats.elf.plan import Plan, proceed
 from bytegen.formats.elf.target import Target
@@ -47,7 +48,9 @@ def _before(target: Target) -> tuple[_Fixed, ...]:
         ("e_machine", 2, (target.machine,), f"{target.machine}: {target.instructions}"),
         ("e_version", 4, (1,), "1: the current version"),
     )
-    return tuple(_Fixed(f"ehdr.{name}", size, exactly(size, *values), rule) for name, size, values, rule in rows)
+    return tuple(
+        _Fixed(f"ehdr.{name}", size, exactly(size, *values), rule) for name, size, values, rule in rows
+    )
 
 
 @cache
@@ -122,6 +125,11 @@ def _least_tables(plan: Plan) -> int:
     return 2 * size + dynamic_room(plan)
 
 
+def _least_sections(plan: Plan) -> int:
+    """The fewest section headers, where there are any."""
+    return names.LEAST_SECTIONS if plan.dynamic_owed else 1
+
+
 def _phoff(plan: Plan) -> Step:
     target, word = plan.target, plan.target.word
     least = _least_tables(plan)
@@ -140,7 +148,7 @@ def _phoff(plan: Plan) -> Step:
 def _shoff(plan: Plan) -> Step:
     target, word = plan.target, plan.target.word
     least = _least_tables(plan)
-    top = min(plan.limit, target.top) - target.shdr_size
+    top = min(plan.limit, target.top) - _least_sections(plan) * target.shdr_size
     pieces: list[Piece] = [Finite((0,)), Span(plan.phoff + least, top, word)]
     if not plan.dynamic_owed:
         pieces.append(Span(target.ehdr_size, plan.phoff - target.shdr_size, word))
@@ -199,7 +207,8 @@ def _shnum(plan: Plan, start: int) -> Step:
     else:
         stop = plan.phoff if plan.phoff > plan.shoff else plan.limit
         most = min(MAX_SHNUM, (stop - plan.shoff) // plan.target.shdr_size)
-        choices, rule = interval(2, 1, most), f"1 to {most}: the entries that fit"
+        least = _least_sections(plan)
+        choices, rule = interval(2, least, most), f"{least} to {most}: the entries that fit"
     return IntStep(
         start,
         2,
@@ -216,9 +225,7 @@ def _shstrndx(plan: Plan, start: int) -> Step:
     else:
         choices = interval(2, 1, plan.shnum - 1)
         rule = f"1 to {plan.shnum - 1}: a section that holds the names"
-    return IntStep(
-        start, 2, choices, "ehdr.e_shstrndx", rule, lambda value, data: _tables(plan, value, data)
-    )
+    return IntStep(start, 2, choices, "ehdr.e_shstrndx", rule, lambda value, data: _tables(plan, value, data))
 
 
 def _tables(plan: Plan, shstrndx: int, data: bytearray) -> Step:
@@ -227,5 +234,5 @@ def _tables(plan: Plan, shstrndx: int, data: bytearray) -> Step:
     if plan.shnum:
         end = plan.shoff + target.shdr_size * plan.shnum
         ledger = ledger.add(Region(plan.shoff, end, "shdrs", "the section header table"))
-    plan = plan._replace(shstrndx=shstrndx, ledger=ledger).reach(ledger.end())
+    plan = names.keep(plan._replace(shstrndx=shstrndx, ledger=ledger).reach(ledger.end()))
     return proceed(plan, target.ehdr_size, data)

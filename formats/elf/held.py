@@ -122,47 +122,6 @@ class Beside(NamedTuple):
         return size if good else -1
 
 
-class Before(NamedTuple):
-    """A seat of content that ends by ``last``."""
-
-    seat: Seat
-    last: int
-
-    def offsets(self, least: int) -> tuple[int, int] | None:
-        """See `Seat.offsets`."""
-        found = self.seat.offsets(least)
-        if found is None or found[0] > self.last - least:
-            return None
-        return found[0], min(found[1], self.last - least)
-
-    def addresses(self, offset: int, least: int) -> list[Piece]:
-        """See `Seat.addresses`."""
-        return self.seat.addresses(offset, least) if offset + least <= self.last else []
-
-    def most(self, offset: int, address: int) -> int:
-        """See `Seat.most`."""
-        return min(self.seat.most(offset, address), self.last - offset)
-
-
-class Shorter(NamedTuple):
-    """A seat of content with ``tail`` bytes more behind it."""
-
-    seat: Seat
-    tail: int
-
-    def offsets(self, least: int) -> tuple[int, int] | None:
-        """See `Seat.offsets`."""
-        return self.seat.offsets(least + self.tail)
-
-    def addresses(self, offset: int, least: int) -> list[Piece]:
-        """See `Seat.addresses`."""
-        return self.seat.addresses(offset, least + self.tail)
-
-    def most(self, offset: int, address: int) -> int:
-        """See `Seat.most`."""
-        return self.seat.most(offset, address) - self.tail
-
-
 def _windows(duties: Duties, slots: int) -> Iterator[Later]:
     """The addresses at which PT_LOADs to come may hold one thing more."""
     runs = duties.runs()

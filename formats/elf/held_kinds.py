@@ -14,21 +14,18 @@ import numpy as np
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.elf import names
 from bytegen.formats.elf.constants import PT_DYNAMIC, PT_INTERP
-from bytegen.formats.elf.held import Before, Read, Seat, Shorter, hold, seats
+from bytegen.formats.elf.held import Seat, hold, seats
 from bytegen.formats.elf.interp import LONGEST, SHORTEST
 from bytegen.formats.elf.kinds import Choice, Kind, Offered
-from bytegen.formats.elf.load import duties
 from bytegen.formats.elf.phdr import Header
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.worlds import (
     MOST_ENTRIES,
     World,
-    ahead,
     dynamic_size,
-    last_tail,
     readable,
-    tail,
     worlds,
 )
 from bytegen.formats.elf.written import Lazily
@@ -172,12 +169,21 @@ def _below(piece: Piece, most: int) -> Piece:
     assert isinstance(piece, Finite | Lazily)
     return Lazily(
         lambda x: x <= most and piece.contains(x),
-        lambda: piece.members()[piece.members() <= np.uint64(max(most, 0))] if most >= 0 else np.zeros(0, np.uint64),
+        lambda: (
+            piece.members()[piece.members() <= np.uint64(max(most, 0))]
+            if most >= 0
+            else np.zeros(0, np.uint64)
+        ),
     )
 
 
 def _room(ledger: Ledger, start: int, offset: int) -> int:
     return ledger.room(start, offset)
+
+
+def _may_be_dynamic(plan: Plan) -> bool:
+    """Whether there may be an interpreter, which asks for a PT_DYNAMIC."""
+    return not plan.unpaged and readable() and bool(plan.entry) and names.kept(plan)
 
 
 class Interp(Content):
@@ -186,7 +192,7 @@ class Interp(Content):
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
         plan = header.plan
-        if plan.interp is not None or (plan.strict and (plan.unpaged or not readable() or not plan.entry)):
+        if plan.interp is not None or (plan.strict and not _may_be_dynamic(plan)):
             return False
         return super().offered(header, spare)
 
@@ -225,11 +231,7 @@ class Interp(Content):
 
 
 class Dynamic(Content):
-    """PT_DYNAMIC: the dynamic section; at most one, and ahead of the section header table.
-
-    At level load some bytes that a PT_LOAD maps stay free after it, for its string table: in a PT_LOAD read
-    before, or right behind it.
-    """
+    """PT_DYNAMIC: the dynamic section; at most one."""
 
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
@@ -238,19 +240,9 @@ class Dynamic(Content):
             return False
         return lambda: any(True for _ in self._offsets(self._prepared(header)))
 
-    def _find_ways(self, header: Header) -> Iterator[Way]:
-        plan = header.plan
-        owed = duties(plan._replace(dynamic=(0, 0, 0)))
-        if not owed.possible(header.slots):
-            return
-        world = World(owed, header.slots, plan.ledger)
-        after = tail(plan)
-        last = last_tail(plan, plan.ledger) if after else plan.limit
-        for seat in seats(plan, owed, header.slots):
-            if last >= 0:
-                yield Way(world, Before(seat, last))
-            if after and not isinstance(seat, Read):
-                yield Way(world._replace(tail=after), Shorter(seat, after))
+    def after(self, plan: Plan) -> Plan:
+        """See `Content.after`."""
+        return plan._replace(dynamic=(0, 0, 0))
 
     def least(self, header: Header) -> int:
         """See `Content.least`."""
@@ -258,29 +250,20 @@ class Dynamic(Content):
 
     def starts(self, header: Header, world: World) -> list[Piece]:
         """See `Content.starts`."""
-        least, word = self.least(header) + world.tail, header.plan.target.word
-        return [
-            Span(low, high - least, word) for low, high in ahead(header.plan, world.ledger, header.table.end)
-        ]
+        least, word = self.least(header), header.plan.target.word
+        return [Span(low, high - least, word) for low, high in world.ledger.gaps(header.table.end)]
 
     def lengths(self, header: Header, world: World, offset: int) -> list[Piece]:
         """See `Content.lengths`."""
-        plan = header.plan
-        entry, least = plan.target.dyn_size, dynamic_size(plan)
-        for low, high in ahead(plan, world.ledger, header.table.end):
-            if low <= offset < high:
-                return [Span(least, min(high - offset - world.tail, MOST_ENTRIES * entry), entry)]
-        return []
+        entry = header.plan.target.dyn_size
+        room = min(_room(world.ledger, header.table.end, offset), MOST_ENTRIES * entry)
+        return [Span(self.least(header), room, entry)]
 
     def done(self, header: Header) -> Plan:
         """See `Kind.done`."""
-        plan, offset, size = header.plan, header.offset, header.filesz
-        end = offset + size
-        behind = tail(plan) if end > last_tail(plan, plan.ledger) else 0
-        plan = hold(plan, offset, header.vaddr, size + behind).reach(end + behind)
-        ledger = plan.ledger.add(Region(offset, end, "dynamic", "dynamic"))
-        place = (end, end + behind) if behind else None
-        return plan._replace(ledger=ledger, dynamic=(offset, size, header.vaddr), dynamic_tail=place)
+        plan, offset, size = super().done(header), header.offset, header.filesz
+        ledger = plan.ledger.add(Region(offset, offset + size, "dynamic", "dynamic"))
+        return plan._replace(ledger=ledger, dynamic=(offset, size, header.vaddr))
 
 
 HELD: dict[int, Kind] = {PT_INTERP: Interp(), PT_DYNAMIC: Dynamic()}

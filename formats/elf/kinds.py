@@ -165,9 +165,12 @@ class Load(Kind):
         most = shift & -shift or target.top
         if plan.paged:
             choices = powers(target.word, target.page, min(most, target.most_align), False)
-            return choices, lambda: (
-                f"a power of two from {target.page} to {target.most_align} that divides p_vaddr - p_offset, as "
-                "the dynamic loader asks"
+            return (
+                choices,
+                lambda: (
+                    f"a power of two from {target.page} to {target.most_align} that divides p_vaddr - p_offset, as "
+                    "the dynamic loader asks"
+                ),
             )
         return powers(target.word, 1, most, True), "0 or a power of two that divides p_vaddr - p_offset"
 
@@ -245,9 +248,9 @@ class Tls(Kind):
             if segment.offset <= header.offset and segment.shift == shift
         ]
         most = min(max([0, *rooms]), _MOST_TLS)
-        return interval(plan.target.word, 0, most), lambda: (
-            f"at most {most}: a PT_LOAD before maps these bytes there"
-        )
+        return interval(
+            plan.target.word, 0, most
+        ), lambda: f"at most {most}: a PT_LOAD before maps these bytes there"
 
     def memsz(self, header: Header) -> Choice:
         """See `Kind.memsz`."""

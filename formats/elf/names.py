@@ -18,7 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.elf.plan import Plan
+from bytegen.formats.core.intset import exactly
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Behind, Lazily
 
 DYNSTR, DYNAMIC, STAB = b".dynstr\0", b".dynamic\0", b".stab\0"
@@ -199,3 +202,47 @@ def points(plan: Plan, start: int, size: int, asks: Asked) -> tuple[dict[int, in
                 ),
             )
     return fixed, watched
+
+
+# A PT_DYNAMIC asks for a section of its name; the bytes before the section headers are kept for that name.
+
+_KEPT = b"\0" + DYNAMIC
+LEAST_SECTIONS = 4  # the null one, the names, the dynamic section, its strings
+
+
+def keep(plan: Plan) -> Plan:
+    """The plan that keeps room for the name of a dynamic section, where section headers leave any."""
+    start = plan.shoff - len(_KEPT)
+    if plan.shnum < LEAST_SECTIONS or plan.shoff < plan.phoff or plan.ledger.room(0, start) < len(_KEPT):
+        return plan
+    return plan._replace(ledger=plan.ledger.add(Region(start, plan.shoff, "names", "section names")))
+
+
+def kept(plan: Plan) -> bool:
+    """Whether there may be a PT_DYNAMIC: the section headers, if any, can name its section."""
+    return not plan.shnum or plan.ledger.at(plan.shoff - len(_KEPT), "names") is not None
+
+
+@opener("names")
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    room = max((high - low for low, high in plan.ledger.gaps(region.end)), default=0)
+    first = data.find(0)
+    if plan.dynamic is None or room >= len(_KEPT) or 0 <= first < data.rfind(DYNAMIC):
+        return FreeStep(
+            region.start, region.end, None, "gap", "any byte", lambda data: proceed(plan, region.end, data)
+        )
+
+    def at(i: int, data: bytearray) -> Step:
+        if i == len(_KEPT):
+            return proceed(plan, region.end, data)
+        rule = "the name of the dynamic section, which no string table has yet"
+        return IntStep(
+            region.start + i,
+            1,
+            exactly(1, _KEPT[i]),
+            "names.dynamic",
+            rule,
+            lambda value, data: at(i + 1, data),
+        )
+
+    return at(0, data)

@@ -82,7 +82,6 @@ class Plan(NamedTuple):
     held: tuple[Held, ...] = ()  # what later PT_LOADs must hold at an address, in order
     interp: tuple[int, int] | None = None  # PT_INTERP: offset and size
     dynamic: tuple[int, int, int] | None = None  # PT_DYNAMIC: offset, size, address
-    dynamic_tail: tuple[int, int] | None = None  # file range that stays free for the dynamic section
     named: Any = None  # tables that the dynamic section names, once it is read (`dynamic.settled.Settled`)
     unpaged: bool = False  # some PT_LOAD is aligned to less than a page
     executable: tuple[tuple[int, int, int], ...] = ()  # (file start, file end, address) of code
@@ -105,9 +104,7 @@ class Plan(NamedTuple):
     @property
     def paged(self) -> bool:
         """Whether a dynamic loader reads the file, which asks for PT_LOADs aligned to a page."""
-        return self.strict and (
-            self.kind == ET_DYN or self.interp is not None or self.dynamic is not None
-        )
+        return self.strict and (self.kind == ET_DYN or self.interp is not None or self.dynamic is not None)
 
     @property
     def dynamic_owed(self) -> bool:
@@ -118,13 +115,7 @@ class Plan(NamedTuple):
     @property
     def owing(self) -> bool:
         """Whether program headers still to come owe anything, or must keep room for it."""
-        return (
-            self.entry_owed
-            or self.table_owed
-            or bool(self.held)
-            or self.dynamic_owed
-            or (self.strict and self.dynamic is not None)
-        )
+        return self.entry_owed or self.table_owed or bool(self.held) or self.dynamic_owed
 
     @property
     def near(self) -> int:

@@ -96,4 +96,3 @@ def _field(kind: Kind, header: Header, i: int, data: bytearray) -> Step:
         return f"phdr[{header.index}].p_{cell.name}"
 
     return IntStep(header.start + cell.at, cell.size, choices, path, rule, then)
-

@@ -14,7 +14,6 @@ from bytegen.formats.elf import names, tables
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.written import Table
 
-
 _STRINGS = frozenset({names.SHT_STRTAB})
 
 

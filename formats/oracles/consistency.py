@@ -72,12 +72,14 @@ def _account(data: bytes, format: str, level: str, refusal: Refusal | None) -> I
     account = annotate(data, format=format, level=level)
     if account.refusal != (None if refusal is None else tuple(refusal)):
         yield f"the account's refusal is {account.refusal}, the replay's {refusal}"
-    for name, items in (("area", account.areas), ("span", account.spans)):
-        edges = [0, *(item.end for item in items)]
-        if any(item.start != end or item.end <= end for item, end in zip(items, edges, strict=False)):
+    areas = [(area.start, area.end) for area in account.areas]
+    spans = [(span.start, span.end) for span in account.spans]
+    for name, places in (("area", areas), ("span", spans)):
+        ends = [0, *(end for _, end in places)]
+        if any(start != before or end <= before for (start, end), before in zip(places, ends, strict=False)):
             yield f"the account's {name}s do not follow one another"
-        if edges[-1] != len(data):
-            yield f"the account's {name}s end at byte {edges[-1]} of {len(data)}"
+        if ends[-1] != len(data):
+            yield f"the account's {name}s end at byte {ends[-1]} of {len(data)}"
     if any(area.kind not in KINDS for area in account.areas):
         yield "an area is of no known kind"
     for one, other in pairwise(account.code):

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import capstone
 
-from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
+from bytegen.formats.annotate.pe_areas import read_pe
+from bytegen.formats.oracles.rawelf import read_raw_elf
 
 _PT_LOAD, _PF_X = 1, 1
+_ELF_MACHINES = {(64, 62): "x86-64", (32, 3): "i386", (64, 183): "aarch64"}
 _MODES = {
-    (64, 62): (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
-    (32, 3): (capstone.CS_ARCH_X86, capstone.CS_MODE_32),
-    (64, 183): (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
+    "x86-64": (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
+    "i386": (capstone.CS_ARCH_X86, capstone.CS_MODE_32),
+    "aarch64": (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
 }
 SWEEP_BYTES = 262_144
 
 
+class _Part(NamedTuple):
+    """Executable bytes [start, end) of the file, which come to lie at `address`."""
+
+    start: int
+    end: int
+    address: int
+
+
 def sweep_code(data: bytes, sweep_bytes: int = SWEEP_BYTES) -> dict[str, object]:
-    """Decodes linearly from the entry point to the end of the executable segment that holds it.
+    """Decodes linearly from the entry point to the end of the executable segment or section that holds it.
 
     After bytes that are no instruction the sweep goes on at the next place one may start (the next byte on
     x86, the next word on AArch64). At most `sweep_bytes` are swept. Returns, in bytes and addresses:
     "executable_bytes" (in the file, of all executable segments), "entry", "swept", "decoded",
     "decoded_share" (of those swept), "instructions", "first_undecodable" (an address or None). Without an
     executable segment around the entry point, or for a machine not known here, only the first two are there.
-    Raises ValueError when `data` is no little-endian ELF file with a whole header.
+    Raises ValueError when `data` is neither a PE file nor a little-endian ELF file with a whole header.
     """
-    raw = read_raw_elf(data)
-    segments = [p for p in raw.phdrs if p["p_type"] == _PT_LOAD and p["p_flags"] & _PF_X]
-    in_file = [max(0, min(p["p_filesz"], len(data) - p["p_offset"])) for p in segments]
-    entry = raw.ehdr["e_entry"]
-    facts: dict[str, object] = {"executable_bytes": sum(in_file), "entry": entry}
-    mode = _MODES.get((raw.bits, raw.ehdr["e_machine"]))
-    code = _code_from(data, raw, entry, sweep_bytes)
-    if mode is None or not code:
+    machine, entry, parts = _pe_parts(data) if data[:2] == b"MZ" else _elf_parts(data)
+    facts: dict[str, object] = {
+        "executable_bytes": sum(part.end - part.start for part in parts),
+        "entry": entry,
+    }
+    code = _code_from(data, parts, entry, sweep_bytes)
+    if machine not in _MODES or not code:
         return facts
-    decoded, instructions, first_bad = _sweep(capstone.Cs(*mode), code, entry)
+    decoded, instructions, first_bad = _sweep(capstone.Cs(*_MODES[machine]), code, entry)
     facts |= {
         "swept": len(code),
         "decoded": decoded,
@@ -45,13 +57,32 @@ def sweep_code(data: bytes, sweep_bytes: int = SWEEP_BYTES) -> dict[str, object]
     return facts
 
 
-def _code_from(data: bytes, raw: RawElf, entry: int, limit: int) -> bytes:
-    """The bytes from the entry point to the end of its executable segment, `limit` at most; empty if none."""
+def _elf_parts(data: bytes) -> tuple[str, int, list[_Part]]:
+    """Machine, entry address, and the executable segments as far as the file holds them."""
+    raw = read_raw_elf(data)
+    parts = []
     for p in raw.phdrs:
-        at = entry - p["p_vaddr"]
-        if p["p_type"] == _PT_LOAD and p["p_flags"] & _PF_X and 0 <= at < p["p_filesz"]:
-            start = p["p_offset"] + at
-            return data[start : min(p["p_offset"] + p["p_filesz"], start + limit)]
+        end = min(p["p_offset"] + p["p_filesz"], len(data))
+        if p["p_type"] == _PT_LOAD and p["p_flags"] & _PF_X and p["p_offset"] < end:
+            parts.append(_Part(p["p_offset"], end, p["p_vaddr"]))
+    return _ELF_MACHINES.get((raw.bits, raw.ehdr["e_machine"]), ""), raw.ehdr["e_entry"], parts
+
+
+def _pe_parts(data: bytes) -> tuple[str, int, list[_Part]]:
+    """Machine, entry address, and the executable sections as far as the file holds them."""
+    reading = read_pe(data)
+    if reading.entry is None:
+        raise ValueError("not a PE file with an optional header")
+    areas = [area for area in reading.areas if area.kind == "code" and area.address is not None]
+    return reading.machine, reading.entry, [_Part(a.start, a.end, a.address or 0) for a in areas]
+
+
+def _code_from(data: bytes, parts: Sequence[_Part], entry: int, limit: int) -> bytes:
+    """The bytes from the entry point to the end of its part, `limit` at most; empty if none holds it."""
+    for part in parts:
+        start = part.start + entry - part.address
+        if part.start <= start < part.end:
+            return data[start : min(part.end, start + limit)]
     return b""
 
 

@@ -44,7 +44,7 @@ class Examiner:
         A judge that crashed, ran out of its limits or gave no answer within `timeout` seconds is reported as
         a problem of its own, and so are the judges after it, which were not asked.
         """
-        request = {"task": "examine", "format": format, "level": level}
+        request: dict[str, object] = {"task": "examine", "format": format, "level": level}
         lines, reason = self.ask(request, data, _MOST_FINDINGS_BYTES)
         findings: list[Finding] = [json.loads(line) for line in lines]
         return findings if reason is None else findings + _unanswered(findings, judges(format), reason)

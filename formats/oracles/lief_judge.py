@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import lief
 
 from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
+from bytegen.formats.oracles.rawtables import RawRelocation, RawSymbol, relocations_of, symbols_of
 
 _HEADER_FIELDS = {
     "e_type": "file_type",
@@ -51,6 +52,9 @@ _SECTION_FIELDS = {
 }
 # LIEF keeps the machine in the bits above a segment's or section's 32-bit type.
 _TYPE_MASK = 0xFFFF_FFFF
+_SYMTAB, _DYNSYM, _RELA, _REL, _ALLOC = 2, 11, 4, 9, 2
+_MOST_SYMBOLS = 1_000_000  # LIEF reads no more, nor more relocations
+_RELOCATION_MASK = 0x7FF_FFFF  # LIEF keeps the machine above the type
 # Logged as a warning about every file without section headers, which executables need not have (gABI, ch. 4).
 _NO_SECTIONS = "The current binary doesn't have a section header"
 
@@ -84,7 +88,7 @@ def lief_judge(data: bytes) -> list[str]:
 
     Three questions, since parsing alone says almost nothing (any four bytes `\\x7fELF` parse): does
     `check_layout` pass, was nothing logged at warning level or above, and does every field of the ELF header,
-    the program headers and the section headers come back as the file has it.
+    the program headers, the section headers, the symbols and the relocations come back as the file has it.
     """
     with captured_log() as log, warnings.catch_warnings():
         # A value outside LIEF's enumerations comes with a RuntimeWarning of Python; the value itself is kept.
@@ -123,7 +127,8 @@ def _read_back(binary: lief.ELF.Binary, data: bytes) -> list[str]:
     for index, (fields, section) in enumerate(zip(raw.shdrs, sections, strict=False)):
         complaints += _compare(f"shdr[{index}]", fields, section, _SECTION_FIELDS)
         complaints += _compare_name(raw, data, index, section)
-    return complaints
+    complaints += _compare_symbols(raw, data, binary)
+    return complaints + _compare_relocations(raw, data, binary)
 
 
 def _compare(path: str, fields: dict[str, int], found: object, names: dict[str, str]) -> list[str]:
@@ -144,3 +149,56 @@ def _compare_name(raw: RawElf, data: bytes, index: int, section: lief.ELF.Sectio
     # LIEF keeps what follows the terminator for some tools' sake; the name itself ends at the first NUL.
     found = found.split(b"\0", 1)[0]
     return [] if found == name else [f"read-back: shdr[{index}].sh_name is {name!r}, LIEF says {found!r}"]
+
+
+def _first(raw: RawElf, kind: int) -> int | None:
+    return next((i for i, fields in enumerate(raw.shdrs) if fields["sh_type"] == kind), None)
+
+
+def _compare_symbols(raw: RawElf, data: bytes, binary: lief.ELF.Binary) -> list[str]:
+    """Symbols that LIEF reads otherwise: of the first SYMTAB, and of the DYNSYM that DT_SYMTAB names."""
+    complaints: list[str] = []
+    symtab, dynsym = _first(raw, _SYMTAB), _first(raw, _DYNSYM)
+    for index, listed in ((symtab, binary.symtab_symbols), (dynsym, binary.dynamic_symbols)):
+        if index is None or (index == dynsym and not binary.has(lief.ELF.DynamicEntry.TAG.SYMTAB)):
+            continue
+        expected, found = symbols_of(raw, data, index)[:_MOST_SYMBOLS], list(listed)
+        # LIEF counts dynamic symbols by hash tables and relocations, where those tell more than the section.
+        if len(found) != len(expected) and (index == symtab or len(found) < len(expected)):
+            complaints.append(f"read-back: section {index} has {len(expected)} symbols, LIEF {len(found)}")
+        for number, (want, symbol) in enumerate(zip(expected, found, strict=False)):
+            got = _symbol(symbol, want)
+            if got != want:
+                complaints.append(f"read-back: symbol {number} of section {index} is {want}, LIEF says {got}")
+    return complaints[:20]
+
+
+def _symbol(symbol: lief.ELF.Symbol, want: RawSymbol) -> RawSymbol:
+    name = symbol.name
+    text = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+    if isinstance(name, str) and name == want.name.decode("utf-8", "replace"):
+        text = want.name
+    info = int(symbol.binding) << 4 | int(symbol.type)
+    return RawSymbol(text, symbol.value, symbol.size, info, symbol.other, symbol.shndx)
+
+
+def _compare_relocations(raw: RawElf, data: bytes, binary: lief.ELF.Binary) -> list[str]:
+    """Relocations of sections that LIEF does not have, where it reads them from sections.
+
+    It leaves out allocated sections where the dynamic section names relocations, and repeated ones.
+    """
+    listed = list(binary.relocations)
+    dynamic = any(int(entry.purpose) in (1, 2) for entry in listed)
+    have = set()
+    for entry in listed:
+        kind = int(entry.type) & _RELOCATION_MASK
+        addend = int(entry.addend) % (1 << raw.bits) if entry.is_rela else None
+        have.add(RawRelocation(int(entry.address), kind, int(entry.info), addend))
+    complaints = []
+    for index, fields in enumerate(raw.shdrs):
+        if fields["sh_type"] not in (_RELA, _REL) or (dynamic and fields["sh_flags"] & _ALLOC):
+            continue
+        for number, want in enumerate(relocations_of(raw, data, index)[:_MOST_SYMBOLS]):
+            if want not in have:
+                complaints.append(f"read-back: relocation {number} of section {index}, {want}, is not in LIEF")
+    return complaints[:20]

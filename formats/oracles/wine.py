@@ -31,6 +31,7 @@ _SERVERS = ("wineserver", "/usr/lib/wine/wineserver64", "/usr/lib/wine/wineserve
 _START_SECONDS = 180.0
 _DLL = 0x2000  # Characteristics: the file is a DLL
 _AMD64, _I386 = 0x8664, 0x14C
+_EFI = (10, 11, 12, 13)  # subsystems
 
 
 class Answer(NamedTuple):
@@ -235,6 +236,8 @@ def wine_judge(data: bytes, *, entry: bool = True) -> list[str]:
     modes = ["library" if wide else "map"] if library else ["process", *(["entry"] if entry and wide else [])]
     if not library and entry and not wide:
         modes.append("map")
+    if raw.optional["Subsystem"] in _EFI:
+        modes = ["map"]  # firmware starts these, and moves them wherever it likes
     server = shared_server()
     for mode in modes:
         answer = server.ask(mode, data, ".dll" if library else ".exe")

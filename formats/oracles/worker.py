@@ -14,9 +14,12 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bytegen.formats.oracles.examine import Finding, ask, judges
+
+if TYPE_CHECKING:
+    from bytegen.formats.annotate.account import Account
 
 MEMORY_BYTES = 2 << 30
 CPU_SECONDS = 60
@@ -47,13 +50,23 @@ def _ask(judge: str, data: bytes, format: str, level: str) -> Finding:
         return {"judge": judge, "problems": [problem], "facts": {}}
 
 
+def _account(request: dict[str, Any], data: bytes) -> Account:
+    """The account of a file; where the rules fail (out of memory, say), that of the tolerant reader alone."""
+    from bytegen.formats.annotate.fields import annotate
+
+    format, level, instructions = (request[key] for key in ("format", "level", "instructions"))
+    try:
+        return annotate(data, format=format, level=level, instructions=instructions)
+    except Exception as error:
+        account = annotate(data, level=level, instructions=instructions, rules=False)
+        account.notes.append(f"the rules failed: {type(error).__name__}: {error}")
+        return account
+
+
 def _answers(request: dict[str, Any], data: bytes) -> Iterator[str]:
     """The lines that answer a request."""
     if request["task"] == "annotate":
-        from bytegen.formats.annotate.fields import annotate
-
-        options = {key: request[key] for key in ("format", "level", "instructions")}
-        yield from annotate(data, **options).lines()
+        yield from _account(request, data).lines()
         return
     for judge in judges(request["format"]):
         yield json.dumps(_ask(judge, data, request["format"], request["level"]))
@@ -71,8 +84,8 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
         data = requests.read(request["size"])
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + CPU_SECONDS)
-        for line in _answers(request, data):
-            answers.write(line.encode() + b"\n")
+        for answer in _answers(request, data):
+            answers.write(answer.encode() + b"\n")
             answers.flush()
         answers.write(b"\n")
         answers.flush()

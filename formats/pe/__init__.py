@@ -12,7 +12,7 @@ for _target in TARGETS.values():
     register(
         Format(
             _target.name,
-            ("parse", "load"),
+            ("parse", "load", "code"),
             lambda level, target=_target: dos.least(target),  # type: ignore[misc]
             lambda max_bytes, level, target=_target: (  # type: ignore[misc]
                 lambda data: dos.begin(target, max_bytes, level, coff.begin)

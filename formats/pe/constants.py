@@ -33,7 +33,8 @@ APPCONTAINER = 0x1000
 DLL_CHARACTERISTICS = 0xFFF0  # 0x10 is Wine's own: prefer the native library
 
 SUBSYSTEMS = (1, 2, 3, 5, 7, 8, 9, 10, 11, 12, 13, 14, 16)
-LOADED_SUBSYSTEMS = (1, 2, 3, 10, 11, 12, 13)  # native, windows, console, and the four of EFI
+EFI_SUBSYSTEMS = (10, 11, 12, 13)
+LOADED_SUBSYSTEMS = (1, 2, 3, *EFI_SUBSYSTEMS)  # native, windows, console
 
 CNT_INITIALIZED_DATA = 0x00000040
 MEM_EXECUTE = 0x20000000

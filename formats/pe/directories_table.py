@@ -45,6 +45,8 @@ def _address(plan: Plan, index: int, data: bytearray) -> Step:
     if index == DIRECTORIES:
         return section_table.begin(plan, layout(plan), data)
     spec = offered(index)
+    if spec is not None and not spec.when(plan):
+        spec = None
     path = f"directory.{DIRECTORY_NAMES[index]}.address"
     if spec is None:
         choices, rule = _NONE, "0: not in files of this format"

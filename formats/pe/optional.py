@@ -18,6 +18,7 @@ from bytegen.formats.pe.constants import (
     DIRECTORIES,
     DLL_CHARACTERISTICS,
     DYNAMIC_BASE,
+    EFI_SUBSYSTEMS,
     FORCE_INTEGRITY,
     HIGHEST_IMAGE,
     IMAGE_FILE_DLL,
@@ -74,21 +75,26 @@ def _layout(
 
 
 def _entry(plan: Plan, start: int) -> Step:
+    # At level code a whole instruction must fit there, which no directory may take.
+    size = plan.target.instruction_size if plan.level == "code" else 1
+
     def build() -> Iterable[Piece]:
         for page in PAGES:
-            yield from _layout(plan, page, LEAST_BLOCK, ()).places(1)
+            yield from _layout(plan, page, LEAST_BLOCK, ()).places(size, size)
         if plan.characteristics & IMAGE_FILE_DLL:
             yield Span(0, 0)
 
     def allowed(value: int) -> bool:
         if not value:
             return bool(plan.characteristics & IMAGE_FILE_DLL)
-        return bool(_pages(plan, ((value, value + 1),)))
+        return value % size == 0 and bool(_pages(plan, ((value, value + size),)))
 
     def following(value: int, data: bytearray) -> Step:
         settled = plan._replace(entry=value)
         if value:
-            settled = settled.owing(value, value + 1, MEM_EXECUTE)
+            settled = settled.owing(value, value + size, MEM_EXECUTE)
+            if plan.level == "code":
+                settled = settled._replace(heads=((value, value + size),))
         fields = [("BaseOfCode", 4)] if plan.target.plus else [("BaseOfCode", 4), ("BaseOfData", 4)]
         return _free(settled, start + 4, fields, _base)
 
@@ -113,30 +119,49 @@ def _least_image(plan: Plan, page: int) -> int:
     return bounds[0]
 
 
-def _highest(plan: Plan) -> int:
-    """No image reaches this address."""
-    return plan.target.highest if plan.strict else 1 << 8 * plan.target.word
+def _room(plan: Plan) -> tuple[Range, ...]:
+    """The addresses among which the whole image lies."""
+    target, flags = plan.target, plan.characteristics
+    if not plan.strict:
+        return ((0, 1 << 8 * target.word),)
+    if not flags & IMAGE_FILE_DLL:
+        return target.programs
+    if flags & IMAGE_FILE_RELOCS_STRIPPED:
+        return target.fixed_libraries
+    return ((_LEAST_BASE, target.highest),)
 
 
 def _base(plan: Plan) -> Step:
     size = plan.target.word
     start = plan.lfanew + COFF_SIZE + (24 if plan.target.plus else 28)
-    low = _LEAST_BASE if plan.strict else 0
     image = min(_least_image(plan, page) for page in _pages(plan, plan.ranges()))
-    high = _highest(plan) - image
+    ranges = _room(plan)
+    spans = [Span(low, high - image, _BASE_STEP) for low, high in ranges if low + image <= high]
+    where = " or ".join(f"{low:#x} to {high:#x}" for low, high in ranges)
+    if _may_be_moved(plan):
+        spans.append(Span(0, 0))
+        where += ", or 0 for EFI"
     return IntStep(
         start,
         size,
-        interval(size, low, high, _BASE_STEP),
+        IntSet(size, *spans),
         "optional.ImageBase",
-        f"a multiple of 64 KiB from {low:#x} on, with the image below {_highest(plan):#x}",
+        f"a multiple of 64 KiB, with the image inside {where}",
         lambda value, data: _section_alignment(plan._replace(base=value)),
     )
 
 
+def _may_be_moved(plan: Plan) -> bool:
+    """Whether ImageBase may be 0 at a level that asks for more: firmware moves EFI images where it likes."""
+    return plan.strict and not plan.characteristics & (IMAGE_FILE_DLL | IMAGE_FILE_RELOCS_STRIPPED)
+
+
 def _top(plan: Plan) -> int:
     """The greatest image size."""
-    return min(HIGHEST_IMAGE, _highest(plan) - plan.base)
+    if not plan.base:
+        return HIGHEST_IMAGE
+    high = next(high for low, high in _room(plan) if low <= plan.base < high)
+    return min(HIGHEST_IMAGE, high - plan.base)
 
 
 def _section_alignment(plan: Plan) -> Step:
@@ -247,13 +272,16 @@ def _headers_size(plan: Plan, start: int) -> Step:
 
 
 def _subsystem(plan: Plan, start: int) -> Step:
-    known = LOADED_SUBSYSTEMS if plan.strict else SUBSYSTEMS
+    known, rule = SUBSYSTEMS, "a known subsystem"
+    if plan.strict:
+        known = LOADED_SUBSYSTEMS if plan.base else EFI_SUBSYSTEMS
+        rule = "a subsystem whose programs are loaded" if plan.base else "EFI, since ImageBase is 0"
     return IntStep(
         start,
         2,
         exactly(2, *known),
         "optional.Subsystem",
-        "a known subsystem",
+        rule,
         lambda value, data: _dll_flags(plan._replace(subsystem=value), start + 2),
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from bytegen.formats.code.region import Code
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import FreeStep, Step
 from bytegen.formats.pe.constants import DIRECTORIES, MEM_EXECUTE
-from bytegen.formats.pe.layout import Layout, Range
+from bytegen.formats.pe.layout import Range
 from bytegen.formats.pe.target import Target
 
 
@@ -63,9 +64,9 @@ class Plan(NamedTuple):
     directories: tuple[Range, ...] = ((0, 0),) * DIRECTORIES  # (address, size)
     heads: tuple[Range, ...] = ()  # addresses that directories reserve at once
     needs: tuple[Need, ...] = ()  # what sections owe, sorted
-    layout: Layout | None = None  # of the sections not read yet
     sections: tuple[Section, ...] = ()
-    executable: tuple[tuple[int, int, int], ...] = ()  # (file start, file end, address) of code
+    executable: tuple[tuple[int, int, int], ...] = ()  # (file start, file end, RVA) of code
+    code: Code | None = None  # level "code": set once the section table is read
     labels: tuple[tuple[int, int, str], ...] = ()
     string_need: int = 0  # the COFF string table is at least this long
     contents: Any = None  # what the directories' grammars keep for each other

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import Bits, IntSet, Piece, Span, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.pe import code
 from bytegen.formats.pe.constants import (
     CERTIFICATE_TABLE,
     MEM_EXECUTE,
@@ -236,4 +237,5 @@ def _done(plan: Plan, header: Header, data: bytearray) -> Step:
         end = start + spec.head(plan.target, size)
         if end > start:
             ledger = ledger.add(Region(start, end, spec.kind, spec.kind, index))
-    return proceed(plan._replace(ledger=ledger), header.start, data)
+    plan = code.sections_read(plan._replace(ledger=ledger), header.start, data)
+    return proceed(plan, header.start, data)

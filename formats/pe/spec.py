@@ -6,11 +6,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bytegen.formats.pe.constants import DIRECTORY_NAMES, MEM_READ
+from bytegen.formats.pe.plan import Plan
 from bytegen.formats.pe.target import Target
 
 
 def _whole(target: Target, size: int) -> int:
     return size
+
+
+def _always(plan: Plan) -> bool:
+    return True
 
 
 class Directory(NamedTuple):
@@ -19,7 +24,8 @@ class Directory(NamedTuple):
     ``least(target)`` is its smallest Size; others are ``step`` apart, up to ``most``. Its address is a
     multiple of ``align`` (a power of two, at most 256). ``head(target, size)`` bytes from the address on are
     reserved for it alone; its grammar can always complete inside them, and claims whatever else it describes
-    as it is read. The section that holds it has ``flags``.
+    as it is read. The section that holds it has ``flags``. ``when(plan)`` says whether the headers so far allow
+    it, the directories before it among them.
     """
 
     kind: str
@@ -29,6 +35,7 @@ class Directory(NamedTuple):
     most: int | None = None
     align: int = 4
     flags: int = MEM_READ
+    when: Callable[[Plan], bool] = _always
 
     @property
     def number(self) -> int:

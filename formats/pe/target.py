@@ -16,6 +16,10 @@ class Target(NamedTuple):
     machine: int  # COFF Machine
     plus: bool  # PE32+: 64-bit addresses
     highest: int  # images lie below, in a user process
+    # Where no process has anything else: programs lie there, since one without relocations must have its
+    # place; so do libraries that cannot be relocated, clear of the program (at 0x400000 or 0x140000000).
+    programs: tuple[tuple[int, int], ...]
+    fixed_libraries: tuple[tuple[int, int], ...]
     legacy: bool  # x86: may do without DYNAMIC_BASE and NX_COMPAT
     instructions: str  # name of the instruction set in `bytegen.formats.code`
 
@@ -23,6 +27,11 @@ class Target(NamedTuple):
     def word(self) -> int:
         """Size of an address."""
         return 8 if self.plus else 4
+
+    @property
+    def instruction_size(self) -> int:
+        """Every instruction has at least this size, and is aligned to it."""
+        return 1 if self.legacy else 4
 
     @property
     def magic(self) -> int:
@@ -35,7 +44,11 @@ class Target(NamedTuple):
         return 240 if self.plus else 224
 
 
-X86_64 = Target("pe32plus-x86_64", 0x8664, True, 0x7FFF00000000, True, "x86_64")
-I386 = Target("pe32-i386", 0x14C, False, 0x7FFF0000, True, "i386")
-AARCH64 = Target("pe32plus-aarch64", 0xAA64, True, 0x7FFF00000000, False, "aarch64")
+_PROGRAMS = ((0x10000, 0x60000000), (0x100000000, 0x500000000000))
+_LIBRARIES = ((0x180000000, 0x500000000000),)
+X86_64 = Target("pe32plus-x86_64", 0x8664, True, 0x7FFF00000000, _PROGRAMS, _LIBRARIES, True, "x86_64")
+I386 = Target(
+    "pe32-i386", 0x14C, False, 0x7FFF0000, ((0x10000, 0x70000000),), ((0x10000000, 0x70000000),), True, "i386"
+)
+AARCH64 = Target("pe32plus-aarch64", 0xAA64, True, 0x7FFF00000000, _PROGRAMS, _LIBRARIES, False, "aarch64")
 TARGETS = {target.name: target for target in (X86_64, I386, AARCH64)}

@@ -108,7 +108,7 @@ def test_a_named_format_is_held_to_whatever_the_file_is() -> None:
 @pytest.mark.parametrize(
     ("fields", "path"),
     [
-        ({"e_type": 3}, "ehdr.e_type"),
+        ({"e_type": 1}, "ehdr.e_type"),
         ({"e_phoff": 1 << 40}, "ehdr.e_phoff"),
         ({"e_phentsize": 32}, "ehdr.e_phentsize"),
         ({"e_phnum": 60_000}, "ehdr.e_phnum"),

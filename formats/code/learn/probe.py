@@ -13,7 +13,8 @@ import numpy as np
 
 from bytegen.formats.errors import FormatError
 
-STRIDE = 32
+STRIDE = 32  # bytes a string is given in the arrays
+SWEEP_ROOM = 4096  # most differences that one sweep returns
 HERE = Path(__file__).resolve().parent
 
 
@@ -118,16 +119,16 @@ class Probe:
 
     def sweep(
         self, step: int, offset: int, following: np.ndarray, roles: np.ndarray, start: int, base: int,
-        known: Sequence[bytes], suffixes: Sequence[bytes], room: int = 4096,
+        known: Sequence[bytes], suffixes: Sequence[bytes],
     ) -> list[bytes]:  # fmt: skip
-        """Every `step`-th of known string x byte x suffix: up to `room` strings on which table and probe differ."""
+        """Every `step`-th of known string x byte x suffix: up to SWEEP_ROOM strings on which table and probe differ."""
         data, lengths = pack(known, 20)
         tails, tail_lengths = pack([s[:18] for s in suffixes], 20)
-        out = np.zeros((room, 20), np.uint8)
+        out = np.zeros((SWEEP_ROOM, 20), np.uint8)
         at = ctypes.c_uint64(offset)
         found = self.library.sweep(
             ctypes.byref(at), ctypes.c_uint64(step), _pointer(following), _pointer(roles), start, base,
             _pointer(data), _pointer(lengths), len(known), _pointer(tails), _pointer(tail_lengths), len(suffixes),
-            _pointer(out), room,
+            _pointer(out), SWEEP_ROOM,
         )  # fmt: skip
         return [bytes(row) for row in out[:found]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -34,21 +35,20 @@ class Learner:
         self.next = np.zeros((0, 256), np.int32)
         self.first = suffixes
         self.roots: dict[bytes, int] = {}  # answers to the first suffixes -> node or ~state
+        self.where: list[tuple[dict[Any, int], object]] = []  # the branch that every state is the leaf of
         self.queue: list[int] = []
-        dead = self._new_state(b"")
-        self.roots[bytes(8 * len(suffixes))] = ~dead
-        self.where: list[tuple[str, object]] = [("root", bytes(8 * len(suffixes)))]
-        start = self._new_state(b"")
+        dead = self._new_state(b"", self.roots, bytes(8 * len(suffixes)))
         self.next[dead] = dead
-        key = self._signature([b""])[0].tobytes()
-        self.roots[key] = ~start
-        self.where.append(("root", key))
-        self.queue.append(start)
-        self.start = start
+        self.start = self._new_state(b"", self.roots, self._signature([b""])[0].tobytes())
+        self.queue = [self.start]
 
-    def _new_state(self, access: bytes) -> int:
+    def _new_state(self, access: bytes, branches: dict[Any, int], answer: object) -> int:
+        """A state reached by `access`, the leaf where the tree has `answer`; queued for its transitions."""
         state = len(self.access)
         self.access.append(access)
+        branches[answer] = ~state
+        self.where.append((branches, answer))
+        self.queue.append(state)
         if state >= len(self.next):
             grown = np.full((max(256, 2 * len(self.next)), 256), UNKNOWN, np.int32)
             grown[: len(self.next)] = self.next
@@ -73,11 +73,7 @@ class Learner:
             key = row.tobytes()
             found = self.roots.get(key)
             if found is None:
-                state = self._new_state(strings[i])
-                self.roots[key] = ~state
-                self.where.append(("root", key))
-                self.queue.append(state)
-                result[i] = state
+                result[i] = self._new_state(strings[i], self.roots, key)
             elif found < 0:
                 result[i] = ~found
             else:
@@ -90,11 +86,7 @@ class Learner:
             for (i, n), answer in zip(waiting, answers, strict=True):
                 found = self.nodes[n].children.get(answer)
                 if found is None:
-                    state = self._new_state(strings[i])
-                    self.nodes[n].children[answer] = ~state
-                    self.where.append(("node", (n, answer)))
-                    self.queue.append(state)
-                    result[i] = state
+                    result[i] = self._new_state(strings[i], self.nodes[n].children, answer)
                 elif found < 0:
                     result[i] = ~found
                 else:
@@ -119,33 +111,21 @@ class Learner:
         """Tells `access` from the state it was taken for, by `suffix`: a new state, and its old callers asked."""
         mine, other = self.probe.after([self.access[state], access], [suffix] * 2).tolist()
         mine = 0 if state == DEAD else mine
-        node = len(self.nodes)
-        self.nodes.append(_Node(suffix))
-        kind, key = self.where[state]
-        if kind == "root":
-            self.roots[key] = node  # type: ignore[index]
-        else:
-            at, answer = key  # type: ignore[misc]
-            self.nodes[at].children[answer] = node
-        self.nodes[node].children[mine] = ~state
-        self.where[state] = ("node", (node, mine))
-        count = len(self.access)
-        callers = np.argwhere(self.next[:count] == state)
+        node = _Node(suffix)
+        branches, key = self.where[state]
+        branches[key] = len(self.nodes)
+        self.nodes.append(node)
+        node.children[mine] = ~state
+        self.where[state] = (node.children, mine)
+        callers = np.argwhere(self.next[: len(self.access)] == state)
         callers = callers[callers[:, 0] != DEAD]
-        fresh = self._new_state(access)
-        self.nodes[node].children[other] = ~fresh
-        self.where.append(("node", (node, other)))
-        self.queue.append(fresh)
+        self._new_state(access, node.children, other)
         strings = [self.access[q] + bytes([b]) for q, b in callers.tolist()]
         answers = self.probe.after(strings, [suffix] * len(strings)).tolist()
         for (q, b), string, answer in zip(callers.tolist(), strings, answers, strict=True):
-            found = self.nodes[node].children.get(answer)
-            if found is None:
-                made = self._new_state(string)
-                self.nodes[node].children[answer] = found = ~made
-                self.where.append(("node", (node, answer)))
-                self.queue.append(made)
-            self.next[q, b] = ~found
+            if answer not in node.children:
+                self._new_state(string, node.children, answer)
+            self.next[q, b] = ~node.children[answer]
 
     def learn_from(self, string: bytes) -> bool:
         """Uses one string on which table and oracle differ; False when there is no split in it (any more).

@@ -11,7 +11,7 @@ import numpy as np
 
 from bytegen.formats.code.learn.classes import classes
 from bytegen.formats.code.learn.minimise import minimise
-from bytegen.formats.code.learn.probe import Probe
+from bytegen.formats.code.learn.probe import SWEEP_ROOM, Probe
 from bytegen.formats.code.learn.tree import DEAD, Learner
 
 _TAIL = bytes.fromhex("112233445566778899aabb")
@@ -44,43 +44,63 @@ def learn_x86(
     return minimise(following, roles, accept)
 
 
+class _Sweeps:
+    """Sweeps over access string x byte x suffix: thin at first, then of what is new, in the end of everything."""
+
+    def __init__(self, learner: Learner, probe: Probe) -> None:
+        self.learner, self.probe = learner, probe
+        self.step = 1024  # one combination in so many
+        self.covered = (0, 0)  # states and suffixes whose combinations were all swept
+        self.finished = False
+
+    def run(self, following: np.ndarray, roles: np.ndarray, accept: int, seed: int) -> list[bytes]:
+        """Strings on which the table and the probe differ; none and `finished` when all were asked at once."""
+        known = self.learner.access[1:]
+        suffixes = [b"", *self.learner.first, *(node.suffix for node in self.learner.nodes)]
+        table = (following, roles, self.learner.start, accept)
+        states, tails = self.covered
+        found = self.probe.sweep(self.step, seed % self.step, *table, known[states:], suffixes)
+        if states:
+            found += self.probe.sweep(1, 0, *table, known[:states], suffixes[tails:])
+        if self.step > 1:
+            self.step = max(1, self.step // 4) if len(found) < 16 else self.step
+        elif not found:
+            self.finished = states == 0
+            self.covered = (0, 0)
+        elif len(found) < SWEEP_ROOM:
+            self.covered = len(known), len(suffixes)
+        return found
+
+
 def _refine(
     learner: Learner, probe: Probe, seed: int, quiet_strings: int, say: Callable[[str], None]
 ) -> None:
-    """Learns from strings on which table and probe differ, until none is found any more.
-
-    By turns drawn strings and a sweep over access string x byte x suffix; the sweep is thin while it finds much,
-    and the last one, with nothing found, goes through all of them.
-    """
-    count, step, quiet, swept_all, begun = 20_000, 1024, 0, False, time.monotonic()
-    while quiet < quiet_strings or not swept_all:
+    """Learns from strings on which table and probe differ, until neither drawing nor sweeping finds any more."""
+    count, quiet, begun = 20_000, 0, time.monotonic()
+    sweeps = _Sweeps(learner, probe)
+    while quiet < quiet_strings or not sweeps.finished:
         seed += 1
         following, roles, accept = _tables(learner, probe)
-        found = probe.differences(count, seed, following, roles, learner.start, accept, learner.access[1:])
-        suffixes = [b"", *learner.first, *(node.suffix for node in learner.nodes)]
+        drawn = probe.differences(count, seed, following, roles, learner.start, accept, learner.access[1:])
         swept = []
-        if not swept_all and len(found) < 16:
-            swept = probe.sweep(
-                step, seed % step, following, roles, learner.start, accept, learner.access[1:], suffixes
-            )
-            swept_all = step == 1 and not swept and not found
+        if len(drawn) < 16 and not sweeps.finished:
+            swept = sweeps.run(following, roles, accept, seed)
         split = 0
-        for string in found + swept:
+        for string in drawn + swept:
             while learner.learn_from(string[:15]):
                 split += 1
                 learner.close()
-        if (found or swept) and not split:
+        if (drawn or swept) and not split:
             raise RuntimeError(
-                f"no state to split for {(found + swept)[0].hex()}: its roles depend on later bytes"
+                f"no state to split for {(drawn + swept)[0].hex()}: its roles depend on later bytes"
             )
         quiet = 0 if split else quiet + count
-        swept_all = swept_all and not split
+        sweeps.finished = sweeps.finished and not split
         say(
-            f"{time.monotonic() - begun:6.1f} s: {len(learner.access)} states; {len(found)} differences in {count} "
-            f"strings, {len(swept)} in 1/{step} of a sweep with {len(suffixes)} suffixes; {split} splits"
+            f"{time.monotonic() - begun:6.1f} s: {len(learner.access)} states; {len(drawn)} differences in {count} "
+            f"strings, {len(swept)} in the sweep (1 of {sweeps.step}); {split} splits"
         )
-        if len(found) < 16:
-            step = max(1, step // 4) if len(swept) < 16 else step
+        if len(drawn) < 16:
             count = min(count * 2, 5_000_000)
 
 

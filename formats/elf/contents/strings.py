@@ -37,9 +37,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         if not barred:
             return None
         edges = [-1, *barred, 256]
-        return IntSet(
-            1, *(Span(a + 1, b - 1) for a, b in itertools.pairwise(edges) if b - a > 1)
-        )
+        return IntSet(1, *(Span(a + 1, b - 1) for a, b in itertools.pairwise(edges) if b - a > 1))
 
     def at(i: int, position: int, data: bytearray) -> Step:
         """From ``position`` on, the i-th place being the next that is looked at."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.elf.dynamic import tags, versions
+from bytegen.formats.elf.dynamic import gnu_hash, tags, versions
 from bytegen.formats.elf.dynamic.names import string_at
 from bytegen.formats.elf.dynamic.state import (
     RELOCATIONS,
@@ -89,6 +89,8 @@ def _ahead(state: State, tag: int, place: Place) -> State | None:
     base, kind, size, align = found
     if place.offset % align or base.view.map.room(base.plan, place.offset, place.address) < size:
         return None
+    if tag == tags.GNU_HASH and not base.view.map.plain(place.address, 1 << 62):
+        return None
     region = Region(place.offset, place.offset + size, kind, tags.LABELS[tag])
     plan = base.plan._replace(ledger=base.plan.ledger.add(region)).reach(region.end)
     base = base._replace(plan=plan, ahead=False if tag == tags.STRTAB else base.ahead)
@@ -127,7 +129,15 @@ def _hash(state: State, tag: int, place: Place) -> State | None:
         return None
     if count and state.symbols not in (None, count):
         return None
+    if tag == tags.GNU_HASH and not _plain(state, place):
+        return None
     return settle(state._replace(symbols=count or state.symbols))
+
+
+def _plain(state: State, place: Place) -> bool:
+    """Whether LIEF finds a GNU hash table: it reads the first segment that speaks of the address."""
+    found = gnu_hash.read(state.view.raw, place.offset, place.high, state.view.target.word)
+    return found is not None and state.view.map.plain(place.address, found.size)
 
 
 def _relocations(state: State, tag: int, place: Place) -> State | None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from bytegen.formats.core.intset import Piece, Span
+from bytegen.formats.elf.constants import PT_LOAD
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.written import Lazily
 
 PF_R = 4
+PHDR = {32: struct.Struct("<8I"), 64: struct.Struct("<II6Q")}
+PHDR_NAMES = {
+    32: ("p_type", "p_offset", "p_vaddr", "p_paddr", "p_filesz", "p_memsz", "p_flags", "p_align"),
+    64: ("p_type", "p_flags", "p_offset", "p_vaddr", "p_paddr", "p_filesz", "p_memsz", "p_align"),
+}
 _NONE = np.zeros(0, np.uint64)
 
 
@@ -30,12 +37,22 @@ class Load(NamedTuple):
         return self.address - self.offset
 
 
+class Other(NamedTuple):
+    """Another segment: its file bytes, and the addresses [address, stop) that it speaks of."""
+
+    offset: int
+    address: int
+    filesz: int
+    stop: int
+
+
 class AddressMap:
     """The file and memory of the PT_LOADs. ``stop``: offset from which on bytes are not yet written."""
 
-    __slots__ = ("_ranges", "loads", "stop")
+    __slots__ = ("_ranges", "loads", "others", "stop")
 
-    def __init__(self, loads: tuple[Load, ...], stop: int) -> None:
+    def __init__(self, loads: tuple[Load, ...], stop: int, others: tuple[Other, ...] = ()) -> None:
+        self.others = others
         self.loads = tuple(sorted((load for load in loads if load.memsz), key=lambda load: load.address))
         self.stop = stop
         found = [(*self.written(load), load.shift) for load in self.loads]
@@ -69,9 +86,11 @@ class AddressMap:
         """(low, high, shift) of the written bytes of each segment."""
         return self._ranges
 
-    def range_of(self, offset: int) -> tuple[int, int]:
-        """(low, high) of the written range that holds an offset."""
-        return next((low, high) for low, high, _ in self.ranges() if low <= offset < high)
+    def range_of(self, address: int) -> tuple[int, int]:
+        """(low, high) of the written bytes of the segment that holds an address."""
+        load = self.find(address)
+        assert load is not None
+        return self.written(load)
 
     def addresses(self, offsets: Callable[[int, int], np.ndarray]) -> np.ndarray:
         """The addresses of the file offsets that ``offsets(low, high)`` finds in each written range."""
@@ -93,14 +112,37 @@ class AddressMap:
 
         return Lazily(contains, lambda: self.addresses(offsets))
 
-    def set_ahead(self, plan: Plan, position: int, least: int, align: int = 1) -> list[Piece]:
-        """Addresses at which ``least`` bytes not yet promised, from ``position`` on, begin."""
+    def set_ahead(
+        self, plan: Plan, position: int, least: int, align: int = 1, plain: bool = False
+    ) -> list[Piece]:
+        """Addresses at which ``least`` bytes not yet promised, from ``position`` on, begin.
+
+        ``plain``: where no other segment speaks of them.
+        """
         pieces: list[Piece] = []
         for low, high, shift in self.gaps(plan, position):
-            start = low + shift
-            if high - least >= low - (low + shift) % -align:
-                pieces.append(Span(start, high - least + shift, align))
+            ranges = [(low + shift, high - least + shift)]
+            for other in self.others if plain else ():
+                ranges = [
+                    part
+                    for first, last in ranges
+                    for part in ((first, min(last, other.address - 1)), (max(first, other.stop), last))
+                ]
+            for first, last in ranges:
+                piece = Span(first, last, align, shift)
+                if first <= last and piece.bounds():
+                    pieces.append(piece)
         return pieces
+
+    def plain(self, address: int, size: int) -> bool:
+        """Whether tools that take the first segment that speaks of an address find ``size`` bytes there."""
+        for other in self.others:
+            if other.address <= address < other.stop:
+                load = self.find(address)
+                same = load is not None and load.shift == other.address - other.offset
+                if not same or address + size > other.address + other.filesz:
+                    return False
+        return True
 
     def gaps(self, plan: Plan, position: int) -> list[tuple[int, int, int]]:
         """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised."""
@@ -129,7 +171,20 @@ class AddressMap:
         return good
 
 
-def map_of(plan: Plan, stop: int) -> AddressMap:
+def map_of(plan: Plan, stop: int, data: bytes) -> AddressMap:
     """The map through the PT_LOADs of a plan; at level load those that can be read."""
     loads = [Load(*segment) for segment in plan.segments]
-    return AddressMap(tuple(load for load in loads if not plan.strict or load.flags & PF_R), stop)
+    readable = tuple(load for load in loads if not plan.strict or load.flags & PF_R)
+    return AddressMap(readable, stop, tuple(_others(plan, data)))
+
+
+def _others(plan: Plan, data: bytes) -> Iterator[Other]:
+    """The program headers already read that are no PT_LOAD."""
+    form = PHDR[plan.target.bits]
+    names = PHDR_NAMES[plan.target.bits]
+    for index in range(plan.phnum):
+        values = form.unpack_from(data, plan.phoff + index * form.size)
+        header = dict(zip(names, values, strict=True))
+        if header["p_type"] != PT_LOAD and header["p_memsz"]:
+            low = header["p_vaddr"]
+            yield Other(header["p_offset"], low, header["p_filesz"], low + header["p_memsz"])

@@ -8,7 +8,7 @@ from bytegen.formats.core.intset import Finite, IntSet, Span, Window, anything, 
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
-from bytegen.formats.elf.constants import SHN_ABS, SHN_COMMON, SYMBOL_BINDS, SYMBOL_TYPES
+from bytegen.formats.elf.constants import SHN_ABS, SHN_COMMON, STT_TLS, SYMBOL_BINDS, SYMBOL_TYPES
 from bytegen.formats.elf.dynamic import tags
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES
@@ -24,7 +24,8 @@ class Facts(NamedTuple):
 
     ``names``: size of the string table; ``symtab``: offset of the symbols, -1 for none, and address;
     ``used``: how many there are at least; ``exact``: how many there are, where a hash table says it;
-    ``indices``: how many version indices may serve; ``needed``: where libraries' names begin.
+    ``indices``: how many version indices may serve; ``hash_address``: of the hash table; ``needed``: where
+    libraries' names begin.
     """
 
     map: AddressMap
@@ -35,6 +36,7 @@ class Facts(NamedTuple):
     used: int
     exact: int | None
     indices: int
+    hash_address: int
     needed: tuple[int, ...]
 
 
@@ -48,6 +50,7 @@ def promise_details(state: State) -> Plan:
         state = state.without(name)
     symtab = state.places.get(tags.SYMTAB)
     versym = state.places.get(tags.VERSYM)
+    hashed = state.places.get(tags.HASH, state.places.get(tags.GNU_HASH))
     indices = MOST
     if versym is not None:
         indices = index_run(state.view.raw, versym.offset, versym.high, MOST, max(state.highest, 1))
@@ -60,6 +63,7 @@ def promise_details(state: State) -> Plan:
         state.used,
         state.symbols,
         indices,
+        hashed.address if hashed is not None else 0,
         tuple(sorted(set(state.needed))),
     )
     ledger = state.plan.ledger
@@ -127,7 +131,8 @@ def _open_strings(plan: Plan, region: Region, data: bytearray) -> Step:
 
 def _symbol_record(target: Target, names: int, sections: int) -> Record:
     name = ("st_name", 4, interval(4, 0, max(names, 1) - 1), f"inside the string table of {names} bytes")
-    infos = exactly(1, *(bind << 4 | kind for bind in SYMBOL_BINDS for kind in SYMBOL_TYPES))
+    kinds = [kind for kind in SYMBOL_TYPES if kind != STT_TLS]  # those lie in PT_TLS
+    infos = exactly(1, *(bind << 4 | kind for bind in SYMBOL_BINDS for kind in kinds))
     info = ("st_info", 1, infos, "a known type and binding")
     other = ("st_other", 1, interval(1, 0, 3), "a visibility")
     places = IntSet(2, Span(0, max(sections, 1) - 1), Finite((SHN_ABS, SHN_COMMON)))

@@ -25,7 +25,7 @@ def _symbols_left(plan: Plan, region: Region, data: bytearray) -> int:
         assert load is not None
         high = min(load.offset + load.filesz, region.start)
         raw = bytes(data)
-        symbols = Symbols(raw, AddressMap(facts.map.loads, region.start), plan.target)
+        symbols = Symbols(raw, AddressMap(facts.map.loads, region.start), plan.target, plan.tls_size)
         return min(most, symbols.run(facts.symtab, high, min(most, MOST), facts.names))
     known = plan.ledger.at(facts.symtab, "dynsym")
     assert known is not None
@@ -51,9 +51,8 @@ def _with_symbols(plan: Plan, region: Region, count: int) -> Plan:
 
 def _stop(plan: Plan, region: Region) -> int:
     """How far a hash table may grow."""
-    load = next(
-        load for load in region.detail.map.loads if load.offset <= region.start < load.offset + load.filesz
-    )
+    load = region.detail.map.find(region.detail.hash_address)
+    assert load is not None
     following = plan.ledger.after(region.end)
     return min(load.offset + load.filesz, plan.limit if following is None else following.start)
 
@@ -63,42 +62,62 @@ def _open_hash(plan: Plan, region: Region, data: bytearray) -> Step:
     facts: Facts = region.detail
     room = (_stop(plan, region) - region.start) // 4 - 2
     most = min(_symbols_left(plan, region, data), room - 1)
+    least = max(facts.used, facts.exact or 1)
     start = region.start
 
-    def buckets(count: int, data: bytearray) -> Step:
-        choices = interval(4, max(facts.used, facts.exact or 1), min(most, room - count))
-        return IntStep(
-            start + 4, 4, choices, "hash.nchain", "the number of symbols",
-            lambda value, data: entries(count, value, data),
-        )  # fmt: skip
+    def symbols(count: int, data: bytearray) -> Step:
+        choices = interval(4, least, min(most, room - count))
 
-    def entries(count: int, symbols: int, data: bytearray) -> Step:
-        size = 8 + 4 * (count + symbols)
-        settled = hash_read(_with_symbols(plan, region, symbols), "hash", size, symbols)
-        heads = Record(("bucket", 4, interval(4, 0, symbols - 1), f"a symbol below {symbols}"))
-        end = start + 8 + 4 * (count + symbols)
-        # Each chain goes on to a symbol with a smaller number, so that it ends.
-        links = Record(("chain", 4, _descending, "a symbol before this one"))
+        def then(value: int, data: bytearray) -> Step:
+            return _Hash(plan, region, count, value).bucket(0, 0, ())
 
-        def chains(data: bytearray) -> Step:
-            return RecordsStep(
-                start + 8 + 4 * count,
-                symbols,
-                links,
-                "hash",
-                lambda data: proceed(settled.reach(end), end, data),
-            )
+        return IntStep(start + 4, 4, choices, "hash.nchain", "the number of symbols", then)
 
-        return RecordsStep(start + 8, count, heads, "hash", chains)
-
-    least = max(facts.used, facts.exact or 1)
-    return IntStep(
-        start, 4, interval(4, 1, room - least), "hash.nbucket", f"1 to {room - least}: the buckets that fit", buckets
-    )  # fmt: skip
+    rule = f"1 to {room - least}: the buckets that fit"
+    return IntStep(start, 4, interval(4, 1, room - least), "hash.nbucket", rule, symbols)
 
 
-def _descending(step: RecordsStep, index: int, raw: bytes) -> IntSet:
-    return interval(4, 0, max(index - 1, 0))
+class _Hash:
+    """The entries of a DT_HASH table being read. Buckets name ascending symbols; a chain goes on to the symbol
+    after, unless a bucket names that one: so no symbol is in two chains."""
+
+    __slots__ = ("buckets", "plan", "region", "symbols")
+
+    def __init__(self, plan: Plan, region: Region, buckets: int, symbols: int) -> None:
+        self.plan, self.region, self.buckets, self.symbols = plan, region, buckets, symbols
+
+    def bucket(self, index: int, last: int, heads: tuple[int, ...]) -> Step:
+        """Bucket ``index``; ``last``: the greatest symbol that those before name."""
+        if index == self.buckets:
+            return self.chain(0, frozenset(heads))
+
+        def then(value: int, data: bytearray) -> Step:
+            return self.bucket(index + 1, max(last, value), (*heads, value) if value else heads)
+
+        choices = IntSet(4, Finite((0,)), Span(last + 1, self.symbols - 1))
+        rule = f"0, or a symbol from {last + 1} to {self.symbols - 1}"
+        start = self.region.start + 8 + 4 * index
+        return IntStep(start, 4, choices, lambda: f"hash.bucket[{index}]", rule, then)
+
+    def chain(self, index: int, heads: frozenset[int]) -> Step:
+        """The chain entry of symbol ``index``."""
+        start = self.region.start + 8 + 4 * (self.buckets + index)
+        links = [0]
+        if 0 < index < self.symbols - 1 and index + 1 not in heads:
+            links.append(index + 1)
+
+        def then(value: int, data: bytearray) -> Step:
+            return self.chain(index + 1, heads) if index + 1 < self.symbols else self.end(data)
+
+        rule = "0, or the next symbol"
+        return IntStep(start, 4, exactly(4, *links), lambda: f"hash.chain[{index}]", rule, then)
+
+    def end(self, data: bytearray) -> Step:
+        """What comes after the table."""
+        size = 8 + 4 * (self.buckets + self.symbols)
+        plan = hash_read(_with_symbols(self.plan, self.region, self.symbols), "hash", size, self.symbols)
+        end = self.region.start + size
+        return proceed(plan.reach(end), end, data)
 
 
 @opener("gnu_hash")

@@ -34,8 +34,9 @@ _PADDING = {
 
 @opener("dynamic")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
-    map = map_of(plan, region.start)
-    view = View(bytes(data), map, plan.target, plan.strict, region.end)
+    raw = bytes(data)
+    map = map_of(plan, region.start, raw)
+    view = View(raw, map, plan.target, plan.strict, plan.tls_size)
     state = State(plan, region, view)
     if plan.strict:
         owed = frozenset({tags.STRTAB, tags.STRSZ})

@@ -1,6 +1,7 @@
 """Dynamic symbols already written: runs of good ones, and where tables of a given length are.
 
-Good: a known type and binding, plain visibility, a name inside the string table; the first one is null.
+Good: a known type and binding, plain visibility, a name inside the string table, thread-local ones inside PT_TLS
+where there is one; the first is null.
 The tables' addresses are multiples of the word, as compilers' linkers place them.
 """
 
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.elf.constants import SYMBOL_BINDS, SYMBOL_TYPES
+from bytegen.formats.elf.constants import STT_TLS, SYMBOL_BINDS, SYMBOL_TYPES
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.target import Target
 
@@ -41,17 +42,25 @@ class _Lane(NamedTuple):
 class Symbols:
     """The written bytes of the segments, as dynamic symbol tables."""
 
-    __slots__ = ("_known", "_lanes", "_record", "_size", "_word", "map", "others", "raw")
+    __slots__ = ("_known", "_lanes", "_record", "_size", "_word", "map", "others", "raw", "tls")
 
-    def __init__(self, raw: bytes, map: AddressMap, target: Target) -> None:
-        self.raw, self.map = raw, map
+    def __init__(self, raw: bytes, map: AddressMap, target: Target, tls: int | None) -> None:
+        self.raw, self.map, self.tls = raw, map, tls
         self._record, self._size, self._word = RECORDS[target.bits], target.sym_size, target.word
         self.others = 3 | (AARCH64_VARIANT_PCS if target.name == "elf64-aarch64" else 0)
         self._lanes: dict[tuple[int, int], list[_Lane]] = {}
         self._known: dict[tuple[int, int], bool] = {}
 
     def _good(self, table: np.ndarray) -> np.ndarray:
-        return _GOOD_INFO[table["info"]] & (table["other"] & (255 ^ self.others) == 0)
+        good: np.ndarray = _GOOD_INFO[table["info"]] & (table["other"] & (255 ^ self.others) == 0)
+        if self.tls is not None:
+            local = table["info"] & 15 == STT_TLS
+            if local.any():
+                size = np.uint64(self.tls)
+                value = table["value"].astype(np.uint64)
+                room = size - np.minimum(value, size)
+                good &= ~local | ((value <= size) & (table["size"] <= room))
+        return good
 
     def _null(self, table: np.ndarray) -> np.ndarray:
         null = table["name"] == 0

@@ -67,7 +67,7 @@ def _ahead(state: State, tag: int) -> list[Piece]:
     if found is None:
         return []
     base, _, size, align = found
-    return base.view.map.set_ahead(base.plan, state.region.end, size, align)
+    return base.view.map.set_ahead(base.plan, state.region.end, size, align, tag == tags.GNU_HASH)
 
 
 def _members(state: State, tag: int) -> np.ndarray:
@@ -97,7 +97,11 @@ def _members(state: State, tag: int) -> np.ndarray:
     else:
         found = view.versions(tag == tags.VERDEF, version_table(state, 0))
         return np.array([a for a, _ in found if accept.table(state, tag, a) is not None], np.uint64)
-    return view.map.addresses(find)
+    addresses = view.map.addresses(find)
+    if tag == tags.GNU_HASH and view.map.others:
+        plain = [accept.table(state, tag, address) is not None for address in addresses.tolist()]
+        return addresses[np.array(plain, dtype=bool)]
+    return addresses
 
 
 def _string_tables(state: State) -> Callable[[int, int], np.ndarray]:
@@ -291,7 +295,7 @@ def _names_behind(state: State) -> np.ndarray:
         if settle(after) is None:
             return _NONE
         end = place.offset + state.seen.get(tags.STRSZ, place.high - place.offset)
-        names = strings.libraries(*state.view.map.range_of(place.offset)) - place.offset
+        names = strings.libraries(*state.view.map.range_of(place.address)) - place.offset
         inside = [v for v in names[names > 0].tolist() if strings.holds(place.offset, end, (v,))]
         return np.array(inside, np.uint64)
     least = _least_size(after.without(STRINGS))

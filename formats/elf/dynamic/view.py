@@ -30,7 +30,6 @@ class View:
         "_hashed",
         "_packed",
         "_tables",
-        "end",
         "map",
         "raw",
         "relocations",
@@ -40,10 +39,10 @@ class View:
         "target",
     )
 
-    def __init__(self, raw: bytes, map: AddressMap, target: Target, strict: bool, end: int) -> None:
-        self.raw, self.map, self.target, self.strict, self.end = raw, map, target, strict, end
+    def __init__(self, raw: bytes, map: AddressMap, target: Target, strict: bool, tls: int | None) -> None:
+        self.raw, self.map, self.target, self.strict = raw, map, target, strict
         self.strings = Strings(raw, map)
-        self.symbols = Symbols(raw, map, target)
+        self.symbols = Symbols(raw, map, target, tls)
         self.relocations = Relocations(raw, map, target, strict)
         self._hashed: dict[tuple[bool, int, int], Hashed] = {}
         self._packed: dict[tuple[int, int], np.ndarray] = {}

@@ -71,6 +71,9 @@ def _dynamic_symbol_sizes(plan: Plan, table: Table, place: tables.Place, number:
     versions = _place(plan, next(kind for kind, name in TABLES.items() if name == "versym"))
     if versions is not None and versions.size is not None:
         least = max(least, versions.size // 2)
+    known = plan.ledger.at(place.offset, "dynsym")
+    if known is not None:
+        return [Finite((known.end - known.start,))] if known.end - known.start >= least * size else []
     most = _strings_size(plan)
     detail = symbols.SymbolDetail(names=most or 0)
     pieces = symbols.sizes(plan, table, place.offset, tables.Request(least * size, number, detail=detail))

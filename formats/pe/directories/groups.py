@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.pe.directories.exported import Names, names
-from bytegen.formats.pe.directories.memory import Contents, after, contents, grown, mapping, merged
+from bytegen.formats.pe.directories.memory import Contents, added, after, contents, grown, mapping, merged
 from bytegen.formats.pe.plan import Plan
 
 FUNCTION, DLL, TABLE = "import_name", "import_dll", "import_table"
@@ -111,7 +111,7 @@ def place(plan: Plan, region: Region) -> Plan:
 
     The promise before it, where it is an unread name of imports, has less room from now on.
     """
-    ledger = plan.ledger.add(region)
+    ledger = added(plan.ledger, region)
     if ledger is plan.ledger:
         return plan
     plan = plan._replace(ledger=ledger)

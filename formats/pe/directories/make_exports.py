@@ -21,20 +21,19 @@ from bytegen.formats.oracles.rawpe import read_exports, read_raw_pe
 
 # DLLs of Windows or of Microsoft's runtimes that have no import library in mingw-w64.
 _ALSO = frozenset(
-    (
-        "combase.dll kernelbase.dll win32u.dll gdi32full.dll mscoree.dll bcryptprimitives.dll dxcore.dll "
-        "d3d10_1.dll vulkan-1.dll opencl.dll vcruntime140.dll vcruntime140_1.dll vcomp140.dll concrt140.dll "
-        "msvcp80.dll msvcp90.dll msvcp100.dll msvcp110.dll msvcp120.dll msvcp140.dll msvcp140_1.dll "
-        "msvcp140_2.dll"
-    ).split(" ")
+    """
+    combase.dll kernelbase.dll win32u.dll gdi32full.dll mscoree.dll bcryptprimitives.dll dxcore.dll d3d10_1.dll
+    vulkan-1.dll opencl.dll vcruntime140.dll vcruntime140_1.dll vcomp140.dll concrt140.dll msvcp80.dll msvcp90.dll
+    msvcp100.dll msvcp110.dll msvcp120.dll msvcp140.dll msvcp140_1.dll msvcp140_2.dll
+    """.split()  # noqa: SIM905  # a list of words reads better so
 )
 # What Microsoft's runtime has for i386 only; there is no import library for it.
 _RUNTIME_I386 = frozenset(
-    (
-        "_EH_prolog _NLG_Dispatch2 _NLG_Return _NLG_Return2 _chkesp _except_handler2 _except_handler3 "
-        "_except_handler4_common _global_unwind2 _local_unwind2 _local_unwind4 _longjmpex _seh_longjmp_unwind "
-        "_seh_longjmp_unwind4 _setjmp3 __CxxLongjmpUnwind"
-    ).split(" ")
+    """
+    _EH_prolog _NLG_Dispatch2 _NLG_Return _NLG_Return2 _chkesp _except_handler2 _except_handler3
+    _except_handler4_common _global_unwind2 _local_unwind2 _local_unwind4 _longjmpex _seh_longjmp_unwind
+    _seh_longjmp_unwind4 _setjmp3 __CxxLongjmpUnwind
+    """.split()  # noqa: SIM905
 )
 _WINE_ONLY = re.compile(r"^_*wine_|^__wine|^DllMain$|^Dll(Register|Unregister)Server$")
 _LEGAL = re.compile(r"^[A-Za-z0-9._?@$()<>]+$")

@@ -23,7 +23,9 @@ class Contents(NamedTuple):
     """What grammars of directories keep for each other in `Plan.contents`."""
 
     imports: tuple[Any, ...] = ()  # groups of imports: see `imports`
-    duties: tuple[Any, ...] = ()  # addresses that must be relocated: see `relocs`
+    duties: tuple[int, ...] = ()  # addresses that must be relocated: see `relocs`
+    resource_bytes: int = 0  # sizes of the resources so far
+    functions: tuple[int, ...] = ()  # where the functions of the exception directory begin
 
 
 def contents(plan: Plan) -> Contents:
@@ -84,6 +86,20 @@ def after(ledger: Ledger, region: Region) -> int:
     """Bytes from the start of a promise to the next one."""
     i = bisect_right(ledger._starts, region.start)
     return (ledger.regions[i].start if i < len(ledger.regions) else ledger.limit) - region.start
+
+
+def added(ledger: Ledger, region: Region) -> Ledger:
+    """A ledger with one promise more; the same one where there is one at its start already."""
+    i = bisect_left(ledger._starts, region.start)
+    if i < len(ledger.regions) and ledger.regions[i].start == region.start:
+        return ledger
+    new = object.__new__(Ledger)
+    new.limit = ledger.limit
+    new.regions = (*ledger.regions[:i], region, *ledger.regions[i:])
+    starts = ledger._starts.copy()
+    starts.insert(i, region.start)
+    new._starts = starts
+    return new
 
 
 def merged(ledger: Ledger, regions: list[Region]) -> Ledger:
@@ -175,9 +191,10 @@ class View:
 
     def fits(self, ledger: Ledger, address: int, least: int, need: int = 0) -> bool:
         """Whether `spans` has the address."""
-        if self.ahead(ledger, address) < least:
+        room_ahead = self.ahead(ledger, address)
+        if room_ahead < least:
             return False
-        if not need:
+        if room_ahead >= least + need:
             return True
         return any(span.contains(address) for span in self.spans(ledger, least, need))
 

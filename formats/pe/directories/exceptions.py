@@ -1,0 +1,189 @@
+"""The exception directory of x64: functions in ascending order, each with its unwind information.
+
+Unwind information behind is judged by its bytes; ahead it is promised. Where it is chained to a function that the
+table has not named yet, the table owes that function. The tables of other machines hold what they like.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, interval
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.pe.directories.groups import place
+from bytegen.formats.pe.directories.memory import Contents, View, contents
+from bytegen.formats.pe.directories.unwind import HEAD, KIND, written
+from bytegen.formats.pe.plan import Plan, opener, proceed
+from bytegen.formats.pe.sets import When
+
+SIZE = 12
+_AMD64 = 0x8664
+
+
+Begins = tuple[tuple[int, ...], ...]
+_PIECE = 128
+
+
+def _more(begins: Begins, begin: int) -> Begins:
+    if len(begins[-1]) < _PIECE:
+        return (*begins[:-1], (*begins[-1], begin))
+    return (*begins, (begin,))
+
+
+def _among(begins: Begins, begin: int) -> bool:
+    i = bisect_right(begins, begin, key=lambda piece: piece[0] if piece else -1) - 1
+    return i >= 0 and begin in begins[i]
+
+
+class _Table(NamedTuple):
+    """A table being read: at function ``number``, which begins at ``low`` or above."""
+
+    plan: Plan
+    view: View
+    region: Region
+    functions: int
+    number: int = 0
+    low: int = 0
+    begins: Begins = ((),)  # where the functions so far begin, ascending, in pieces
+    owed: tuple[int, ...] = ()  # functions that must come yet, ascending
+
+
+@opener("exceptions")
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    if plan.target.machine != _AMD64:
+        return FreeStep(
+            region.start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
+        )
+    view = View(plan, region.start, region.end, data)
+    return _function(_Table(plan, view, region, (region.end - region.start) // SIZE), data)
+
+
+def _function(table: _Table, data: bytearray) -> Step:
+    plan, start = table.plan, table.region.start + SIZE * table.number
+    left = table.functions - table.number
+    if not left:
+        kept: Contents = contents(plan)
+        plan = plan._replace(
+            contents=kept._replace(functions=tuple(begin for piece in table.begins for begin in piece))
+        )
+        return proceed(plan, table.region.end, data)
+    most = plan.image_size - 2 * left + 1
+    low = table.low
+    if table.owed:
+        most = min(most, table.owed[0])
+        if left == len(table.owed):
+            low = table.owed[0]
+
+    def begun(begin: int, data: bytearray) -> Step:
+        owed = table.owed[1:] if table.owed and table.owed[0] == begin else table.owed
+        highest = min(owed[0] if owed else plan.image_size, plan.image_size - 2 * (left - 1))
+        read = table._replace(begins=_more(table.begins, begin), owed=owed)
+        return IntStep(
+            start + 4,
+            4,
+            interval(4, begin + 1, highest),
+            lambda: f"exceptions[{table.number}].EndAddress",
+            "past the beginning, and before the functions that must follow",
+            lambda value, data: _unwind(read._replace(low=value), begin, data),
+        )
+
+    return IntStep(
+        start,
+        4,
+        interval(4, low, most),
+        lambda: f"exceptions[{table.number}].BeginAddress",
+        "not before the end of the function before, with room for those that must follow",
+        begun,
+    )
+
+
+def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
+    plan, view = table.plan, table.view
+    start = table.region.start + SIZE * table.number + 8
+    left = table.functions - table.number - 1
+    low = table.low
+
+    def chained(x: int) -> tuple[int, ...] | None:
+        """What the table owes with this unwind information behind; None where it is not good."""
+        offset = view.behind(x, HEAD)
+        found = (
+            written(view.raw, offset, min(view.here, view.map.stop(offset))) if offset is not None else None
+        )
+        if found is None:
+            return None
+        other = found[1]
+        if other is None or _among(table.begins, other):
+            return table.owed
+        if other < low or other > plan.image_size - 2:
+            return None
+        owed = tuple(sorted({*table.owed, other}))
+        return owed if len(owed) <= left and _apart(owed) else None
+
+    def allowed(x: int) -> bool:
+        if x % 4:
+            return False
+        known = _promised(plan, view, x)
+        return known or view.ahead(plan.ledger, x) >= HEAD or chained(x) is not None
+
+    def build() -> Iterable[Piece]:
+        yield from view.spans(plan.ledger, HEAD, align=4)
+        yield Finite([view.map.address(r.start) for r in plan.ledger.regions if r.kind == KIND])
+        yield Finite([x for x in _candidates(view) if chained(x) is not None])
+
+    def following(value: int, data: bytearray) -> Step:
+        settled, owed = plan, table.owed
+        if value % 2:
+            return _function(table._replace(number=table.number + 1), data)
+        if view.ahead(plan.ledger, value) >= HEAD:
+            offset = view.map.offset(value)
+            assert offset is not None
+            path = f"unwind[{table.number}]"
+            settled = place(plan, Region(offset, offset + HEAD, KIND, path))
+        elif not _promised(plan, view, value):
+            owed = chained(value) or ()
+        return _function(table._replace(plan=settled, number=table.number + 1, owed=owed), data)
+
+    # An odd address is that of a function of the table whose unwind information is shared.
+    table_at = view.map.address(table.region.start)
+    pieces: list[Piece] = [
+        When(allowed, build),
+        Span(table_at + 1, table_at + 1 + SIZE * max(table.number - 1, 0), SIZE, (table_at + 1) % SIZE),
+    ]
+    return IntStep(
+        start,
+        4,
+        IntSet(4, *pieces),
+        lambda: f"exceptions[{table.number}].UnwindInfoAddress",
+        "a multiple of 4 where unwind information is or fits",
+        following,
+    )
+
+
+def _apart(owed: tuple[int, ...]) -> bool:
+    return all(b - a >= 2 for a, b in pairwise(owed))
+
+
+def _promised(plan: Plan, view: View, x: int) -> bool:
+    offset = view.map.offset(x)
+    return offset is not None and offset >= view.free and plan.ledger.at(offset, KIND) is not None
+
+
+def _candidates(view: View) -> list[int]:
+    """Addresses behind where unwind information may be, by its first byte."""
+    if "unwind" not in view._memo:
+        raw = np.frombuffer(view.raw, np.uint8)[::4]
+        good = np.isin(raw, [v | f << 3 for v in (1, 2) for f in (0, 1, 2, 3, 4)])
+        offsets = (int(o) * 4 for o in np.flatnonzero(good))
+        found = [view.map.address(o) for o in offsets if view.map.stop(o)]
+        view._memo["unwind"] = [a for a in found if a % 4 == 0]
+    listed: list[int] = view._memo["unwind"]
+    return listed
+
+
+__all__ = ["SIZE"]

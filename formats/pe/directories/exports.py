@@ -1,0 +1,342 @@
+"""The export directory: a name, and tables of functions, of names, and of the names' ordinals.
+
+Tables and strings lie ahead of what refers to them, as linkers write them. A function is 0, an address outside
+of the directory, or, inside of it, the address of a forwarder's text ("DLL.function"). Each count leaves room for
+its tables, in one row with a string of a letter for each name.
+
+Sources: Microsoft's PE format specification; LIEF and pefile (which functions are forwarders, letters of names).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly, interval
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.pe.directories.fields import fields
+from bytegen.formats.pe.directories.groups import place
+from bytegen.formats.pe.directories.imported_names import letters
+from bytegen.formats.pe.directories.memory import View, after, mapping
+from bytegen.formats.pe.plan import Plan, opener, proceed
+from bytegen.formats.pe.sets import When
+
+INDEX, SIZE = 0, 40
+STRING, FORWARDER = "export_string", "export_forwarder"
+_LEAST_STRING, _LEAST_FORWARDER = 2, 4
+_MOST_STRING = 4095
+_PRINTABLE = bytes(range(33, 127))  # what pefile takes in names of exports
+_FIRST = IntSet(1, *letters(_PRINTABLE))
+_LATER = IntSet(1, Span(0, 0), *letters(_PRINTABLE))
+_WORDS = b"_-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_END = exactly(1, 0)
+_HEAD = [
+    ("Characteristics", 4, anything(4), "any"),
+    ("TimeDateStamp", 4, anything(4), "any"),
+    ("MajorVersion", 2, anything(2), "any"),
+    ("MinorVersion", 2, anything(2), "any"),
+]
+
+
+class _Exports(NamedTuple):
+    """A directory being read."""
+
+    plan: Plan
+    view: View
+    region: Region
+    base: int = 0
+    functions: int = 0
+    names: int = 0
+
+
+def _row(functions: int, names: int) -> int:
+    """Bytes of the tables, and of the shortest strings."""
+    return 4 * functions + (6 + _LEAST_STRING) * names
+
+
+@opener("exports")
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    read = _Exports(plan, View(plan, region.start, region.end, data), region)
+    return fields(region.start, "exports", _HEAD, lambda values, data: _name(read), data)
+
+
+def _longest(plan: Plan, view: View) -> int:
+    return max((high - low for low, high in view.gaps(plan.ledger)), default=0)
+
+
+def _name(read: _Exports) -> Step:
+    plan, view = read.plan, read.view
+
+    def allowed(x: int) -> bool:
+        return view.ahead(plan.ledger, x) >= _LEAST_STRING
+
+    def following(value: int, data: bytearray) -> Step:
+        return _base(read._replace(plan=_promise(plan, view, value, STRING, "exports.name")))
+
+    return IntStep(
+        read.region.start + 12,
+        4,
+        IntSet(4, Span(0, 0), When(allowed, lambda: view.spans(plan.ledger, _LEAST_STRING))),
+        "exports.Name",
+        "0, or where a string fits",
+        lambda value, data: following(value, data) if value else _base(read),
+    )
+
+
+def _promise(plan: Plan, view: View, address: int, kind: str, path: str, size: int = 0) -> Plan:
+    offset = view.map.offset(address)
+    assert offset is not None
+    least = size or (_LEAST_STRING if kind == STRING else _LEAST_FORWARDER)
+    return place(plan, Region(offset, offset + least, kind, path))
+
+
+def _base(read: _Exports) -> Step:
+    return IntStep(
+        read.region.start + 16,
+        4,
+        interval(4, 0, 0xFFFF),
+        "exports.Base",
+        "at most 65,535",
+        lambda value, data: _functions(read._replace(base=value)),
+    )
+
+
+def _functions(read: _Exports) -> Step:
+    most = min(_longest(read.plan, read.view) // 4, 0xFFFF - read.base + 1)
+    return IntStep(
+        read.region.start + 20,
+        4,
+        interval(4, 0, most),
+        "exports.NumberOfFunctions",
+        f"at most {most}: the tables fit",
+        lambda value, data: _names(read._replace(functions=value)),
+    )
+
+
+def _names(read: _Exports) -> Step:
+    room = _longest(read.plan, read.view) - _row(read.functions, 0)
+    most = max(room, 0) // (6 + _LEAST_STRING) if read.functions else 0
+    return IntStep(
+        read.region.start + 24,
+        4,
+        interval(4, 0, most),
+        "exports.NumberOfNames",
+        f"at most {most}: the tables and the names fit",
+        lambda value, data: _table(read._replace(names=value), 0),
+    )
+
+
+_TABLES = (
+    ("AddressOfFunctions", "export_functions", 4),
+    ("AddressOfNames", "export_names", 4),
+    ("AddressOfNameOrdinals", "export_ordinals", 2),
+)
+
+
+def _table(read: _Exports, i: int) -> Step:
+    plan, view = read.plan, read.view
+    if i == len(_TABLES):
+        return proceed(plan, read.region.end, bytearray())
+    field, kind, width = _TABLES[i]
+    count = read.names if i else read.functions
+    rest = [_row(0, read.names), 4 * read.names, _LEAST_STRING * read.names][i]
+    start = read.region.start + 28 + 4 * i
+    # Tables of nothing are nowhere, or anywhere in the image.
+    choices = interval(4, 0, plan.image_size - 1)
+    if count:
+        choices = IntSet(
+            4,
+            When(
+                lambda x: view.fits(plan.ledger, x, width * count, rest),
+                lambda: view.spans(plan.ledger, width * count, rest),
+            ),
+        )
+
+    def following(value: int, data: bytearray) -> Step:
+        settled = plan
+        if count:
+            offset = view.map.offset(value)
+            assert offset is not None
+            detail = (count, read.functions)
+            settled = place(plan, Region(offset, offset + width * count, kind, f"exports.{kind[7:]}", detail))
+        if i + 1 < len(_TABLES):
+            return _table(read._replace(plan=settled), i + 1)
+        return proceed(settled, read.region.end, data)
+
+    return IntStep(
+        start,
+        4,
+        choices,
+        f"exports.{field}",
+        f"where {width * count} bytes fit" if count else "any",
+        following,
+    )
+
+
+class _Rows(NamedTuple):
+    """A table being read."""
+
+    plan: Plan
+    view: View
+    region: Region
+    total: int
+    functions: int
+
+
+def _rows(plan: Plan, region: Region, data: bytearray) -> _Rows:
+    count, functions = region.detail
+    return _Rows(plan, View(plan, region.start, region.end, data), region, count, functions)
+
+
+@opener("export_functions")
+def _open_functions(plan: Plan, region: Region, data: bytearray) -> Step:
+    return _function(_rows(plan, region, data), 0, data)
+
+
+def _outside(plan: Plan) -> list[Span]:
+    """Addresses in sections, outside of the export directory."""
+    start, size = plan.directories[INDEX]
+    spans = []
+    for section in plan.sections:
+        low, high = section.address, section.address + section.size
+        spans += [Span(low, min(high, start) - 1), Span(max(low, start + size), high - 1)]
+    return [span for span in spans if span.lo <= span.hi]
+
+
+def _function(rows: _Rows, i: int, data: bytearray) -> Step:
+    if i == rows.total:
+        return proceed(rows.plan, rows.region.end, data)
+    plan, view = rows.plan, rows.view
+    first, size = plan.directories[INDEX]
+
+    def allowed(x: int) -> bool:
+        return first <= x < first + size and view.ahead(plan.ledger, x) >= _LEAST_FORWARDER
+
+    def build() -> Iterable[Piece]:
+        for span in view.spans(plan.ledger, _LEAST_FORWARDER):
+            low, high = max(span.lo, first), min(span.hi, first + size - 1)
+            if low <= high:
+                yield Span(low, high)
+
+    def following(value: int, data: bytearray) -> Step:
+        settled = plan
+        if first <= value < first + size:
+            settled = _promise(plan, view, value, FORWARDER, f"exports.forwarder[{i}]")
+        return _function(rows._replace(plan=settled), i + 1, data)
+
+    return IntStep(
+        rows.region.start + 4 * i,
+        4,
+        IntSet(4, Span(0, 0), *_outside(plan), When(allowed, build)),
+        lambda: f"exports.function[{i}]",
+        "0, an address outside of the directory, or where a forwarder fits in it",
+        following,
+    )
+
+
+@opener("export_names")
+def _open_names(plan: Plan, region: Region, data: bytearray) -> Step:
+    return _pointer(_rows(plan, region, data), 0, data)
+
+
+def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
+    if i == rows.total:
+        return proceed(rows.plan, rows.region.end, data)
+    plan, view = rows.plan, rows.view
+    need = _LEAST_STRING * (rows.total - i - 1)
+
+    def known(x: int) -> bool:
+        offset = view.map.offset(x)
+        return offset is not None and offset >= view.free and plan.ledger.at(offset, STRING) is not None
+
+    def build() -> Iterable[Piece]:
+        yield from view.spans(plan.ledger, _LEAST_STRING, need)
+        yield Finite(
+            [
+                view.map.address(r.start)
+                for r in plan.ledger.regions
+                if r.kind == STRING and r.start >= view.free
+            ]
+        )
+
+    return IntStep(
+        rows.region.start + 4 * i,
+        4,
+        IntSet(4, When(lambda x: known(x) or view.fits(plan.ledger, x, _LEAST_STRING, need), build)),
+        lambda: f"exports.name[{i}]",
+        "where a name is or fits",
+        lambda value, data: _pointer(
+            rows._replace(plan=_promise(plan, view, value, STRING, f"exports.text[{i}]")), i + 1, data
+        ),
+    )
+
+
+@opener("export_ordinals")
+def _open_ordinals(plan: Plan, region: Region, data: bytearray) -> Step:
+    rows = _rows(plan, region, data)
+    choices = interval(2, 0, min(rows.functions - 1, 0xFFFF))
+
+    def ordinal(i: int, data: bytearray) -> Step:
+        if i == rows.total:
+            return proceed(plan, region.end, data)
+        return IntStep(
+            region.start + 2 * i,
+            2,
+            choices,
+            lambda: f"exports.ordinal[{i}]",
+            f"below {rows.functions}",
+            lambda value, data: ordinal(i + 1, data),
+        )
+
+    return ordinal(0, data)
+
+
+def _stop(plan: Plan, region: Region) -> int:
+    room = min(after(plan.ledger, region), _MOST_STRING + 1)
+    return min(region.start + room, mapping(plan.sections).stop(region.start))
+
+
+@opener(STRING)
+def _open_string(plan: Plan, region: Region, data: bytearray) -> Step:
+    stop = _stop(plan, region)
+
+    def letter(position: int, data: bytearray) -> Step:
+        last = position == stop - 1
+        choices = _END if last else _FIRST if position == region.start else _LATER
+        return IntStep(
+            position, 1, choices, region.path, "a letter, or the zero at the end",
+            lambda value, data: letter(position + 1, data) if value else proceed(plan, position + 1, data),
+        )  # fmt: skip
+
+    return letter(region.start, data)
+
+
+_WORD, _WORD_DOT = IntSet(1, *letters(_WORDS)), IntSet(1, *letters(_WORDS + b"."))
+_AFTER = _WORDS + b"#?@$."
+_AFTER_DOT, _AFTER_END = IntSet(1, *letters(_AFTER)), IntSet(1, Span(0, 0), *letters(_AFTER))
+_DOT = exactly(1, ord("."))
+
+
+@opener(FORWARDER)
+def _open_forwarder(plan: Plan, region: Region, data: bytearray) -> Step:
+    stop = _stop(plan, region)
+
+    def letter(position: int, dot: int) -> Step:
+        """The letter at a position; ``dot`` is where the first dot is, 0 before it."""
+        left = stop - position
+        if dot:
+            choices = _END if left == 1 else _AFTER_DOT if position == dot + 1 else _AFTER_END
+        elif position == region.start:
+            choices = _WORD
+        else:
+            choices = _DOT if left == 3 else _WORD_DOT
+
+        def following(value: int, data: bytearray) -> Step:
+            if not value:
+                return proceed(plan, position + 1, data)
+            return letter(position + 1, dot or (position if value == ord(".") else 0))
+
+        return IntStep(position, 1, choices, region.path, "DLL.function, and a zero", following)
+
+    return letter(region.start, 0)

@@ -1,0 +1,276 @@
+"""Base relocations: blocks of 16-bit entries, a block for a page; and the addresses that must be among them.
+
+Pages do not descend, and the offsets within a block ascend, as linkers write them; a single zero entry may pad
+a block. An address that is relocated lies, as wide as it is, in one section. What other directories need
+relocated (`Duty`) is owed by the table while it is ahead: a block for each page of theirs always fits.
+
+Sources: LIEF's check_layout (blocks of 8 bytes at least, multiples of 4, which fill the directory; known types),
+Wine's LdrProcessRelocationBlock (types), pefile (no entry twice in a block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bytegen.formats.core.intset import IntSet, Piece, Span
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.pe.constants import DYNAMIC_BASE, PAGE
+from bytegen.formats.pe.directories.memory import Contents, contents
+from bytegen.formats.pe.plan import Plan, opener, proceed
+
+INDEX = 5
+HEAD = 8
+HIGHLOW, DIR64 = 3, 10
+_TLS = 9
+
+
+def kind_of(plan: Plan) -> int:
+    """The type that relocates an address of the machine."""
+    return DIR64 if plan.target.plus else HIGHLOW
+
+
+def cost(duties: Iterable[int]) -> int:
+    """Bytes of the blocks that relocate these addresses."""
+    pages: dict[int, int] = {}
+    for address in duties:
+        pages[address // PAGE] = pages.get(address // PAGE, 0) + 1
+    return sum(HEAD + 2 * (count + count % 2) for count in pages.values())
+
+
+def relocated(plan: Plan, here: int, raw: bytes) -> frozenset[int] | None:
+    """The addresses relocated by the table, where it is written before ``here``; None where it is ahead."""
+    address, size = plan.directories[INDEX]
+    start = plan.offset_of(address, size) if size else None
+    if start is None:
+        return frozenset()
+    if start >= here:
+        return None
+    found, stop = set(), start + size
+    while start + HEAD <= stop:
+        page, length = (int.from_bytes(raw[start + i : start + i + 4], "little") for i in (0, 4))
+        for place in range(start + HEAD, start + length, 2):
+            entry = int.from_bytes(raw[place : place + 2], "little")
+            if entry >> 12 == kind_of(plan):
+                found.add(page + (entry & 0xFFF))
+        start += max(length, HEAD)
+    return frozenset(found)
+
+
+def can_owe(plan: Plan, addresses: tuple[int, ...], behind: frozenset[int] | None) -> bool:
+    """Whether these addresses can be, or are, relocated: ``behind`` is what `relocated` gives."""
+    if behind is not None:
+        return behind.issuperset(addresses)
+    size = plan.directories[INDEX][1]
+    return _good_rest(plan, size, tuple(sorted({*contents(plan).duties, *addresses})))
+
+
+def owing(plan: Plan, addresses: tuple[int, ...], behind: frozenset[int] | None) -> Plan:
+    """The plan that owes the relocation of these addresses."""
+    if behind is not None or not addresses:
+        return plan
+    kept: Contents = contents(plan)
+    duties = tuple(sorted({*kept.duties, *addresses}))
+    return plan._replace(contents=kept._replace(duties=duties))
+
+
+class _Block(NamedTuple):
+    """A table being read, at a block: what is left of it, and of the duties."""
+
+    plan: Plan
+    region: Region
+    start: int
+    number: int
+    page: int
+    duties: tuple[int, ...]
+
+    @property
+    def left(self) -> int:
+        return self.region.end - self.start
+
+    def path(self, name: str) -> str:
+        return f"relocs[{self.number}].{name}"
+
+
+@opener("relocs")
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    duties = contents(plan).duties
+    address, size = plan.directories[_TLS]
+    if size and plan.dll_flags & DYNAMIC_BASE and (plan.offset_of(address) or 0) > region.start:
+        duties = (address + 2 * plan.target.word,)  # AddressOfIndex: every TLS directory has one
+    return _block(_Block(plan, region, region.start, 0, 0, duties), data)
+
+
+def _slots(plan: Plan, page: int) -> list[tuple[int, int]]:
+    """The offsets within a page at which an address lies in one section, as intervals."""
+    width = 8 if plan.target.plus else 4
+    found = []
+    for section in plan.sections:
+        low = max(section.address, page)
+        high = min(section.address + section.size - width, page + PAGE - 1)
+        if low <= high:
+            found.append((low - page, high - page))
+    return found
+
+
+def _pages(plan: Plan) -> list[Span]:
+    """The pages in which an address can be relocated."""
+    width = 8 if plan.target.plus else 4
+    found = []
+    for section in plan.sections:
+        low, high = section.address, section.address + section.size - width
+        if low <= high:
+            found.append(Span(low - low % PAGE, high - high % PAGE, PAGE))
+    return found
+
+
+def _most(plan: Plan, page: int) -> int:
+    """The size of the longest block of a page."""
+    return HEAD + (sum(high - low + 1 for low, high in _slots(plan, page)) + 1) // 2 * 4
+
+
+def _good_rest(plan: Plan, rest: int, duties: tuple[int, ...]) -> bool:
+    """Whether ``rest`` bytes hold the blocks of what is owed, and blocks of 8 bytes or more for what is left.
+
+    Four bytes are left to two more entries of the last block that is owed, where its page has a place for them.
+    """
+    spare = rest - cost(duties)
+    return spare == 0 or spare >= HEAD or (spare == 4 and _roomy(plan, duties))
+
+
+def _roomy(plan: Plan, duties: tuple[int, ...]) -> bool:
+    if not duties:
+        return False
+    page = duties[-1] - duties[-1] % PAGE
+    return _most(plan, page) >= cost(a for a in duties if a >= page) + 4
+
+
+def _sizes(plan: Plan, least: int, most: int, left: int, duties: tuple[int, ...]) -> list[Piece]:
+    """The sizes of a block after which `_good_rest` holds."""
+    need = cost(duties)
+    pieces: list[Piece] = [Span(least, min(most, left - need - HEAD), 4)]
+    for size in (left - need, left - need - 4):
+        if least <= size <= most and _good_rest(plan, left - size, duties):
+            pieces.append(Span(size, size))
+    return pieces
+
+
+def _block(block: _Block, data: bytearray) -> Step:
+    plan = block.plan
+    if not block.left:
+        return proceed(plan, block.start, data)
+    owed = block.duties[0] - block.duties[0] % PAGE if block.duties else plan.image_size
+    free = not block.duties or _good_rest(plan, block.left - HEAD, block.duties)
+    pieces: list[Piece] = []
+    if free:
+        for span in _pages(plan):
+            low, high = max(span.lo, block.page), min(span.hi, owed)
+            if low <= high:
+                pieces.append(Span(low, high, PAGE))
+    if block.duties:
+        pieces.append(Span(owed, owed))
+
+    return IntStep(
+        block.start,
+        4,
+        IntSet(4, *pieces),
+        lambda: block.path("VirtualAddress"),
+        "a page of a section, not before the last one, that leaves room for what must be relocated",
+        lambda value, data: _size(block._replace(page=value), data),
+    )
+
+
+def _size(block: _Block, data: bytearray) -> Step:
+    plan, page, left = block.plan, block.page, block.left
+    most = min(left, _most(plan, page))
+    here = [a for a in block.duties if a < page + PAGE]
+    later = block.duties[len(here) :]
+    least = HEAD + 2 * (len(here) + len(here) % 2)
+    pieces = _sizes(plan, least, most, left, later)
+    if here:
+        pieces += _sizes(plan, HEAD, min(most, least - 4), left, block.duties)
+
+    def following(value: int, data: bytearray) -> Step:
+        count = (value - HEAD) // 2
+        serving = tuple(here) if count >= len(here) else ()
+        rest = block.duties[len(serving) :]
+        entries = _Entries(
+            block._replace(start=block.start + value, number=block.number + 1, duties=rest),
+            block.start + HEAD,
+            count,
+            tuple(a - page for a in serving),
+            tuple(_slots(plan, page)),
+        )
+        return _entry(entries, 0, data)
+
+    return IntStep(
+        block.start + 4,
+        4,
+        IntSet(4, *[piece for piece in pieces if piece.bounds()]),
+        lambda: block.path("SizeOfBlock"),
+        "a multiple of 4 from 8 on that the rest of the table can follow",
+        following,
+    )
+
+
+class _Entries(NamedTuple):
+    """The entries of a block: ``after`` is the next block."""
+
+    after: _Block
+    start: int
+    entries: int
+    duties: tuple[int, ...]
+    slots: tuple[tuple[int, int], ...]
+    least: int = 0  # the next offset is at least this
+
+
+def _at_least(slots: tuple[tuple[int, int], ...], low: int) -> int:
+    """How many slots are at ``low`` or above."""
+    return sum(max(0, high - max(first, low) + 1) for first, high in slots)
+
+
+def _last_start(slots: tuple[tuple[int, int], ...], count: int) -> int:
+    """The greatest offset from which on there are ``count`` slots."""
+    for low, high in reversed(slots):
+        if count <= high - low + 1:
+            return high - count + 1
+        count -= high - low + 1
+    return -1
+
+
+def _entry(read: _Entries, done: int, data: bytearray) -> Step:
+    left = read.entries - done
+    if not left:
+        return _block(read.after, data)
+    plan, owed = read.after.plan, len(read.duties)
+    # Offsets that must come yet: with a pad at the end one fewer.
+    most = _last_start(read.slots, max(left - 1, 1)) if not owed or left > owed else read.duties[0]
+    if owed:
+        most = min(most, read.duties[0])
+        # What is owed may need all entries that are left.
+        low = read.duties[0] if left == owed else read.least
+    else:
+        low = read.least
+    kind = kind_of(plan)
+    spans = [(max(a, low), min(b, most)) for a, b in read.slots if max(a, low) <= min(b, most)]
+    pieces: list[Piece] = [Span(kind << 12 | a, kind << 12 | b) for a, b in spans]
+    if left == 1 and not owed:
+        pieces.append(Span(0, 0))
+
+    def following(value: int, data: bytearray) -> Step:
+        offset = value & 0xFFF
+        duties = read.duties[1:] if read.duties and read.duties[0] == offset else read.duties
+        return _entry(read._replace(duties=duties, least=offset + 1), done + 1, data)
+
+    return IntStep(
+        read.start + 2 * done,
+        2,
+        IntSet(2, *pieces),
+        lambda: f"relocs[{read.after.number - 1}].entry[{done}]",
+        "a type of the machine and an offset in a section, greater than the one before; or the zero that pads",
+        following,
+    )
+
+
+__all__ = ["HEAD", "INDEX", "can_owe", "cost", "owing", "relocated"]

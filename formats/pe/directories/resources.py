@@ -1,0 +1,260 @@
+"""The resource directory: a tree of tables by type, name and language, whose leaves give the data.
+
+Tables, names and leaves lie ahead of what refers to them; offsets count from the root. Ids ascend. Every entry that
+is still to come has its 16 bytes (and a named one its string) in one row.
+
+Sources: Microsoft's PE format specification; pefile (at most 4096 entries a table, sizes that add up to less than
+the file's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bytegen.formats.core.intset import IntSet, Piece, Span, anything, exactly, interval
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.pe.directories.fields import fields
+from bytegen.formats.pe.directories.groups import place
+from bytegen.formats.pe.directories.memory import Contents, View, after, contents, mapping
+from bytegen.formats.pe.plan import Plan, opener, proceed
+from bytegen.formats.pe.sets import When
+
+INDEX, HEAD, LEAF = 2, 16, 16
+TABLE, LEAF_KIND, NAME = "resource_table", "resource_leaf", "resource_name"
+_ENTRY, _LEAST_NAME = 8, 4
+_MOST_ENTRIES, _MOST_NAME = 4096, 255
+_DEPTH = 3  # types, names, languages
+_HIGH = 1 << 31
+_VERSION = 16  # pefile takes an entry of the root for version information by the low half of its name
+
+
+class _Reading(NamedTuple):
+    """A table being read. ``root`` is the file offset from which offsets count."""
+
+    plan: Plan
+    view: View
+    region: Region
+    root: int
+    depth: int
+    named: int = 0
+    entries: int = 0
+    number: int = 0
+    least: int = 0  # the next id is at least this
+
+    def path(self, name: str) -> str:
+        return f"{self.region.path}.{name}"
+
+
+_HEAD_FIELDS = [
+    ("Characteristics", 4, anything(4), "any"),
+    ("TimeDateStamp", 4, anything(4), "any"),
+    ("MajorVersion", 2, anything(2), "any"),
+    ("MinorVersion", 2, anything(2), "any"),
+]
+
+
+@opener("resources")
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    return _head(_Reading(plan, View(plan, region.start, region.end, data), region, region.start, 0), data)
+
+
+@opener(TABLE)
+def _open_table(plan: Plan, region: Region, data: bytearray) -> Step:
+    root, depth = region.detail
+    return _head(_Reading(plan, View(plan, region.start, region.end, data), region, root, depth), data)
+
+
+def _head(read: _Reading, data: bytearray) -> Step:
+    return fields(read.region.start, read.region.path, _HEAD_FIELDS, lambda v, data: _named(read), data)
+
+
+def _fitting(read: _Reading, named: int) -> int:
+    """How many entries fit, ``named`` of them by name."""
+    view, ledger = read.view, read.plan.ledger
+    end = read.region.end
+    here = min(after(ledger, read.region) - HEAD, view.map.stop(read.region.start) - end)
+    gaps = view.gaps(ledger)
+    # The gap in which the entries stand loses their bytes.
+    others = max((high - low for low, high in gaps if low != end), default=0)
+    names = _LEAST_NAME * named
+    by_other = max(others - names, 0) // LEAF
+    shared = max((high - end for low, high in gaps if low == end), default=0)
+    by_shared = max(shared - names, 0) // (LEAF + _ENTRY)
+    return min(max(here, 0) // _ENTRY, max(by_other, by_shared), _MOST_ENTRIES)
+
+
+def _most_named(read: _Reading) -> int:
+    low, high = 0, _MOST_ENTRIES
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _fitting(read, middle) >= middle else (low, middle - 1)
+    return low
+
+
+def _named(read: _Reading) -> Step:
+    most = _most_named(read)
+    return IntStep(
+        read.region.start + 12,
+        2,
+        interval(2, 0, most),
+        read.path("NumberOfNamedEntries"),
+        f"at most {most}: entries and what they refer to fit",
+        lambda value, data: _ids(read._replace(named=value)),
+    )
+
+
+def _ids(read: _Reading) -> Step:
+    most = _fitting(read, read.named) - read.named
+
+    def following(value: int, data: bytearray) -> Step:
+        total = read.named + value
+        region = read.region._replace(end=read.region.end + _ENTRY * total)
+        plan = read.plan
+        if total:
+            ledger = plan.ledger
+            regions = tuple(region if r is read.region else r for r in ledger.regions)
+            plan = plan._replace(ledger=type(ledger)(ledger.limit, regions))
+        view = View(plan, read.region.start, region.end, data)
+        return _entry(read._replace(plan=plan, view=view, entries=total, region=region), data)
+
+    return IntStep(
+        read.region.start + 14,
+        2,
+        interval(2, 0, most),
+        read.path("NumberOfIdEntries"),
+        f"at most {most}: entries and what they refer to fit",
+        following,
+    )
+
+
+def _need(read: _Reading, number: int) -> int:
+    """Bytes in a row that the entries from ``number`` on need."""
+    return LEAF * (read.entries - number) + _LEAST_NAME * max(read.named - number, 0)
+
+
+def _entry(read: _Reading, data: bytearray) -> Step:
+    plan, view, number = read.plan, read.view, read.number
+    start = read.region.start + HEAD + _ENTRY * number
+    if number == read.entries:
+        return proceed(plan, read.region.end, data)
+    path = read.path(f"entry[{number}]")
+    if number >= read.named:
+        most = 0xFFFF - (read.entries - number - 1)
+        return IntStep(
+            start, 4, interval(4, read.least, most), f"{path}.Id", "greater than the one before, 16 bits",
+            lambda value, data: _target(read._replace(least=value + 1), data),
+        )  # fmt: skip
+    need = _need(read, number) - _LEAST_NAME
+    shift = _HIGH - view.map.address(read.root)
+
+    def allowed(x: int) -> bool:
+        if x & 0xFFFF == _VERSION:
+            return False
+        return x >= _HIGH and view.fits(plan.ledger, x - shift, _LEAST_NAME, need)
+
+    def build() -> Iterable[Piece]:
+        for span in view.spans(plan.ledger, _LEAST_NAME, need, shift=shift):
+            yield from _without(span)
+
+    def following(value: int, data: bytearray) -> Step:
+        offset = view.map.offset(value - shift)
+        assert offset is not None
+        settled = place(plan, Region(offset, offset + _LEAST_NAME, NAME, f"{path}.name"))
+        return _target(read._replace(plan=settled), data)
+
+    return IntStep(
+        start, 4, IntSet(4, When(allowed, build)), f"{path}.Name", "where a name fits, from the root on", following
+    )  # fmt: skip
+
+
+def _without(span: Span) -> list[Piece]:
+    """A span without the integers whose low half is that of version information."""
+    low, pieces = span.lo, []
+    for barred in range(span.lo - span.lo % 0x10000 + _VERSION, span.hi + 1, 0x10000):
+        if barred >= low:
+            pieces.append(Span(low, barred - 1))
+            low = barred + 1
+    pieces.append(Span(low, span.hi))
+    return [piece for piece in pieces if piece.lo <= piece.hi]
+
+
+def _target(read: _Reading, data: bytearray) -> Step:
+    plan, view, number = read.plan, read.view, read.number
+    start = read.region.start + HEAD + _ENTRY * number + 4
+    need = _need(read, number + 1)
+    base = view.map.address(read.root)
+    deeper = read.depth + 1 < _DEPTH
+
+    def allowed(x: int) -> bool:
+        if x >= _HIGH:
+            return deeper and view.fits(plan.ledger, x - _HIGH + base, HEAD, need)
+        return view.fits(plan.ledger, x + base, LEAF, need)
+
+    def build() -> Iterable[Piece]:
+        yield from view.spans(plan.ledger, LEAF, need, shift=-base)
+        if deeper:
+            yield from view.spans(plan.ledger, HEAD, need, shift=_HIGH - base)
+
+    def following(value: int, data: bytearray) -> Step:
+        offset = view.map.offset((value & ~_HIGH) + base)
+        assert offset is not None
+        path = f"{read.region.path}[{number}]"
+        if value >= _HIGH:
+            region = Region(offset, offset + HEAD, TABLE, path, (read.root, read.depth + 1))
+        else:
+            region = Region(offset, offset + LEAF, LEAF_KIND, path)
+        return _entry(read._replace(plan=place(plan, region), number=number + 1), data)
+
+    return IntStep(
+        start, 4, IntSet(4, When(allowed, build)), read.path(f"entry[{number}].OffsetToData"),
+        "where a leaf fits, or with the high bit set one more table", following,
+    )  # fmt: skip
+
+
+@opener(LEAF_KIND)
+def _open_leaf(plan: Plan, region: Region, data: bytearray) -> Step:
+    # pefile adds up the sizes of all data, and warns when they are more than the file's.
+    used = contents(plan).resource_bytes
+    budget = max(plan.min_end - used, 0)
+    spans = mapping(plan.sections).spans
+
+    def size(address: int) -> Step:
+        room = max((a + length - address for a, _, length in spans if a <= address <= a + length), default=0)
+        most = min(room, budget)
+
+        def following(value: int, data: bytearray) -> Step:
+            kept: Contents = contents(plan)
+            settled = plan._replace(contents=kept._replace(resource_bytes=used + value))
+            return fields(
+                region.start + 8, region.path,
+                [("CodePage", 4, anything(4), "any"), ("Reserved", 4, exactly(4, 0), "0")],
+                lambda values, data: proceed(settled, region.end, data), data,
+            )  # fmt: skip
+
+        return IntStep(
+            region.start + 4, 4, interval(4, 0, most), f"{region.path}.Size", f"at most {most}: in its section",
+            following,
+        )  # fmt: skip
+
+    return IntStep(
+        region.start, 4, IntSet(4, *(Span(a, a + length) for a, _, length in spans)),
+        f"{region.path}.OffsetToData", "an address in a section's bytes", lambda value, data: size(value),
+    )  # fmt: skip
+
+
+@opener(NAME)
+def _open_name(plan: Plan, region: Region, data: bytearray) -> Step:
+    stop = min(region.start + after(plan.ledger, region), mapping(plan.sections).stop(region.start))
+    most = min((stop - region.start - 2) // 2, _MOST_NAME)
+
+    def text(value: int, data: bytearray) -> Step:
+        end = region.start + 2 + 2 * value
+        return FreeStep(
+            region.start + 2, end, None, region.path, "", lambda data: proceed(plan, end, data)
+        )  # fmt: skip
+
+    return IntStep(
+        region.start, 2, interval(2, 1, most), f"{region.path}.Length", f"1 to {most}: it fits", text
+    )  # fmt: skip
