@@ -121,8 +121,8 @@ class _Reader:
         self.areas = areas
         self.area_starts = [area.start for area in areas]
         tables = sorted(reading.tables, key=lambda table: table.start)
-        fields = sum(table.count * len(table.fields) for table in tables)
-        records = sum(table.count for table in tables)
+        fields = sum(table.number * len(table.fields) for table in tables)
+        records = sum(table.number for table in tables)
         detail = "fields" if fields <= most else "records" if records <= most else "table"
         self.spans: list[Span] = []
         position = 0

@@ -29,7 +29,7 @@ for (let i = 0; i < S.size.length; i++) {
   const same = i > 0 && S.parent[i] === S.parent[i - 1] && A.parents[S.parent[i]].includes("[");
   recordStart[i] = same ? recordStart[i - 1] : spanStart[i];
 }
-const labelOf = (i) => (A.kinds[A.areas[areaAt(spanStart[i])][2]][0] === "code" ? "" : names.get(recordStart[i]) || "");
+const labelOf = (i) => (A.kinds[A.areas[areaAt(spanStart[i])][2]][0] === "code" ? "" : names.get(spanStart[i]) || (A.leaves[S.leaf[i]].includes("[") ? "" : names.get(recordStart[i])) || "");
 const codeStart = Float64Array.from(A.code, (c) => c[0]);
 const forcedEdge = starts(A.forced), isForced = (at) => A.forced.length > 0 && at < forcedEdge[A.forced.length] && after(forcedEdge, at) % 2 === 1;
 const instructionAt = (at) => {

@@ -98,22 +98,16 @@ DIRECTORY_NAMES = (
 
 
 class Table(NamedTuple):
-    """`count` records of one layout from offset `start`; `name` is their path's first part, `[i]` is added
+    """`number` records of one layout from offset `start`; `name` is their path's first part, `[i]` is added
     where `indexed`. `limit` is where the file, or the area, ends: records are cut there.
     """
 
     start: int
-    count: int
+    number: int
     fields: Layout
     name: str
     limit: int
     indexed: bool = True
-
-    @property
-    def stop(self) -> int:
-        """Where the last whole record ends."""
-        size = size_of(self.fields)
-        return self.start + size * max(0, min(self.count, (self.limit - self.start) // size))
 
 
 def unpack(data: bytes, start: int, fields: Layout, order: Order) -> dict[str, int]:
@@ -133,11 +127,11 @@ def read_table(data: bytes, table: Table, order: Order, detail: str) -> Iterator
     size = size_of(table.fields)
     limit = min(table.limit, len(data))
     if detail == "table":
-        stop = min(table.start + size * table.count, limit)
+        stop = min(table.start + size * table.number, limit)
         if stop > table.start:
-            yield Span(table.start, stop, f"{table.name}[0..{table.count - 1}]", None, "", 0, "reader")
+            yield Span(table.start, stop, f"{table.name}[0..{table.number - 1}]", None, "", 0, "reader")
         return
-    for i in range(table.count):
+    for i in range(table.number):
         at = table.start + i * size
         if at >= limit:
             return

@@ -55,16 +55,18 @@ def build(account: Account) -> list[Node]:
 def _place(root: Node, span: Span, names: dict[int, str]) -> None:
     node = root
     *above, leaf = parts_of(span.path, root.name)
+    name = names.get(span.start, "")
+    entry = leaf.endswith("]")  # an entry of a table is named itself, a field's name is its record's
     for part in above:
         last = node.children[-1] if node.children else None
         if last is None or last.name != part or last.span is not None:
-            last = Node(part, span.start, span.end, names.get(span.start, ""))
+            last = Node(part, span.start, span.end, "" if entry else name)
             node.children.append(last)
         last.end = span.end
         node = last
-    # What begins with code is not the function at its beginning; a field's name is its record's.
-    whole = span.value is None and root.area is not None and root.area.kind != "code"
-    label = names.get(span.start, "") if whole else ""
+    # What begins with code is not the function at its beginning.
+    in_code = root.area is not None and root.area.kind == "code"
+    label = name if entry or (span.value is None and not in_code) else ""
     node.children.append(Node(leaf, span.start, span.end, label, span))
 
 

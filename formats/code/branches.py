@@ -198,9 +198,7 @@ def _starts(data: Written, first: int, stop: int) -> np.ndarray:
     return np.flatnonzero(bits[first - byte * 8 : stop - byte * 8]) + first
 
 
-def _mark_behind(
-    base: int, low: int, high: int, k: int, prefix: int, data: Written, out: np.ndarray
-) -> None:
+def _mark_behind(base: int, low: int, high: int, k: int, prefix: int, data: Written, out: np.ndarray) -> None:
     """Bytes after ``prefix`` of the displacements in [low, high] that lead to a start."""
     shift = 8 * k
     first = (low - prefix + (1 << shift) - 1) >> shift

@@ -90,8 +90,8 @@ def reserve(
     """The ledger with every part from ``position`` on that is executable and promised to nobody, and the code.
 
     A part becomes a region of kind ``"code"``, for `stream` to read; its detail is its `Range`. Nothing else
-    can be promised there from now on. Of bytes that are executable at two addresses the first one counts. ``nowhere``: calls may go to address 0
-    (see `branches`).
+    can be promised there from now on. Of bytes that are executable at two addresses the first one counts.
+    ``nowhere``: calls may go to address 0 (see `branches`).
     """
     used = machine(instructions, privileged)
     ranges = []

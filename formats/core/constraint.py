@@ -16,8 +16,8 @@ from bytegen.formats.core.intset import IntSet, anything
 from bytegen.formats.core.masks import ANY, ANY_OR_END, END, ONLY_END, fill_bitmasks
 from bytegen.formats.core.records import RecordsStep
 from bytegen.formats.core.spans import Field, fields, forced_flags, only_byte
-from bytegen.formats.core.steps import FreeStep, IntStep, Step, StreamStep
-from bytegen.formats.core.stream import LOCK, StreamCursor
+from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.core.stream import StreamCursor, instruction_starts
 from bytegen.formats.core.written import Written
 from bytegen.formats.errors import FormatError
 
@@ -49,7 +49,6 @@ class Constraint(StreamCursor):
         "_free_end",
         "_free_until",
         "_kind",
-        "_push",
         "_step",
         "_value",
         "format",
@@ -117,7 +116,7 @@ class Constraint(StreamCursor):
         self._settle()
 
     def _leave(self) -> None:
-        """The cursor has come to the end of a field, of free bytes, or of a stream."""
+        """See `StreamCursor._leave`: the end of a field, of free bytes, or of a stream."""
         step, data = self._step, self._data
         if isinstance(step, IntStep):
             value = self._value if self._free_until < 0 else int.from_bytes(data[step.start :], "little")
@@ -190,13 +189,14 @@ class Constraint(StreamCursor):
             was = self._state
             state = self._table[was << 8 | byte]
             if was >= self._plain:
-                self._advance_late(byte, state)
+                if not self.mask()[byte]:
+                    raise FormatError(self._complaint(byte))
+                self._advance_late(self._step, byte, state)
             elif self._least[state] < self._until - position:
                 self._push(byte)
                 self._state = state
                 if state >= self._accepted:
-                    if self._complete(self._step):
-                        self._leave()
+                    self._complete(self._step)
                 elif state >= self._plain:
                     self._displacement = position + 1
             else:
@@ -215,21 +215,6 @@ class Constraint(StreamCursor):
         self._mask = None
         self._value |= byte << 8 * (position - self._field)
         if position + 1 == self._field_end:
-            self._leave()
-
-    def _advance_late(self, byte: int, state: int) -> None:
-        """A byte of a branch's displacement, or one that may be a prefix which a branch skips."""
-        if not self.mask()[byte]:
-            raise FormatError(self._complaint(byte))
-        self._push(byte)
-        self._mask = None
-        step = self._step
-        was, self._state = self._state, state
-        if was == step.machine.skip:
-            self._displacement = len(self._data)
-            if byte == LOCK:
-                self._cross(step)
-        if state >= self._accepted and self._complete(step):
             self._leave()
 
     def _allows(self, byte: int, position: int) -> bool:
@@ -266,7 +251,7 @@ class Constraint(StreamCursor):
         while taken < total:
             kind = self._kind
             if kind == _STREAM:
-                more = self._many_stream(view[taken:])
+                more = self._many_stream(self._step, view[taken:])
             elif kind == _FIELD:
                 more = self._many_field(view[taken:])
             elif kind == _FREE:
@@ -320,53 +305,6 @@ class Constraint(StreamCursor):
                 step.complete(len(self._data), self._data)
             self._data += data[-step.record.size :]
         self._leave()
-
-    def _many_stream(self, data: memoryview) -> int:
-        """Instructions up to the end of the stream, or to the first byte that is refused."""
-        step, mine = self._step, self._data
-        table, least, plain, accepted = self._table, self._least, self._plain, self._accepted
-        taken, total = 0, len(data)
-        while taken < total:
-            state = self._state
-            if state >= plain:
-                more = 0
-                if state != step.machine.skip and (step.machine.word > 1 or len(mine) == self._displacement):
-                    more = step.targets.whole(step, state, self._begin, data[taken : taken + 4], mine)
-                if not more:
-                    if not self.mask()[data[taken]]:
-                        return taken
-                    self._advance_late(data[taken], table[state << 8 | data[taken]])
-                    taken += 1
-                    if self._step is not step:
-                        return taken
-                    continue
-                first = taken
-                taken += more
-                for byte in data[first:taken]:
-                    state = table[state << 8 | byte]
-            else:
-                first, room = taken, self._until - len(mine)
-                while taken < total:
-                    after = table[state << 8 | data[taken]]
-                    if least[after] >= room:
-                        break
-                    state = after
-                    taken += 1
-                    room -= 1
-                    if state >= plain:
-                        break
-            mine += data[first:taken]
-            self._state = state
-            self._mask = None
-            if state < plain:
-                if taken < total:
-                    return taken
-            elif state < accepted:
-                self._displacement = len(mine)
-            elif self._complete(step):
-                self._leave()
-                return taken
-        return total
 
     def forced(self) -> bytes:
         """The longest run of bytes from here with one choice at each place (the end is never in it)."""
@@ -423,12 +361,7 @@ class Constraint(StreamCursor):
 
     def instruction_starts(self) -> np.ndarray:
         """int64: offsets of the instructions so far, at level ``code``; empty at other levels."""
-        bits = np.unpackbits(np.frombuffer(self._data.starts, np.uint8), bitorder="little")
-        found = np.flatnonzero(bits[: len(self._data)])
-        raw = np.frombuffer(self.data, np.uint8)
-        inner = np.zeros(len(found), dtype=bool)
-        inner[1:] = (np.diff(found) == 1) & (raw[found[:-1]] == LOCK)
-        return found[~inner]
+        return instruction_starts(self._data)
 
     def fields(self) -> list[Field]:
         """The spans written so far, in order; a field begun but not complete has value None."""

@@ -41,6 +41,11 @@ class Ledger:
         """A ledger with the detail of one promise changed."""
         return Ledger(self.limit, tuple(new if region is old else region for region in self.regions))
 
+    def without(self, kind: str) -> Ledger:
+        """A ledger without the promises of a kind."""
+        kept = tuple(region for region in self.regions if region.kind != kind)
+        return self if len(kept) == len(self.regions) else Ledger(self.limit, kept)
+
     def after(self, position: int) -> Region | None:
         """The first promise that starts at or after ``position``."""
         i = bisect_left(self._starts, position)

@@ -37,6 +37,7 @@ def shared(raw: bytes) -> np.ndarray:
         found = _shared[raw] = np.frombuffer(raw, dtype=bool)
     return found
 
+
 # Masks come back again and again as the same objects. The packed form is kept beside the mask itself, which
 # keeps its id from being given to another.
 _packed: dict[int, tuple[np.ndarray, bytes]] = {}

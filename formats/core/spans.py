@@ -32,12 +32,12 @@ def only_byte(mask: np.ndarray) -> int | None:
     return int(chosen[0]) if len(chosen) == 1 and chosen[0] != END else None
 
 
-def fields(c: Constraint, step: Step, data: bytes) -> list[Field]:
-    """The spans up to ``step``, the one under the cursor of ``c``, which has read ``data``."""
+def fields(c: Constraint, last: Step, data: bytes) -> list[Field]:
+    """The spans up to ``last``, the step under the cursor of ``c``, which has read ``data``."""
     spans: list[Field] = []
     position = len(data)
-    flags = forced_flags(c, step, data)
-    for step in _chain(step):
+    flags = forced_flags(c, last, data)
+    for step in _chain(last):
         end = min(step.stop, position)
         if end <= step.start:
             continue
@@ -69,7 +69,7 @@ def _record_fields(step: RecordsStep, data: bytes, flags: np.ndarray) -> list[Fi
     return spans
 
 
-def forced_flags(c: Constraint, step: Step, data: bytes) -> np.ndarray:
+def forced_flags(c: Constraint, last: Step, data: bytes) -> np.ndarray:
     """bool[len(data) + 1]: which bytes had one choice only; the last entry: the end here has.
 
     Free bytes are never forced. Those of instructions are walked again, which costs what reading them did.
@@ -78,7 +78,7 @@ def forced_flags(c: Constraint, step: Step, data: bytes) -> np.ndarray:
     flags = np.zeros(position + 1, dtype=bool)
     streams = []
     written = bytearray(data)
-    for step in _chain(step):
+    for step in _chain(last):
         if isinstance(step, FreeStep):
             continue
         if isinstance(step, StreamStep):

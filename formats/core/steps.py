@@ -97,7 +97,7 @@ class FreeStep:
     @property
     def rule(self) -> str:
         """What comes after them, in words."""
-        return text(self._rule) or f"any bytes up to offset {self.stop:#x}, where the file goes on"
+        return text(self._rule) or "any bytes, and the file goes on behind them"
 
 
 class Machine(Protocol):

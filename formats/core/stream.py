@@ -10,6 +10,8 @@ starts. Filler (`Machine`) is read byte by byte as if each were an instruction, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bytegen.formats.core.steps import Machine, StreamStep
@@ -34,6 +36,7 @@ class StreamCursor:
         "_mask",
         "_masks",
         "_plain",
+        "_push",
         "_recheck",
         "_state",
         "_table",
@@ -44,7 +47,12 @@ class StreamCursor:
     _table: memoryview
     _least: list[int]
     _mask: np.ndarray | None
+    _push: Callable[[int], None]
     _masks: dict[int, np.ndarray]
+
+    def _leave(self) -> None:
+        """The cursor has come to the end of the step."""
+        raise NotImplementedError
 
     def _no_stream(self) -> None:
         """Before any stream."""
@@ -133,8 +141,65 @@ class StreamCursor:
             self._mask = step.targets.mask(step, self._state, self._begin, self._displacement, self._data)
         return self._mask
 
-    def _complete(self, step: StreamStep) -> bool:
-        """An instruction or a byte of filler has just ended; whether the stream has too."""
+    def _advance_late(self, step: StreamStep, byte: int, state: int) -> None:
+        """Take an allowed byte of a branch's displacement, or one that may be a prefix which a branch skips."""
+        self._push(byte)
+        self._mask = None
+        was, self._state = self._state, state
+        if was == step.machine.skip:
+            self._displacement = len(self._data)
+            if byte == LOCK:
+                self._cross(step)
+        if state >= self._accepted:
+            self._complete(step)
+
+    def _many_stream(self, step: StreamStep, data: memoryview) -> int:
+        """Take instructions up to the end of the stream, or to the first byte that is refused; how many bytes."""
+        mine, table, least, plain = self._data, self._table, self._least, self._plain
+        taken, total = 0, min(len(data), step.stop - len(mine))
+        while taken < total:
+            state, first = self._state, taken
+            if state >= plain:
+                more = self._whole_branch(step, data[taken : taken + 4])
+                if not more:
+                    if not self._stream_mask(step)[data[taken]]:
+                        return taken
+                    self._advance_late(step, data[taken], table[state << 8 | data[taken]])
+                    taken += 1
+                    continue
+                taken += more
+                for byte in data[first:taken]:
+                    state = table[state << 8 | byte]
+            else:
+                room = self._until - len(mine)
+                while taken < total and state < plain:
+                    after = table[state << 8 | data[taken]]
+                    if least[after] >= room:
+                        break
+                    state = after
+                    taken += 1
+                    room -= 1
+            mine += data[first:taken]
+            self._state = state
+            self._mask = None
+            if state < plain:
+                return taken
+            if state < self._accepted:
+                self._displacement = len(mine)
+            else:
+                self._complete(step)
+        return taken
+
+    def _whole_branch(self, step: StreamStep, raw: memoryview) -> int:
+        """How many bytes end the branch whose displacement begins here, if all of it is there and allowed."""
+        if self._state == step.machine.skip:
+            return 0
+        if step.machine.word == 1 and len(self._data) != self._displacement:
+            return 0
+        return step.targets.whole(step, self._state, self._begin, raw, self._data)
+
+    def _complete(self, step: StreamStep) -> None:
+        """An instruction or a byte of filler has just ended, and perhaps the stream."""
         data, state, machine = self._data, self._state, step.machine
         position = len(data)
         traits = machine.traits[state]
@@ -151,11 +216,12 @@ class StreamCursor:
                 data.no_start(position - 1)
             if position != step.stop and position != _aligned(step, position):
                 self._fill(step, position)
-                return False
+                return
         elif data[self._begin] == LOCK and machine.word == 1:
             data.start(self._begin + 1)
         if position == step.stop:
-            return True
+            self._leave()
+            return
         i, starts = position >> 3, data.starts
         if i < len(starts):
             starts[i] |= 1 << (position & 7)
@@ -163,14 +229,13 @@ class StreamCursor:
             data.start(position)
         if traits & ENDS or position + 1 >= self._bound or position >= self._recheck:
             self._instruction(step, position, state)
-            return False
+            return
         self._begin = position
         self._state = machine.start
         until = position + machine.longest
         if until > self._bound:
             until = self._bound
         self._until = until if until < step.stop else step.stop
-        return False
 
 
 def _aligned(step: StreamStep, offset: int) -> int:
@@ -187,3 +252,13 @@ def _walk(machine: Machine, data: bytearray, begin: int) -> tuple[int, int, int]
         if before < machine.plain <= state:
             field = at
     return state, at, field
+
+
+def instruction_starts(data: Written) -> np.ndarray:
+    """int64: offsets of the instructions in ``data``, those behind a lock prefix left out."""
+    bits = np.unpackbits(np.frombuffer(data.starts, np.uint8), bitorder="little")
+    found = np.flatnonzero(bits[: len(data)])
+    raw = np.frombuffer(memoryview(data), np.uint8)
+    inner = np.zeros(len(found), dtype=bool)
+    inner[1:] = (np.diff(found) == 1) & (raw[found[:-1]] == LOCK)
+    return found[~inner]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, Window, exactly, interval
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, exactly, interval
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import IntStep, Step
-from bytegen.formats.elf import names
+from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, ET_EXEC, MAX_SHNUM
 from bytegen.formats.elf.plan import Plan, proceed
 from bytegen.formats.elf.target import Target
@@ -105,10 +105,7 @@ def _entry(plan: Plan) -> Step:
     if not plan.strict:
         return IntStep(24, word, IntSet(word, Span(0, target.top)), "ehdr.e_entry", "any address", then)
     low, high = plan.low, plan.highest_entry
-    # The page holds the entry's byte at its offset within the page, and the file must reach it.
-    pieces: list[Piece] = [Span(max(low, 1), high)]
-    if plan.limit < target.page:
-        pieces = [Window(max(low, 1), high, target.page, 0, plan.limit - 1)]
+    pieces = entry.addresses(plan, max(low, 1), high)
     rule = f"an address from {low:#x} to {high:#x} that a segment of the file can hold"
     library = plan._replace(entry=0)
     if plan.kind == ET_DYN and readable() and plan.limit >= target.ehdr_size + _least_tables(library):
@@ -138,9 +135,13 @@ def _phoff(plan: Plan) -> Step:
     return IntStep(
         24 + word,
         word,
-        interval(word, target.ehdr_size, most, word),
+        interval(word, target.ehdr_size, most if plan.level != "code" else target.ehdr_size, word),
         "ehdr.e_phoff",
-        lambda: f"a multiple of {word} after the header, with {least} bytes of room before {plan.limit}",
+        lambda: (
+            f"{target.ehdr_size}: right behind the header"
+            if plan.level == "code"
+            else f"a multiple of {word} after the header, with {least} bytes of room before {plan.limit}"
+        ),
         lambda value, data: _shoff(plan._replace(phoff=value)),
     )
 
@@ -149,8 +150,11 @@ def _shoff(plan: Plan) -> Step:
     target, word = plan.target, plan.target.word
     least = _least_tables(plan)
     top = min(plan.limit, target.top) - _least_sections(plan) * target.shdr_size
-    pieces: list[Piece] = [Finite((0,)), Span(plan.phoff + least, top, word)]
-    if not plan.dynamic_owed:
+    start = plan.phoff + least
+    if entry.owed(plan):
+        start = max(start, entry.after(plan, start) + entry.size(plan))
+    pieces: list[Piece] = [Finite((0,)), Span(start, top, word)]
+    if not plan.dynamic_owed and not entry.owed(plan):
         pieces.append(Span(target.ehdr_size, plan.phoff - target.shdr_size, word))
     return IntStep(
         24 + 2 * word,
@@ -178,6 +182,8 @@ def _phnum(plan: Plan, start: int) -> Step:
     least = 1
     if plan.dynamic_owed:
         least, stop = 2, stop - dynamic_room(plan)
+    if entry.owed(plan):
+        stop = entry.before(plan, stop)
     most = min(target.most_segments, (min(stop, plan.near) - plan.phoff) // target.phdr_size)
     return IntStep(
         start,
@@ -234,5 +240,8 @@ def _tables(plan: Plan, shstrndx: int, data: bytearray) -> Step:
     if plan.shnum:
         end = plan.shoff + target.shdr_size * plan.shnum
         ledger = ledger.add(Region(plan.shoff, end, "shdrs", "the section header table"))
-    plan = names.keep(plan._replace(shstrndx=shstrndx, ledger=ledger).reach(ledger.end()))
+    plan = plan._replace(shstrndx=shstrndx, ledger=ledger).reach(ledger.end())
+    kept = names.keep(plan)
+    if not entry.owed(plan) or entry.candidates(plan, entry.places(plan, kept.ledger)):
+        plan = kept
     return proceed(plan, target.ehdr_size, data)

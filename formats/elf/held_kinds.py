@@ -25,8 +25,8 @@ from bytegen.formats.elf.worlds import (
     MOST_ENTRIES,
     World,
     dynamic_size,
+    keeping,
     readable,
-    worlds,
 )
 from bytegen.formats.elf.written import Lazily
 
@@ -55,7 +55,7 @@ class Content(Kind):
 
     def _find_ways(self, header: Header) -> Iterator[Way]:
         plan = self.after(header.plan)
-        for world in worlds(plan, header.slots):
+        for world in keeping(plan, header.slots):
             if not self.mapped(plan):
                 yield Way(world, None)
                 continue
@@ -236,7 +236,9 @@ class Dynamic(Content):
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
         plan = header.plan
-        if not readable() or plan.dynamic is not None or (plan.strict and plan.unpaged):
+        if not readable() or not names.kept(plan):
+            return False
+        if plan.dynamic is not None or (plan.strict and plan.unpaged):
             return False
         return lambda: any(True for _ in self._offsets(self._prepared(header)))
 

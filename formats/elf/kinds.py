@@ -11,7 +11,7 @@ from functools import cache
 
 from bytegen.formats.core.intset import IntSet, Span, anything, exactly, interval
 from bytegen.formats.core.steps import Text
-from bytegen.formats.elf import load
+from bytegen.formats.elf import entry, load
 from bytegen.formats.elf.constants import (
     PF_W,
     PF_X,
@@ -34,6 +34,7 @@ Offered = bool | Callable[[], bool]
 
 _FLAGS = interval(4, 0, 7)
 _EXECUTABLE = exactly(4, *(flags for flags in range(8) if flags & PF_X))
+_PLAIN_FLAGS = exactly(4, *(flags for flags in range(8) if not flags & PF_X))
 _ANY = {4: anything(4), 8: anything(8)}
 _MOST_TLS = 1 << 26  # a thread's block is allocated before the program starts
 _MOST_TLS_ALIGN = 1 << 16
@@ -118,15 +119,31 @@ class Load(Kind):
 
     def flags(self, header: Header) -> Choice:
         """See `Kind.flags`."""
-        if all(role.needs_x for role in self._alive(header)):
+        alive = self._alive(header)
+        if all(role.needs_x for role in alive):
             return _EXECUTABLE, "executable: no later segment can hold the entry"
+        if not any(self._may_execute(header, role) for role in alive):
+            return _PLAIN_FLAGS, "not executable: code begins with the entry's segment and does not overlap"
         return super().flags(header)
+
+    def _may_execute(self, header: Header, role: Role) -> bool:
+        """Whether the segment may be executable: at level code the first such one holds the entry."""
+        if role.needs_x or header.plan.level != "code":
+            return True
+        start = entry.code_start(header.plan)
+        if header.plan.entry_owed or (header.offset >= 0 and header.offset < start):
+            return False
+        return role._replace(low_offset=start).offsets() is not None
 
     def _alive(self, header: Header) -> list[Role]:
         """The roles that the fields so far leave."""
         roles: list[Role] = header.ways
         if header.flags >= 0 and not header.flags & PF_X:
             roles = [role for role in roles if not role.needs_x]
+        elif header.flags >= 0 and header.plan.level == "code":
+            start = entry.code_start(header.plan)
+            roles = [role for role in roles if self._may_execute(header, role)]
+            roles = [role._replace(low_offset=max(start, role.low_offset)) for role in roles]
         if header.memsz < 0:
             return roles
         at = (header.offset, header.vaddr, header.filesz)

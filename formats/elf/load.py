@@ -21,6 +21,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import IntSet, Piece, Span, Window
+from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.elf import entry
 from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, PF_X
 from bytegen.formats.elf.plan import Held, Plan, Segment
 
@@ -29,8 +31,9 @@ class Role(NamedTuple):
     """The bounds of a segment that meets a given choice of duties.
 
     low <= vaddr <= high; offset <= high_offset; vaddr + filesz >= reach; offset + filesz >= reach_offset;
-    vaddr + memsz <= roof; offset + filesz <= limit; least_shift <= vaddr - offset <= most_shift. ``reach`` 0 and
-    ``reach_offset`` 0 ask nothing, and so do shifts of None. ``congruent``: also where the file holds nothing.
+    vaddr + memsz <= roof; offset + filesz <= limit; least_shift <= vaddr - offset <= most_shift; filesz >= least;
+    offset >= low_offset. ``reach`` 0 and ``reach_offset`` 0 ask nothing, and so do shifts of None. ``congruent``:
+    also where the file holds nothing.
     """
 
     low: int
@@ -47,6 +50,7 @@ class Role(NamedTuple):
     most_shift: int | None = None
     congruent: bool = False
     least: int = 0
+    low_offset: int = 0
 
     @property
     def idle(self) -> bool:
@@ -77,13 +81,19 @@ class Role(NamedTuple):
             if self.low > top or self.limit < self.least:
                 return None
             last = self.limit - self.least
+            if self.low_offset > last:
+                return None
             if not self.congruent or top - self.low >= page - 1:
-                return Span(0, last)
-            return Window(0, last, page, 0, top % page)
+                return Span(self.low_offset, last)
+            window = Window(self.low_offset, last, page, 0, top % page)
+            return window if window.bounds() is not None else None
         if max(self.reach_offset, self.reach - self.roof) > self.limit or self.reach > self.roof:
             return None
         least, most = self._shift()
-        low, high = max(0, self.low - most), min(self.high_offset, self.high - least, self.limit)
+        low, high = (
+            max(self.low_offset, self.low - most),
+            min(self.high_offset, self.high - least, self.limit),
+        )
         if least > most or low > high or self.high // page * page < self.low:
             return None
         if self.high // page * page > self.low:
@@ -94,12 +104,12 @@ class Role(NamedTuple):
     def addresses(self, offset: int) -> Piece | None:
         """The values of p_vaddr for that offset."""
         if self.idle:
-            if offset > self.limit - self.least:
+            if not self.low_offset <= offset <= self.limit - self.least:
                 return None
             page = self.page if self.congruent else 1
             span = Span(self.low, self._top, page, offset)
             return span if span.bounds() is not None else None
-        if offset > self.high_offset:
+        if not self.low_offset <= offset <= self.high_offset:
             return None
         least, most = self._shift()
         low, high = max(self.low, offset + least), min(self.high, offset + most)
@@ -108,7 +118,9 @@ class Role(NamedTuple):
 
     def sizes(self, offset: int, address: int) -> Piece | None:
         """The values of p_filesz for that offset and address."""
-        if not self.low <= address <= min(self.high, self.roof) or offset > self.high_offset:
+        if not self.low <= address <= min(self.high, self.roof) or not (
+            self.low_offset <= offset <= self.high_offset
+        ):
             return None
         if (address - offset) % self.page:
             return Span(0, 0) if self.idle and not self.congruent else None
@@ -171,6 +183,7 @@ class Duties(NamedTuple):
     entry_size: int = 1
     congruent: bool = False
     least: int = 0
+    code_start: int = 0
 
     @property
     def owing(self) -> bool:
@@ -232,19 +245,19 @@ class Duties(NamedTuple):
 
         Each as (least, greatest), multiples of the page; for duties that hold nothing at an address.
         """
-        page, entry = self.page, self.entry
+        page, wanted = self.page, self.entry
         least, most = self.low - start, self.roof - end
         found = []
-        if entry is None:
+        if wanted is None:
             found.append((least, most))
         else:
-            if entry < self.low or entry + self.entry_size > self.roof:
+            if wanted < self.low or wanted + self.entry_size > self.roof:
                 return []
             whole = self.entry_shifts()
             found += [(max(low, least), min(high, most)) for low, high in whole]
             if slots > 1 and whole:
-                found.append((least, down(entry, page) - end))
-                found.append((up(entry + self.entry_size, page) - start, most))
+                found.append((least, down(wanted, page) - end))
+                found.append((up(wanted + self.entry_size, page) - start, most))
         bounds = [(up(low, page), down(high, page)) for low, high in found]
         return [(low, high) for low, high in bounds if low <= high]
 
@@ -286,17 +299,17 @@ class Duties(NamedTuple):
         if rest:
             roof = min(roof, down(rest[0].start, self.page))
         elif left.table is not None:
-            roof -= up(left.table[1], self.page) + self.page
+            roof -= down(left.table[1] + self.page, self.page)
         if left.owing and not left._replace(low=max(self.low, roof)).possible(slots):
             return []
         return [role for role in self._bounds(met, table, roof) if role.offsets() is not None]
 
     def _without(self, met: Run | None, table: bool) -> Duties:
-        entry, held = self.entry, self.held
+        wanted, held = self.entry, self.held
         if met is not None:
             held = tuple(item for item in held if item.address >= met.end)
-            entry = None if met.entry else entry
-        return self._replace(entry=entry, held=held, table=None if table else self.table, least=0)
+            wanted = None if met.entry else wanted
+        return self._replace(entry=wanted, held=held, table=None if table else self.table, least=0)
 
     def _bounds(self, met: Run | None, table: bool, roof: int) -> Iterable[Role]:
         high = roof
@@ -313,15 +326,16 @@ class Duties(NamedTuple):
         if table:
             assert self.table is not None
             high_offset, reach_offset = self.table
+        needs_x = met is not None and met.entry
         for low_shift, high_shift in shifts:
             yield Role(
                 self.low, high, high_offset, reach, reach_offset, roof, self.limit, self.page, self.bss,
-                met is not None and met.entry, low_shift, high_shift, self.congruent, self.least,
+                needs_x, low_shift, high_shift, self.congruent, self.least, self.code_start if needs_x else 0,
             )  # fmt: skip
 
 
-def duties(plan: Plan) -> Duties:
-    """What the plan owes to the segments that remain."""
+def duties(plan: Plan, ledger: Ledger | None = None) -> Duties:
+    """What the plan owes to the segments that remain; ``ledger``: one that has more taken than the plan's."""
     strict = plan.strict
     page = plan.target.page if strict else 1
     first = strict and plan.kind == ET_DYN and not plan.segments
@@ -334,9 +348,11 @@ def duties(plan: Plan) -> Duties:
         min(plan.limit, plan.target.top),
         page,
         plan.bss_left if strict else plan.target.top,
-        ((0, plan.limit),),
+        entry.places(plan, plan.ledger if ledger is None else ledger),
+        entry.size(plan),
         congruent=plan.paged,
         least=1 if first else 0,
+        code_start=entry.code_start(plan),
     )
 
 
@@ -350,7 +366,12 @@ def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
     page = plan.target.page if plan.strict else 1
     offset, address, size, memory, flags = segment
     shift = segment.shift
-    entry = plan.entry_owed and bool(flags & PF_X) and address <= plan.entry < address + size
+    least = entry.size(plan)
+    met = plan.entry_owed and bool(flags & PF_X) and address <= plan.entry <= address + size - least
+    ledger = plan.ledger
+    if met and plan.level == "code":
+        place = plan.entry - shift
+        ledger = ledger.add(Region(place, place + least, "entry", "the first instruction"))
     table = plan.table_owed and offset <= plan.phoff and offset + size >= plan.phdrs_end
     held = tuple(
         item
@@ -366,12 +387,13 @@ def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
             executable = (*executable, (offset, offset + size, address))
     return plan.reach(offset + size)._replace(
         low=max(plan.low, up(address + memory, page)),
-        entry_owed=plan.entry_owed and not entry,
+        entry_owed=plan.entry_owed and not met,
         table_owed=plan.table_owed and not table,
         held=held,
         segments=(*plan.segments, segment),
         bss_left=min(plan.bss_left, BSS_TOTAL) - (memory - size) if plan.strict else plan.bss_left,
         labels=labels,
         executable=executable,
+        ledger=ledger,
         unpaged=plan.unpaged or align < page,
     )

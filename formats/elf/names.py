@@ -53,11 +53,27 @@ class Asked(NamedTuple):
         return not any(raw.startswith(STAB, start + name) for name in self.ragged)
 
     @property
+    def free(self) -> int:
+        """The least name that no section has, for a dynamic section to come."""
+        taken, name = set(self.plain), 1
+        while name in taken:
+            name += 1
+        return name
+
+    @property
     def least(self) -> int:
         """Bytes that the table has at least on this account."""
         if self.dynamic is not None:
             return self.dynamic + len(DYNAMIC)
-        return 1 + len(DYNAMIC) if self.wanted else 0
+        return self.free + len(DYNAMIC) if self.wanted else 0
+
+    def crowded(self, most: int) -> list[int]:
+        """The name that a section may not take, lest a table of ``most`` bytes has none for the dynamic one."""
+        if not self.wanted:
+            return []
+        name = self.free
+        taken = self._replace(plain=(*self.plain, name))
+        return [name] if taken.least > most else []
 
 
 def asked(plan: Plan, dynamic: bool, *, leave: int | None = None) -> Asked:

@@ -14,7 +14,7 @@ from bytegen.formats.elf.kinds import PLAIN, Kind
 from bytegen.formats.elf.note_kinds import NOTES
 from bytegen.formats.elf.phdr import Header
 from bytegen.formats.elf.plan import Plan, opener, proceed
-from bytegen.formats.elf.worlds import worlds
+from bytegen.formats.elf.worlds import keeping
 from bytegen.formats.elf.written import Behind, Table, provided
 
 KINDS: dict[int, Kind] = {**PLAIN, **HELD, **NOTES}
@@ -48,7 +48,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
 
 def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
     if index == plan.phnum:
-        plan = code.segments_read(plan._replace(segments_read=True), table.end, data)
+        plan = plan._replace(segments_read=True, ledger=plan.ledger.without("entry"))
+        plan = code.segments_read(plan, table.end, data)
         return proceed(plan, table.end, data)
     slots = plan.phnum - index - 1
     start = table.start + index * plan.target.phdr_size
@@ -71,7 +72,7 @@ _TYPE_RULE = (
 def _types(plan: Plan, table: Table, slots: int) -> IntSet:
     """The types of a header with ``slots`` more after it; those that are costly to judge are asked when chosen."""
     probe = Header(plan, table, 0, 0, slots)
-    spare = not plan.owing or any(True for _ in worlds(plan, slots))
+    spare = not plan.owing or any(True for _ in keeping(plan, slots))
     sure, unsure = [], []
     for value, kind in KINDS.items():
         offered = kind.offered(probe, spare)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.held import hold
 from bytegen.formats.elf.load import Duties, duties, up
 from bytegen.formats.elf.plan import OPENERS, Plan
@@ -79,36 +80,49 @@ def worlds(plan: Plan, slots: int) -> Iterator[World]:
             yield world
 
 
+def keeping(plan: Plan, slots: int) -> Iterator[World]:
+    """The same worlds; at level code with a place for the first instruction taken in the ledger."""
+    for world in worlds(plan, slots):
+        if not entry.owed(plan):
+            yield world
+            continue
+        for place in entry.candidates(plan, world.duties.places):
+            owed = world.duties._replace(places=(place,))
+            if owed.possible(world.slots):
+                yield World(owed, world.slots, _reserved(world.ledger, place))
+
+
 def worlds_with(plan: Plan, slots: int) -> Iterator[World]:
     """The worlds for a header that is a PT_LOAD, which may be what makes them possible."""
-    owed = duties(plan)
     ledger = plan.ledger
     if not plan.dynamic_owed:
-        yield World(owed, slots, ledger)
+        yield World(duties(plan), slots, ledger)
         return
-    if slots < 1 or not readable():
+    if slots < 1 or not readable() or not names.kept(plan):
         return
     size, word = dynamic_size(plan), plan.target.word
     for place in _ends(mapped(plan, ledger, plan.phdrs_end), size, word):
-        yield World(owed, slots - 1, _reserved(ledger, place))
+        taken = _reserved(ledger, place)
+        yield World(duties(plan, taken), slots - 1, taken)
     for place in _ends(ledger.gaps(plan.phdrs_end), size, word):
+        taken = _reserved(ledger, place)
+        owed = duties(plan, taken)
         if slots > 1:
             # One more PT_LOAD, above all else, can hold it.
             roof = owed.roof - up(size, owed.page) - 2 * owed.page
             if not owed.held or owed.held[-1].end < roof:
-                yield World(owed._replace(roof=roof), slots - 2, _reserved(ledger, place))
-        yield from _beside(plan, owed, place, slots - 1)
+                yield World(owed._replace(roof=roof), slots - 2, taken)
+        yield from _beside(plan, owed, place, slots - 1, taken)
 
 
-def _beside(plan: Plan, owed: Duties, place: tuple[int, int], slots: int) -> Iterator[World]:
+def _beside(plan: Plan, owed: Duties, place: tuple[int, int], slots: int, taken: Ledger) -> Iterator[World]:
     """The worlds in which a PT_LOAD that is owed holds the place too."""
-    ledger = _reserved(plan.ledger, place)
     if not owed.held:
         table = owed.table or place
         both = (min(place[0], table[0]), max(place[1], table[1]))
-        yield World(owed._replace(table=both), slots, ledger)
+        yield World(owed._replace(table=both), slots, taken)
         return
     for shift in {item.shift for item in owed.held}:
         if place[0] + shift >= owed.low:
             more = hold(plan, place[0], place[0] + shift, place[1] - place[0])
-            yield World(owed._replace(held=more.held), slots, ledger)
+            yield World(owed._replace(held=more.held), slots, taken)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
 
 from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
 from bytegen.formats.oracles.rawtables import RawSymbol, relocations_of, symbols_of
@@ -54,7 +56,9 @@ def _walk(raw: RawElf, data: bytes, name: str, parts: Iterator[object]) -> Itera
         count += 1
         yield from _fields(f"{name}[{index}]", part, fields_of[index])
         read = _section if name == "section" else _segment
-        yield from _each(f"{name}[{index}]", lambda part=part, index=index, read=read: read(raw, data, index, part))  # type: ignore[misc]
+        yield from _each(
+            f"{name}[{index}]", lambda part=part, index=index, read=read: read(raw, data, index, part)
+        )  # type: ignore[misc]
     if count != len(fields_of):
         yield f"it finds {count} of {len(fields_of)} {name}s"
 
@@ -111,13 +115,15 @@ def _zstd(raw: RawElf, data: bytes, fields: dict[str, int]) -> bool:
     return struct.unpack_from("<I", data, fields["sh_offset"])[0] == _ZSTD
 
 
-def _segment(raw: RawElf, data: bytes, index: int, segment: object) -> Iterator[str]:
+def _segment(raw: RawElf, data: bytes, index: int, segment: Any) -> Iterator[str]:
     fields = raw.phdrs[index]
     if hasattr(segment, "iter_notes"):
         yield from _notes(segment.iter_notes(), fields["p_offset"], fields["p_filesz"])
     elif hasattr(segment, "iter_tags"):
-        for tag in segment.iter_tags():
-            str(tag)
+        # Names are bytes; pyelftools takes those of a segment (not of a section) for UTF-8.
+        with suppress(UnicodeDecodeError):
+            for tag in segment.iter_tags():
+                str(tag)
         for table in segment.get_relocation_tables().values():
             for _ in table.iter_relocations():
                 pass
@@ -125,7 +131,7 @@ def _segment(raw: RawElf, data: bytes, index: int, segment: object) -> Iterator[
         segment.get_interp_name()
 
 
-def _notes(notes: Iterator[dict[str, int]], start: int, size: int) -> Iterator[str]:
+def _notes(notes: Iterator[Any], start: int, size: int) -> Iterator[str]:
     """Notes that do not follow each other up to the end."""
     position = start
     for note in notes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bytegen.formats.pe import coff, dos, symbols  # symbols' region grammars register themselves
+from bytegen.formats.pe import coff, directories, dos, symbols  # region grammars register themselves
 from bytegen.formats.pe.target import TARGETS
 from bytegen.formats.registry import Format, register
 
-__all__ = ["symbols"]
+__all__ = ["directories", "symbols"]
 
 for _target in TARGETS.values():
     register(

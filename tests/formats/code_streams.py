@@ -18,8 +18,8 @@ MODES = {
 }
 # What filler may follow, by capstone's mnemonics without prefixes.
 ENDS = {
-    "jmp", "call", "ret", "lcall", "ljmp", "retf", "retfq", "iretd", "iretq", "iret", "int3", "ud0", "ud1", "ud2", "hlt",
-    "b", "bl", "br", "blr", "brk", "udf",
+    "jmp", "call", "ret", "lcall", "ljmp", "retf", "retfq", "iretd", "iretq", "iret", "int3", "ud0", "ud1", "ud2",
+    "hlt", "b", "bl", "br", "blr", "brk", "udf",
 }  # fmt: skip
 
 
@@ -32,7 +32,13 @@ def executable(name: str, parts: list[tuple[int, int, int]], *, wanted: tuple[in
         assert isinstance(data, Written)
         named = [Executable(*part, f"code[{i}]") for i, part in enumerate(parts)]
         ledger, code = reserve(
-            Ledger(limit), named, 0, instructions=name, bits=BITS[name], privileged=privileged, nowhere=nowhere
+            Ledger(limit),
+            named,
+            0,
+            instructions=name,
+            bits=BITS[name],
+            privileged=privileged,
+            nowhere=nowhere,
         )
         for address in wanted:
             code.promise(address, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from handmade import minimal_elf, patched
@@ -28,6 +29,7 @@ def problems(data: bytes, format: str = FORMAT, level: str = "load") -> list[dic
     return ask("rules", data, format, level)["problems"]
 
 
+@cache
 def samples(format: str, level: str, number: int, most: int = 1_500) -> list[bytes]:
     most = max(most, formats.least_bytes(format, level))
     return [formats.sample(format, seed, most, level) for seed in range(number)]
@@ -57,7 +59,7 @@ def test_a_file_cut_anywhere_is_refused_at_a_named_field(format: str, level: str
 
 
 @pytest.mark.parametrize(("format", "level"), PAIRS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_byte_of_a_header_with_any_value_gives_consistent_answers(
     format: str, level: str, data: st.DataObject
@@ -71,7 +73,7 @@ def test_any_byte_of_a_header_with_any_value_gives_consistent_answers(
 
 
 @pytest.mark.parametrize(("format", "level"), PAIRS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(noise=st.binary(max_size=400), cut=st.integers(0, 400))
 def test_noise_behind_a_good_beginning_gives_consistent_answers(
     format: str, level: str, noise: bytes, cut: int

@@ -199,7 +199,13 @@ def _take_whole(c: Constraint, opcode: bytes, parts: list[tuple[int, int, int]])
 
 
 def _displacements(
-    name: str, c: Constraint, parts: list[tuple[int, int, int]], size: int, address: int, end: int, nowhere: bool
+    name: str,
+    c: Constraint,
+    parts: list[tuple[int, int, int]],
+    size: int,
+    address: int,
+    end: int,
+    nowhere: bool,
 ) -> np.ndarray:
     """Every displacement that leads somewhere, modulo 256**size, by trying every place."""
     starts = set(c.instruction_starts().tolist())
@@ -297,7 +303,9 @@ def test_calls_of_undefined_weak_functions() -> None:
     assert executable("x86_64", [(0, 64, 0x400000)]).advance_many(call) < 5
 
 
-@pytest.mark.parametrize("code", [b"\xf4\x90", b"\x0f\x01\xd0", b"\xec", b"\xfa", b"\x0f\x30", b"\x0f\x22\xc0"])
+@pytest.mark.parametrize(
+    "code", [b"\xf4\x90", b"\x0f\x01\xd0", b"\xec", b"\xfa", b"\x0f\x30", b"\x0f\x22\xc0"]
+)
 def test_privileged_instructions_are_an_option(code: bytes) -> None:
     user = executable("x86_64", [(0, 64, 0x400000)])
     system = executable("x86_64", [(0, 64, 0x400000)], privileged=True)
@@ -310,7 +318,9 @@ def test_privileged_instructions_are_an_option(code: bytes) -> None:
 
 def test_refusals_name_the_place_and_the_rule() -> None:
     c = after(b"\xeb")
-    with pytest.raises(FormatError, match=r"byte 0x7f is refused: offset 0x1: code\[0\]: valid instructions up to"):
+    with pytest.raises(
+        FormatError, match=r"byte 0x7f is refused: offset 0x1: code\[0\]: valid instructions up to"
+    ):
         c.advance(0x7F)
     with pytest.raises(FormatError, match="the end of the file is refused"):
         c.advance(END)
@@ -369,7 +379,9 @@ def test_jump_tables_and_every_optimisation_level(tmp_path: Path, level: str) ->
 
     cases = "".join(f"case {i}: return x * {i * 7 + 1};" for i in range(20))
     source = tmp_path / "a.c"
-    source.write_text(f"int f(int x) {{ switch (x) {{ {cases} }} return 0; }} int main(int c, char **v) {{ return f(c); }}")
+    source.write_text(
+        f"int f(int x) {{ switch (x) {{ {cases} }} return 0; }} int main(int c, char **v) {{ return f(c); }}"
+    )
     out = tmp_path / "a.out"
     subprocess.run(["gcc", f"-{level}", str(source), "-o", str(out)], check=True, timeout=60)
     with out.open("rb") as file:

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bytegen.formats.elf.held import Beside, Later, _windows
 from bytegen.formats.elf.load import Duties
+from bytegen.formats.elf.plan import Held
 
 PAGE, ROOF = 4, 24
+Load = tuple[int, int, int, int]  # offset, vaddr, filesz, memsz
 
 
 class Small(NamedTuple):
@@ -21,7 +24,7 @@ class Small(NamedTuple):
     limit: int
     entry: int | None
     table: tuple[int, int] | None
-    address: int | None
+    held: tuple[Held, ...]
     low: int
 
 
@@ -30,8 +33,8 @@ def _page(x: int) -> int:
 
 
 @cache
-def _segments(world: Small) -> list[tuple[int, int, int, int]]:
-    """Every (offset, vaddr, filesz, memsz) that the kernel's rules allow by themselves."""
+def _segments(world: Small) -> list[Load]:
+    """Every segment that the kernel's rules allow by themselves."""
     return [
         (o, v, f, m)
         for o in range(world.limit + 1)
@@ -42,50 +45,52 @@ def _segments(world: Small) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _after(world: Small, segment: tuple[int, int, int, int]) -> Small:
+def _after(world: Small, segment: Load) -> Small:
     o, v, f, m = segment
-    entry = world.entry
+    entry, table = world.entry, world.table
     if entry is not None and v <= entry < v + f:
         entry = None
-    table, address = world.table, world.address
     if table is not None and o <= table[0] and o + f >= table[1]:
-        inside = address is None or (v <= address and v + f >= address + table[1] - table[0])
-        if inside:
-            table = address = None
-    low = max(world.low, _page(v + m + PAGE - 1))
-    return Small(world.limit, entry, table, address, low)
+        table = None
+    held = tuple(
+        item for item in world.held if item.shift != v - o or not v <= item.address <= item.end <= v + f
+    )
+    return Small(world.limit, entry, table, held, max(world.low, _page(v + m + PAGE - 1)))
 
 
 @cache
 def _possible(world: Small, slots: int) -> bool:
-    if world.entry is None and world.table is None:
+    if world.entry is None and world.table is None and not world.held:
         return True
     return slots > 0 and any(_possible(_after(world, s), slots - 1) for s in _segments(world))
 
 
 def _engine(world: Small) -> Duties:
-    return Duties(world.entry, world.table, world.address, world.low, ROOF, world.limit, PAGE, 2)
+    return Duties(
+        world.entry, world.table, world.held, world.low, ROOF, world.limit, PAGE, 2, ((0, world.limit),)
+    )
 
 
-worlds = st.builds(
-    lambda limit, entry, start, size, address, low: Small(
-        limit,
-        entry,
-        None if start is None else (min(start, limit - size), min(start, limit - size) + size),
-        None if start is None else address,
-        low * PAGE,
-    ),
-    st.integers(3, 6),
-    st.one_of(st.none(), st.integers(0, 15)),
-    st.one_of(st.none(), st.integers(0, 3)),
-    st.integers(1, 3),
-    st.one_of(st.none(), st.integers(0, 15)),
-    st.integers(0, 2),
-)
+@st.composite
+def worlds(draw: st.DrawFn) -> Small:
+    """Worlds with the table at an open address, or with up to two things held at addresses."""
+    limit, low = draw(st.integers(3, 6)), PAGE * draw(st.integers(0, 2))
+    entry = draw(st.one_of(st.none(), st.integers(0, 15)))
+    start, size = draw(st.integers(0, 3)), draw(st.integers(1, 3))
+    table = (min(start, limit - size), min(start, limit - size) + size)
+    items = []
+    for _ in range(draw(st.integers(0, 2))):
+        first = draw(st.integers(0, limit - 1))
+        last = draw(st.integers(first + 1, limit))
+        shift = PAGE * draw(st.integers(-1, 5))
+        if low <= _page(first + shift) and last + shift <= ROOF:
+            items.append(Held(first + shift, last + shift, shift))
+    held = tuple(sorted(set(items)))
+    return Small(limit, entry, None if held or draw(st.booleans()) else table, held, low)
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds, st.integers(0, 2))
+@given(worlds(), st.integers(0, 2))
 def test_every_segment_that_the_roles_allow_leaves_what_is_owed_possible(world: Small, slots: int) -> None:
     roles = _engine(world).roles(slots)
     tried = 0
@@ -97,13 +102,11 @@ def test_every_segment_that_the_roles_allow_leaves_what_is_owed_possible(world: 
                 continue
             addresses = role.addresses(o)
             assert addresses is not None, "an offset without an address is a dead end"
-            assert addresses.bounds() is not None
             for v in range(ROOF + 1):
                 if not addresses.contains(v):
                     continue
                 sizes = role.sizes(o, v)
                 assert sizes is not None, "an address without a size is a dead end"
-                assert sizes.bounds() is not None
                 for f in range(world.limit + 1):
                     if not sizes.contains(f):
                         continue
@@ -122,16 +125,48 @@ def test_every_segment_that_the_roles_allow_leaves_what_is_owed_possible(world: 
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds, st.integers(1, 3))
+@given(worlds(), st.integers(1, 3))
 def test_possible_means_that_some_segments_exist(world: Small, slots: int) -> None:
     if _engine(world).possible(slots):
         assert _possible(world, slots)
 
 
+@settings(max_examples=80, deadline=None)
+@given(worlds(), st.integers(1, 3))
+def test_what_a_seat_takes_can_be_held_beside_the_rest(world: Small, slots: int) -> None:
+    """Every offset, address and size that a seat gives leaves segments that hold it and all else."""
+    duties = _engine(world)
+    if not duties.possible(slots):
+        return
+    seats: list[Beside | Later] = (
+        [Beside(duties, slots)] if world.table is not None else list(_windows(duties, slots))
+    )
+    for seat in seats:
+        for least in (1, 2):
+            bounds = seat.offsets(least)
+            for offset in range(bounds[0], bounds[1] + 1) if bounds is not None else ():
+                addresses = seat.addresses(offset, least)
+                assert any(piece.bounds() is not None for piece in addresses), "an offset without an address"
+                for address in range(ROOF + 1):
+                    if not any(piece.contains(address) for piece in addresses):
+                        continue
+                    most = seat.most(offset, address)
+                    assert most >= least, "an address without a size"
+                    assert offset + most <= world.limit
+                    for size in {least, most}:
+                        shift = address - offset
+                        items = {*world.held, Held(address, address + size, shift)}
+                        if world.table is not None:
+                            items.add(Held(world.table[0] + shift, world.table[1] + shift, shift))
+                        after = world._replace(table=None, held=tuple(sorted(items)))
+                        assert _possible(after, slots), (seat, offset, address, size)
+                        assert _engine(after).possible(slots)
+
+
 @pytest.mark.parametrize(("limit", "slots"), list(product((4, 5, 6), (1, 2))))
 def test_with_the_entry_owed_nothing_possible_is_refused(limit: int, slots: int) -> None:
     for entry, low, size in product(range(12), (0, 4), (1, 2)):
-        world = Small(limit, entry, (0, size), None, low)
+        world = Small(limit, entry, (0, size), (), low)
         assert _engine(world).possible(slots) == _possible(world, slots), world
         allowed = set()
         for role in _engine(world).roles(slots - 1):
@@ -141,3 +176,10 @@ def test_with_the_entry_owed_nothing_possible_is_refused(limit: int, slots: int)
                     allowed.add((o, v, f, m))
         real = {s for s in _segments(world) if _possible(_after(world, s), slots - 1)}
         assert allowed == real, world
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(), st.integers(1, 3))
+def test_with_things_held_nothing_possible_is_refused(world: Small, slots: int) -> None:
+    if world.held and not _engine(world).possible(slots):
+        assert not _possible(world, slots), world

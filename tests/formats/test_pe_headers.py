@@ -16,6 +16,7 @@ from bytegen import formats
 from bytegen.formats.core.intset import Piece
 from bytegen.formats.oracles.lief_pe import lief_pe_judge
 from bytegen.formats.oracles.pefile_judge import pefile_judge
+from bytegen.formats.pe import spec
 from bytegen.formats.pe.layout import Layout, Range, up, with_need
 from bytegen.formats.pe.sets import Decimal, NotBeginning, Slot
 
@@ -144,15 +145,23 @@ def test_decimal_numbers(lo: int, hi: int) -> None:
 # Whole files
 
 
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No directories: headers and sections alone, many more of them in the same time."""
+    monkeypatch.setattr(spec, "_directories", {})
+
+
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("level", ["parse", "load"])
-def test_random_files_pass_every_judge(format: str, level: str) -> None:
-    for seed in range(40):
+def test_random_headers_pass_every_judge(format: str, level: str) -> None:
+    for seed in range(10):
         pick = ("uniform", "uniform", "uniform", "lowest", "highest")[seed % 5]
         data = formats.sample(format, seed, 12_000, level, pick)  # type: ignore[arg-type]
         assert lief_pe_judge(data) + pefile_judge(data) == [], (seed, pick, len(data))
 
 
+@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_smallest_file_is_as_small_as_it_says(format: str) -> None:
     least = formats.least_bytes(format)
@@ -200,9 +209,8 @@ def image(
     optional += struct.pack("<II", 0, 16) + bytes(128)
     data = (dos + coff + optional + table).ljust(headers, b"\0")
     for _, _, raw in sections:
-        data = (
-            up(len(data), 512) * b"\0" if not raw else data.ljust(up(len(data), 512), b"\0") + b"\x90" * raw
-        )
+        if raw:
+            data = data.ljust(up(len(data), 512), b"\0") + b"\x90" * raw
     return data if symbols is None else data.ljust(where, b"\0") + symbols
 
 
@@ -228,7 +236,7 @@ def test_a_file_made_by_hand_replays_and_is_good(plus: bool) -> None:
     [
         ("optional.AddressOfEntryPoint", {"entry": 0x800}),
         ("optional.AddressOfEntryPoint", {"entry": 0}),
-        ("section[1].VirtualSize", {"entry": 0x5000, "top": 0x6000}),
+        ("section[0].VirtualSize", {"entry": 0x5000, "top": 0x6000}),
         ("optional.ImageBase", {"base": 0x140000001}),
         ("optional.ImageBase", {"base": 0}),
         ("optional.FileAlignment", {"block": 256}),
@@ -290,7 +298,7 @@ def test_symbols_and_long_section_names() -> None:
     assert refusal(
         image(sections, symbols=struct.pack("<IIIhHBB", 0, 30, 0, 1, 0, 3, 0) + strings, count=1)
     ) == ("coff.symbol[0].Name")
-    assert refusal(image(sections, symbols=struct.pack("<I", 30))) == "coff.strings.size"
+    assert refusal(image([TEXT, DATA], symbols=struct.pack("<I", 30))) == "coff.strings.size"
 
 
 def test_a_truncated_file_is_refused_at_its_end_or_before() -> None:
@@ -339,7 +347,7 @@ def test_linkers_choices_replay(compiler: str, tmp_path: Path) -> None:
 
 def test_random_limits_never_end_in_a_dead_end() -> None:
     rng = random.Random(5)
-    for seed in range(60):
+    for seed in range(40):
         format, level = rng.choice(FORMATS), rng.choice(("parse", "load"))
         limit = rng.randrange(formats.least_bytes(format), 3_000)
         c = formats.constraint(format, max_bytes=limit, level=level)

@@ -69,20 +69,33 @@ void labels(int count, const uint32_t *words, uint8_t *out)
         out[i] = taken(words[i]) ? label_of(words[i]) : NOTHING;
 }
 
-/* For each block of 1,024 words (the upper 22 bits) the label all its probes have, or 255 where they differ. */
+/* For each block of 1,024 words (the upper 22 bits) the label all its probes have, or 255 where they differ: every
+ * single bit of the ten set and cleared, and the two registers of those bits equal to each other and to the two
+ * of the upper bits (loads of two registers must name different ones). */
 void scan(uint32_t first, uint32_t count, uint8_t *out)
 {
     uint32_t state = first * 2654435769u + 12345;
     for (uint32_t k = 0; k < count; k++) {
-        uint32_t block = (first + k) << 10;
+        uint32_t block = (first + k) << 10, third = block >> 10 & 31, fourth = block >> 16 & 31;
+        uint32_t lows[31] = {0, 1023};
+        int n = 2;
+        for (int i = 0; i < 10; i++) {
+            lows[n++] = 1u << i;
+            lows[n++] = 1023 ^ 1u << i;
+        }
+        state = state * 1664525u + 1013904223u;
+        uint32_t any = state >> 27, other = state >> 22 & 31;
+        lows[n++] = any << 5 | other;
+        lows[n++] = any << 5 | any;
+        lows[n++] = any << 5 | third;
+        lows[n++] = third << 5 | any;
+        lows[n++] = third << 5 | third;
+        lows[n++] = any << 5 | fourth;
+        lows[n++] = fourth << 5 | any;
+        lows[n++] = fourth << 5 | fourth;
         uint8_t seen = 0;
-        for (int i = 0; i < 26; i++) {
-            uint32_t low = i == 0 ? 0 : i == 1 ? 1023 : i < 12 ? 1u << (i - 2) : i < 22 ? 1023 ^ 1u << (i - 12) : 0;
-            if (i >= 22) {
-                state = state * 1664525u + 1013904223u;
-                low = i & 1 ? state >> 22 : (state >> 27) * 33; /* the last two: both registers the same */
-            }
-            uint8_t label = taken(block | low) ? label_of(block | low) : NOTHING;
+        for (int i = 0; i < n; i++) {
+            uint8_t label = taken(block | lows[i]) ? label_of(block | lows[i]) : NOTHING;
             if (i && label != seen) {
                 seen = 255;
                 break;

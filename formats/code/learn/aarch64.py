@@ -1,6 +1,6 @@
 """Learns the AArch64 table: the label of all 2**32 words, as an automaton over their four bytes.
 
-The low ten bits of most words are two register numbers that change nothing: 26 probes a block of 1,024 words find
+The low ten bits of most words are two register numbers that change nothing: 30 probes a block of 1,024 words find
 the blocks where they do not, the others are asked word by word, as are all system words. A check on random words
 then asks for what no probe could show.
 """
@@ -18,7 +18,9 @@ from bytegen.formats.code.learn.probe import build
 from bytegen.formats.errors import FormatError
 
 _VARIED = 255
-_SYSTEM_TOPS = (0xD4, 0xD5, 0xD6, 0xD7)  # exceptions, system, branches to registers: asked word by word
+# Asked word by word: exceptions, system, branches to registers; and SETF8, which takes one register number only.
+_SYSTEM_TOPS = (0xD4, 0xD5, 0xD6, 0xD7)
+_SETF = 0x3A00
 _BLOCKS = 1 << 22
 
 
@@ -73,8 +75,10 @@ def learn_aarch64(
 def _patterns(probe: WordProbe, say: Callable[[str], None]) -> tuple[np.ndarray, np.ndarray]:
     """(pattern number of every block int32[2**22], the patterns uint8[n, 1024])."""
     codes = np.concatenate([probe.scan(first, 1 << 16) for first in range(0, _BLOCKS, 1 << 16)])
-    tops = np.arange(_BLOCKS) >> 14
-    varied = np.flatnonzero((codes == _VARIED) | np.isin(tops, _SYSTEM_TOPS))
+    numbers = np.arange(_BLOCKS)
+    varied = np.flatnonzero(
+        (codes == _VARIED) | np.isin(numbers >> 14, _SYSTEM_TOPS) | (numbers >> 6 == _SETF)
+    )
     say(f"{len(varied)} of {_BLOCKS} blocks are asked word by word")
     known: dict[bytes, int] = {}
     rows: list[np.ndarray] = []
@@ -121,13 +125,19 @@ def _automaton(
     columns, column_of = np.unique(patterns.T, axis=0, return_inverse=True)
     column_of = column_of.reshape(-1)
     blocks = pattern.reshape(256, 256, 64).transpose(2, 1, 0)  # [upper six bits of byte 1][byte 2][byte 3]
+    blocks, block_of = np.unique(blocks.reshape(-1, 256).astype(np.int16), axis=0, return_inverse=True)
+    block_of = block_of.reshape(64, 256)
+    weights = np.random.default_rng(0).integers(1, 1 << 63, (16, 256), dtype=np.uint64)
+    places = np.arange(256)
     leaves: dict[bytes, int] = {}
     leaf_of = np.zeros((len(columns), 64, 256), np.int64)
     for c, column in enumerate(columns):
-        rows = column[blocks].reshape(-1, 256)
-        keys, first, inverse = np.unique(_hashes(rows), return_index=True, return_inverse=True)
-        numbers = [leaves.setdefault(rows[i].tobytes(), len(leaves)) for i in first.tolist()]
-        leaf_of[c] = np.array(numbers)[inverse.reshape(-1)].reshape(64, 256)
+        # A linear hash of each row, byte 3 by byte 3, tells rows apart without writing them all out.
+        hashes = weights[column][blocks, places].sum(axis=1, dtype=np.uint64)
+        keys, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        rows = column[blocks[first]]
+        numbers = [leaves.setdefault(row.tobytes(), len(leaves)) for row in rows]
+        leaf_of[c] = np.array(numbers)[inverse.reshape(-1)][block_of]
         assert len(keys) == len(numbers)
     seconds, second_of = np.unique(leaf_of.reshape(-1, 256), axis=0, return_inverse=True)
     second_of = second_of.reshape(len(columns), 64)
@@ -145,12 +155,3 @@ def _automaton(
     following[2 + len(firsts) : base] = np.where(np.isin(seconds, list(dead)), 0, base + seconds)
     following[base:] = np.where(leaf_rows == 0, 0, accept + leaf_rows.astype(np.int64) - 1)
     return following.astype(np.uint16), accept
-
-
-def _hashes(rows: np.ndarray) -> np.ndarray:
-    """uint64[n]: a linear hash of each row of 256 bytes, for telling rows apart before comparing them."""
-    weights = np.random.default_rng(0).integers(1, 1 << 63, 256, dtype=np.uint64) | np.uint64(1)
-    out = np.zeros(len(rows), np.uint64)
-    for j in range(256):
-        out += rows[:, j].astype(np.uint64) * weights[j]
-    return out

@@ -281,6 +281,8 @@ static int label_of(const uint8_t *w, const shape *s, int id)
     }
     if (is_relative(w, s))
         return L_BRANCH;
+    if (!s->vex && s->map == 1 && s->op >= 0x20 && s->op <= 0x23) /* control and debug registers: one id, "mov" */
+        return L_SYSTEM;
     return classes[id & 8191];
 }
 

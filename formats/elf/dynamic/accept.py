@@ -98,7 +98,12 @@ def _ahead(state: State, tag: int, place: Place) -> State | None:
 
 
 def table(state: State, tag: int, address: int) -> State | None:
-    """An entry that names a table by its address."""
+    """An entry that names a table by its address.
+
+    Relocations at address 0 are none: so GNU ld writes it in static programs that move (RELASZ is 0 then).
+    """
+    if tag in (tags.RELA, tags.REL) and not address:
+        return settle(state.with_tag(tag, 0))
     place = place_of(state, address)
     if place is None:
         return None
@@ -241,8 +246,10 @@ def relocation_size(state: State, tag: int, value: int) -> State | None:
     """DT_RELASZ, DT_RELSZ, DT_PLTRELSZ: the size of relocations whose place is known."""
     relocations = state.view.relocations
     count, rest = divmod(value, relocations.size)
-    place = state.places[tags.JMPREL if tag == tags.PLTRELSZ else tags.SIZED[tag]]
+    place = state.places.get(tags.JMPREL if tag == tags.PLTRELSZ else tags.SIZED[tag])
     after = state.with_tag(tag, value)
+    if place is None:
+        return settle(after) if not value else None
     if rest or not count:
         return None
     if not place.behind:

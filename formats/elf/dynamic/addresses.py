@@ -124,9 +124,10 @@ class AddressMap:
             ranges = [(low + shift, high - least + shift)]
             for other in self.others if plain else ():
                 ranges = [
-                    part
-                    for first, last in ranges
-                    for part in ((first, min(last, other.address - 1)), (max(first, other.stop), last))
+                    (first, last)
+                    for begin, end in ranges
+                    for first, last in ((begin, min(end, other.address - 1)), (max(begin, other.stop), end))
+                    if first <= last
                 ]
             for first, last in ranges:
                 piece = Span(first, last, align, shift)

@@ -12,9 +12,8 @@ from bytegen.formats.elf.constants import SHN_ABS, SHN_COMMON, STT_TLS, SYMBOL_B
 from bytegen.formats.elf.dynamic import tags
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES
-from bytegen.formats.elf.dynamic.settled import settle_places
+from bytegen.formats.elf.dynamic.settled import settle_places, version_indices
 from bytegen.formats.elf.dynamic.state import State
-from bytegen.formats.elf.dynamic.versions import index_run
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.target import Target
 
@@ -41,7 +40,6 @@ class Facts(NamedTuple):
 
 
 _KINDS = ("dynstr", "dynsym", "dynrel", "hash", "gnu_hash")
-MOST = 1 << 31
 
 
 def promise_details(state: State) -> Plan:
@@ -49,11 +47,7 @@ def promise_details(state: State) -> Plan:
     for name, _ in state.reserved:
         state = state.without(name)
     symtab = state.places.get(tags.SYMTAB)
-    versym = state.places.get(tags.VERSYM)
     hashed = state.places.get(tags.HASH, state.places.get(tags.GNU_HASH))
-    indices = MOST
-    if versym is not None:
-        indices = index_run(state.view.raw, versym.offset, versym.high, MOST, max(state.highest, 1))
     facts = Facts(
         state.view.map,
         state.view.strict,
@@ -62,7 +56,7 @@ def promise_details(state: State) -> Plan:
         symtab.address if symtab is not None else 0,
         state.used,
         state.symbols,
-        indices,
+        version_indices(state),
         hashed.address if hashed is not None else 0,
         tuple(sorted(set(state.needed))),
     )

@@ -7,8 +7,8 @@ from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf.dynamic.addresses import AddressMap
-from bytegen.formats.elf.dynamic.ahead import MOST, Facts
-from bytegen.formats.elf.dynamic.settled import hash_read
+from bytegen.formats.elf.dynamic.ahead import Facts
+from bytegen.formats.elf.dynamic.settled import MOST, hash_read
 from bytegen.formats.elf.dynamic.symbols import Symbols
 from bytegen.formats.elf.plan import Plan, opener, proceed
 

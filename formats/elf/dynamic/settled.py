@@ -7,15 +7,23 @@ from typing import NamedTuple
 from bytegen.formats.elf import tables
 from bytegen.formats.elf.dynamic import gnu_hash, hashes, tags
 from bytegen.formats.elf.dynamic.state import Place, State, version_table
+from bytegen.formats.elf.dynamic.versions import index_run
 from bytegen.formats.elf.plan import Plan
+
+SHT_DYNSYM = 11
+MOST = 1 << 31
 
 
 class Settled(NamedTuple):
-    """The tables that the dynamic section names, by kind; ``pending``: a hash table is still to be read, so that
-    the number of symbols is open."""
+    """The tables that the dynamic section names, by kind.
+
+    ``pending``: a hash table is still to be read, so that the number of symbols is open. ``indices``: how many
+    entries a table of version indices may have.
+    """
 
     places: dict[str, tables.Place]
     pending: bool
+    indices: int
 
 
 def settle_places(state: State) -> Settled:
@@ -39,7 +47,15 @@ def settle_places(state: State) -> Settled:
         if place is not None:
             known = dict(state.view.versions(tag == tags.VERDEF, version_table(state, 0)))[place.address]
             places[name] = _place(place, known.size, known.entries)
-    return Settled(places, pending)
+    return Settled(places, pending, version_indices(state))
+
+
+def version_indices(state: State) -> int:
+    """How many symbols can have a version index: as many as are good; without bound where there are none."""
+    place = state.places.get(tags.VERSYM)
+    if place is None:
+        return MOST
+    return index_run(state.view.raw, place.offset, place.high, MOST, max(state.highest, 1))
 
 
 def _place(place: Place, size: int | None = None, count: int | None = None) -> tables.Place:
@@ -65,7 +81,7 @@ def hash_read(plan: Plan, name: str, size: int, count: int | None) -> Plan:
         places["symbols"] = places["symbols"]._replace(size=count * plan.target.sym_size, count=count)
         if "versym" in places:
             places["versym"] = places["versym"]._replace(size=2 * count, count=count)
-    return plan._replace(named=Settled(places, False))
+    return plan._replace(named=settled._replace(places=places, pending=False))
 
 
 def settled(plan: Plan) -> tables.Dynamic | None:
@@ -81,7 +97,17 @@ def settled(plan: Plan) -> tables.Dynamic | None:
     places = dict(plan.named.places)
     if plan.named.pending:
         places.pop("symbols", None)
+    elif "versym" in places and places["versym"].size is None:
+        _count_by_section(plan, places)
     return tables.Dynamic(offset, size, address, True, places)
+
+
+def _count_by_section(plan: Plan, places: dict[str, tables.Place]) -> None:
+    """Where no hash table tells the number of symbols, the section of the symbols does."""
+    for section in plan.sections:
+        if section.kind == SHT_DYNSYM and section.entries <= plan.named.indices:
+            versym = places["versym"]
+            places["versym"] = versym._replace(size=2 * section.entries, count=section.entries)
 
 
 tables.Hooks.dynamic = staticmethod(settled)

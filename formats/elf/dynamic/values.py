@@ -52,7 +52,10 @@ def most_symbols(state: State) -> int:
 
 def tables(state: State, tag: int) -> list[Piece]:
     """Addresses of the table of a tag."""
-    return [_behind(state, tag), *_ahead(state, tag)]
+    pieces: list[Piece] = [_behind(state, tag), *_ahead(state, tag)]
+    if tag in (tags.RELA, tags.REL) and accept.table(state, tag, 0) is not None:
+        pieces.append(Finite((0,)))
+    return pieces
 
 
 def _behind(state: State, tag: int) -> Lazily:
@@ -224,8 +227,10 @@ def string_sizes(state: State) -> list[Piece]:
 def relocation_sizes(state: State, tag: int) -> list[Piece]:
     """DT_RELASZ and DT_RELSZ; DT_PLTRELSZ after DT_JMPREL."""
     relocations = state.view.relocations
-    place = state.places[tags.JMPREL if tag == tags.PLTRELSZ else tags.SIZED[tag]]
+    place = state.places.get(tags.JMPREL if tag == tags.PLTRELSZ else tags.SIZED[tag])
     size = relocations.size
+    if place is None:
+        return [Finite((0,))]
     if not place.behind:
         region = state.plan.ledger.at(place.offset, RELOCATIONS)
         assert region is not None
@@ -418,9 +423,9 @@ def flags(state: State, tag: int) -> list[Piece]:
 def relative_count(state: State) -> list[Piece]:
     """DT_RELACOUNT, DT_RELCOUNT: at most as many as lead the table."""
     vocabulary = tags.vocabulary(state.view.target)
-    place = state.places[vocabulary.relocations]
+    place = state.places.get(vocabulary.relocations)
     most = 0
-    if place.behind:
+    if place is not None and place.behind:
         size = state.seen[tags.SIZES[vocabulary.relocations]]
         relocations = state.view.relocations
         most = min(relocations.run(place.offset, place.high).relative, size // relocations.size)

@@ -12,7 +12,7 @@ from bytegen.formats.elf.contents import relative, relocations, strings, symbols
 from bytegen.formats.elf.contents.compressed import any_compressed, compressed_offsets, compressed_sizes
 from bytegen.formats.elf.notes import NoteDetail, note_offsets, note_sizes, promise_notes
 from bytegen.formats.elf.plan import Plan, Section
-from bytegen.formats.elf.sections import links
+from bytegen.formats.elf.sections import agreed, links
 from bytegen.formats.elf.sections.types import (
     ALLOC,
     ARRAYS,
@@ -42,78 +42,6 @@ DYNAMIC_NAME = len(names.DYNAMIC)
 _NOTHING: Piece = Finite((0,))
 _STRINGS = frozenset({STRTAB})
 _Choices = tuple[list[Piece], str]
-
-
-# Places that the dynamic section gives
-
-
-def _place(plan: Plan, kind: int) -> tables.Place | None:
-    """Where the dynamic section says that a section of this type lies."""
-    dynamic = space.dynamic_owed(plan)
-    if dynamic is None:
-        return None
-    if kind == DYNAMIC:
-        return tables.Place(dynamic.offset, dynamic.address, dynamic.size)
-    name = "symbols" if kind == DYNSYM else TABLES.get(kind)
-    return dynamic.places.get(name) if name is not None else None
-
-
-def _strings_size(plan: Plan) -> int | None:
-    place = links.strings_place(plan)
-    return None if place is None else place.size
-
-
-def _dynamic_symbol_sizes(plan: Plan, table: Table, place: tables.Place, number: int) -> list[Piece]:
-    """Sizes of the dynamic symbol table at its place, with the symbols that sections before refer to."""
-    size = plan.target.sym_size
-    owed = plan.owed_at(number) or next((owed for _, owed in plan.owed if owed.types == {DYNSYM}), None)
-    least = max(1, place.count or 0, owed.need if owed is not None else 0)
-    versions = _place(plan, next(kind for kind, name in TABLES.items() if name == "versym"))
-    if versions is not None and versions.size is not None:
-        least = max(least, versions.size // 2)
-    known = plan.ledger.at(place.offset, "dynsym")
-    if known is not None:
-        return [Finite((known.end - known.start,))] if known.end - known.start >= least * size else []
-    most = _strings_size(plan)
-    detail = symbols.SymbolDetail(names=most or 0)
-    pieces = symbols.sizes(plan, table, place.offset, tables.Request(least * size, number, detail=detail))
-    if place.count is None:
-        return pieces
-    exact = place.count * size
-    return [Finite((exact,))] if any(piece.contains(exact) for piece in pieces) else []
-
-
-def symbols_fit(plan: Plan, table: Table, number: int) -> bool:
-    """Whether the header ``number`` may be that of the dynamic symbols."""
-    if links.read(plan, frozenset({DYNSYM})) or any(
-        index != number and owed.types == {DYNSYM} for index, owed in plan.owed
-    ):
-        return False
-    dynamic = space.dynamic_owed(plan)
-    if dynamic is None:
-        return True
-    place = _place(plan, DYNSYM)
-    return (
-        dynamic.read
-        and place is not None
-        and any(piece.bounds() for piece in _dynamic_symbol_sizes(plan, table, place, number))
-        and any(piece.bounds() for piece in links.dynamic_strings(plan, number))
-    )
-
-
-def table_fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
-    """Whether the header ``number`` may be that of a hash or version table."""
-    place = _place(plan, kind)
-    if place is None or place.size is None or (kind in NAMED and place.count is None):
-        return False
-    pieces = links.dynamic_strings(plan, number) if kind in NAMED else _symbols_of_table(plan, table, number)
-    return any(piece.bounds() for piece in pieces)
-
-
-def _symbols_of_table(plan: Plan, table: Table, number: int) -> list[Piece]:
-    """The dynamic symbol table that hash and version tables link."""
-    possible = space.dynamic_owed(plan) is not None and symbols_fit(plan, table, number)
-    return links.dynamic_symbols(plan, number, possible)
 
 
 # The fields
@@ -156,7 +84,7 @@ class _Flags:
 
 def address(plan: Plan, kind: int) -> int | None:
     """sh_addr where the dynamic section settles it."""
-    place = _place(plan, kind)
+    place = agreed.place_of(plan, kind)
     return None if place is None else place.address
 
 
@@ -172,7 +100,7 @@ def _request(plan: Plan, header: Header) -> tuple[Plan, tables.Request]:
 def offsets(plan: Plan, header: Header) -> _Choices:
     """The set of sh_offset, and its rule."""
     table, kind = header.table, header.kind
-    place = _place(plan, kind)
+    place = agreed.place_of(plan, kind)
     if place is not None:
         return [Finite((place.offset,))], "where the dynamic section says"
     owed = plan.owed_at(header.number)
@@ -192,13 +120,13 @@ def offsets(plan: Plan, header: Header) -> _Choices:
 def sizes(plan: Plan, header: Header) -> _Choices:
     """The set of sh_size, and its rule."""
     kind, offset, table, number = header.kind, header.offset, header.table, header.number
-    owed, place = plan.owed_at(number), _place(plan, kind)
+    owed, place = plan.owed_at(number), agreed.place_of(plan, kind)
     if kind == NOBITS:
         return [Span(0, plan.target.top - offset)], "any size that does not wrap"
     if owed is not None and owed.place is not None:
         return [Finite((owed.place[1],))], "the size that the dynamic section gives"
     if kind == DYNSYM and place is not None:
-        return _dynamic_symbol_sizes(plan, table, place, number), "the dynamic symbols"
+        return agreed.symbol_sizes(plan, table, place, number), "the dynamic symbols"
     if place is not None:
         assert place.size is not None
         return [Finite((place.size,))], "the size of the table that the dynamic section names"
@@ -265,12 +193,12 @@ def _names_need(plan: Plan, header: Header) -> int:
 def link_choices(plan: Plan, header: Header) -> _Choices:
     """The set of sh_link, and its rule."""
     kind, number = header.kind, header.number
-    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and _place(plan, kind) is not None):
+    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and agreed.place_of(plan, kind) is not None):
         return links.dynamic_strings(plan, number), "the string table that the dynamic section names"
     if kind in SYMBOLS:
         return _symbol_links(plan, header), "a string table that holds the symbols' names"
     if kind in TABLES:
-        return _symbols_of_table(plan, header.table, number), "the dynamic symbol table"
+        return agreed.symbols_of_table(plan, header.table, number), "the dynamic symbol table"
     if kind in RELOCATIONS:
         return _relocation_links(plan, header), "0, or a symbol table that has the relocations' symbols"
     return [Span(0, plan.shnum - 1)], "a section"
@@ -312,10 +240,10 @@ def _greatest_symbol(plan: Plan, header: Header) -> int:
 
 def _dynamic_symbols_to_come(plan: Plan, header: Header) -> int:
     """How many symbols the dynamic symbol table may have, if it is still to come."""
-    place = _place(plan, DYNSYM)
-    if place is None or not _symbols_of_table(plan, header.table, header.number):
+    place = agreed.place_of(plan, DYNSYM)
+    if place is None or not agreed.symbols_of_table(plan, header.table, header.number):
         return 0
-    pieces = _dynamic_symbol_sizes(plan, header.table, place, header.number)
+    pieces = agreed.symbol_sizes(plan, header.table, place, header.number)
     ends = [bounds[1] for bounds in (piece.bounds() for piece in pieces) if bounds]
     return max(ends, default=0) // plan.target.sym_size
 
@@ -330,7 +258,7 @@ def _relocation_links(plan: Plan, header: Header) -> list[Piece]:
     if most:
         fitting: list[Piece] = [Finite(read)] if read else []
         if most < _dynamic_symbols_to_come(plan, header):
-            fitting += _symbols_of_table(plan, table, header.number)
+            fitting += agreed.symbols_of_table(plan, table, header.number)
         return fitting
     return [Finite((0, *read)), *links.later(plan, header.number, SYMBOLS)]
 
@@ -340,7 +268,7 @@ def linked(plan: Plan, header: Header, link: int) -> Plan:
     kind = header.kind
     if link <= header.number:
         return plan
-    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and _place(plan, kind) is not None):
+    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and agreed.place_of(plan, kind) is not None):
         place = links.strings_place(plan)
         where = None if place is None or place.size is None else (place.offset, place.size)
         return plan.owe(link, _STRINGS, 0, where)
@@ -365,7 +293,7 @@ def infos(plan: Plan, header: Header) -> _Choices:
         later = links.later(plan, header.number, types)
         return [Finite((0, *read)), *later], "0, or a section that can be relocated"
     if kind in NAMED:
-        place = _place(plan, kind)
+        place = agreed.place_of(plan, kind)
         assert place is not None
         assert place.count is not None
         return [Finite((place.count,))], "the number of versions that the dynamic section gives"

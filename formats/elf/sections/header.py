@@ -9,9 +9,10 @@ from bytegen.formats.core.intset import Finite, IntSet, Piece, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space
+from bytegen.formats.elf.names import Asked
 from bytegen.formats.elf.notes import note_aligns, notes_fit
 from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
-from bytegen.formats.elf.sections import body, links, naming
+from bytegen.formats.elf.sections import agreed, body, links, naming
 from bytegen.formats.elf.sections.types import (
     ARRAYS,
     DYNAMIC,
@@ -114,18 +115,19 @@ def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
         "sh_name",
         naming.choices(plan, known, index),
         f"at most {known.most - 1}: inside the section name table; no other section has a name tools look up",
-        lambda value, data: _kind(_named(plan, value), known, header._replace(name=value)),
+        lambda value, data: _kind(_named(plan, known.asks, value), known, header._replace(name=value)),
     )
 
 
-def _named(plan: Plan, name: int) -> Plan:
-    """The plan after a name: the name table, if still to come, is longer than its offset."""
+def _named(plan: Plan, asks: Asked, name: int) -> Plan:
+    """The plan after a name: the name table, if still to come, holds it, and has room for one owed."""
     if len(plan.sections) > plan.shstrndx:
         return plan
     owed = plan.owed_at(plan.shstrndx)
-    if owed is not None and owed.need > name:
+    need = max(name + 1, asks._replace(plain=(*asks.plain, name)).least)
+    if owed is not None and owed.need >= need:
         return plan
-    return plan.owe(plan.shstrndx, frozenset({STRTAB}), name + 1)
+    return plan.owe(plan.shstrndx, frozenset({STRTAB}), need)
 
 
 def _kind(plan: Plan, known: naming.Naming, header: Header) -> Step:
@@ -138,11 +140,11 @@ def _kind(plan: Plan, known: naming.Naming, header: Header) -> Step:
     if NOTE in types and not forced:
         pieces.append(provided(NOTE, lambda: notes_fit(plan, header.table, number)))
     if DYNSYM in types and not forced:
-        pieces.append(provided(DYNSYM, lambda: body.symbols_fit(plan, header.table, number)))
+        pieces.append(provided(DYNSYM, lambda: agreed.symbols_fit(plan, header.table, number)))
     if not forced:
         for kind in sorted(types & TABLES.keys()):
             pieces.append(
-                provided(kind, lambda kind=kind: body.table_fits(plan, header.table, number, kind))  # type: ignore[misc]
+                provided(kind, lambda kind=kind: agreed.table_fits(plan, header.table, number, kind))  # type: ignore[misc]
             )
     if DYNAMIC in types and owed is None and links.dynamic_missing(plan) is not None:
         may = naming.dynamic_names(plan, known)

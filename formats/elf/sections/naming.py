@@ -104,7 +104,7 @@ def choices(plan: Plan, known: Naming, number: int) -> IntSet:
     owed = plan.owed_at(number)
     if owed is None and links.free_after(plan, number) < links.duties(plan):
         return IntSet(4, *dynamic_names(plan, known))
-    barred: list[int] = []
+    barred = known.asks.crowded(known.most)
     if known.asks.dynamic is not None:
         barred.append(known.asks.dynamic)
     missing = links.dynamic_missing(plan)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly, interval
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import place
@@ -19,8 +19,8 @@ from bytegen.formats.pe.sets import When
 SIZE = 28
 CODEVIEW, MISC, POGO, REPRO, CHECKSUM, EXTENDED = 2, 4, 13, 16, 19, 20
 _LEAST = {CODEVIEW: 24, MISC: 12, POGO: 4, REPRO: 4, CHECKSUM: 1, EXTENDED: 4}
-# "", "LTCG", "PGU\0", "PGI\0", "PGO\0": what LIEF knows
-_POGO = exactly(4, 0, 0x4C544347, 0x50475500, 0x50474900, 0x50474F00)
+# "", "LTCG", "PGU\0": what LIEF knows
+_POGO = exactly(4, 0, 0x4C544347, 0x50475500)
 _ANY = {2: anything(2), 4: anything(4)}
 _WORD = 4
 
@@ -103,38 +103,48 @@ def _size(entry: _Entry, data: bytearray) -> Step:
 
 
 def _address(entry: _Entry, data: bytearray) -> Step:
+    sections = (Span(s.address, s.address + s.size - 1) for s in entry.plan.sections)
     return IntStep(
-        entry.start + 20, 4, interval(4, 0, entry.plan.image_size), entry.path("AddressOfRawData"),
-        "0, or an address in the image", lambda value, data: _pointer(entry, data),
+        entry.start + 20, 4, IntSet(4, Span(0, 0), *sections), entry.path("AddressOfRawData"),
+        "0, or an address in a section", lambda value, data: _pointer(entry, data),
     )  # fmt: skip
 
 
 def _offsets(entry: _Entry, kind: int, size: int) -> Iterable[Span | int]:
-    """Where data of that size are or fit: for POGO a place whose signature is good or can be promised."""
-    plan, limit = entry.plan, entry.plan.limit
+    """Where data of that size are or fit.
+
+    LIEF wants data in a section; those of POGO are where their signature is good or can be promised.
+    """
+    plan = entry.plan
+    spans = [(offset, offset + length) for _, offset, length in entry.view.map.spans]
     if kind != POGO:
-        if size <= limit:
-            yield Span(0, limit - size)
+        yield from (Span(low, high - size) for low, high in spans if size <= high - low)
         return
-    for low, high in plan.ledger.gaps(entry.view.free):
-        if low <= min(high - _WORD, limit - size):
-            yield Span(low, min(high - _WORD, limit - size))
+    for low, high in entry.view.gaps(plan.ledger):
+        most = min(high - _WORD, entry.view.map.stop(low) - size)
+        if low <= most:
+            yield Span(low, most)
     raw = entry.view.raw
-    for signature in (b"GCTL", b"\0UGP", b"\0IGP", b"\0OGP"):
+
+    def whole(start: int) -> bool:
+        return start + size <= entry.view.map.stop(start)
+
+    for signature in (b"GCTL", b"\0UGP"):
         place_ = raw.find(signature)
         while place_ >= 0:
-            if place_ + size <= limit:
+            if whole(place_):
                 yield place_
             place_ = raw.find(signature, place_ + 1)
     for region in plan.ledger.regions:
-        if region.kind == "pogo" and region.start >= entry.view.free and region.start + size <= limit:
+        if region.kind == "pogo" and region.start >= entry.view.free and whole(region.start):
             yield region.start
 
 
 def _pointer(entry: _Entry, data: bytearray) -> Step:
     plan, kind, size = entry.plan, entry.kind, entry.size
     if not size:
-        choices = interval(4, 0, plan.limit)
+        stored = (Span(offset, offset + length - 1) for _, offset, length in entry.view.map.spans)
+        choices = IntSet(4, Span(0, 0), *stored)
     else:
         found = list(_offsets(entry, kind, size))
         spans = [piece for piece in found if isinstance(piece, Span)]
@@ -146,7 +156,7 @@ def _pointer(entry: _Entry, data: bytearray) -> Step:
             settled = place(settled, Region(value, value + _WORD, "pogo", entry.path("data")))
         return _head(entry._replace(plan=settled, number=entry.number + 1), 0, data)
 
-    return IntStep(entry.start + 24, 4, choices, entry.path("PointerToRawData"), "inside the file", following)
+    return IntStep(entry.start + 24, 4, choices, entry.path("PointerToRawData"), "in a section", following)
 
 
 @opener("pogo")

@@ -18,7 +18,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.imported_names import letters
-from bytegen.formats.pe.directories.memory import View, after, mapping
+from bytegen.formats.pe.directories.memory import Contents, View, after, contents, mapping
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -26,7 +26,7 @@ INDEX, SIZE = 0, 40
 STRING, FORWARDER = "export_string", "export_forwarder"
 _LEAST_STRING, _LEAST_FORWARDER = 2, 4
 _MOST_STRING = 4095
-_PRINTABLE = bytes(range(33, 127))  # what pefile takes in names of exports
+_PRINTABLE = bytes(range(33, 127)).translate(None, b";=")  # what pefile takes in names of exports
 _FIRST = IntSet(1, *letters(_PRINTABLE))
 _LATER = IntSet(1, Span(0, 0), *letters(_PRINTABLE))
 _WORDS = b"_-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -162,7 +162,7 @@ def _table(read: _Exports, i: int) -> Step:
             settled = place(plan, Region(offset, offset + width * count, kind, f"exports.{kind[7:]}", detail))
         if i + 1 < len(_TABLES):
             return _table(read._replace(plan=settled), i + 1)
-        return proceed(settled, read.region.end, data)
+        return proceed(_with_spare(settled, view) if read.names else settled, read.region.end, data)
 
     return IntStep(
         start,
@@ -172,6 +172,26 @@ def _table(read: _Exports, i: int) -> Step:
         f"where {width * count} bytes fit" if count else "any",
         following,
     )
+
+
+def _with_spare(plan: Plan, view: View) -> Plan:
+    """The plan that keeps a string at the end of the last gap until the names are read, so that there is one."""
+    for low, high in reversed(view.gaps(plan.ledger)):
+        if high - low >= _LEAST_STRING:
+            start = high - _LEAST_STRING
+            kept: Contents = contents(plan)
+            plan = plan._replace(contents=kept._replace(export_spare=start))
+            return place(plan, Region(start, high, STRING, "exports.spare"))
+    return plan
+
+
+def _released(plan: Plan, view: View) -> Plan:
+    kept: Contents = contents(plan)
+    if kept.export_spare < view.free:
+        return plan
+    ledger = plan.ledger
+    regions = tuple(r for r in ledger.regions if r.start != kept.export_spare)
+    return plan._replace(ledger=type(ledger)(ledger.limit, regions), contents=kept._replace(export_spare=-1))
 
 
 class _Rows(NamedTuple):
@@ -237,21 +257,21 @@ def _function(rows: _Rows, i: int, data: bytearray) -> Step:
 
 @opener("export_names")
 def _open_names(plan: Plan, region: Region, data: bytearray) -> Step:
-    return _pointer(_rows(plan, region, data), 0, data)
+    rows = _rows(plan, region, data)
+    return _pointer(rows._replace(plan=_released(plan, rows.view)), 0, data)
 
 
 def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
     if i == rows.total:
         return proceed(rows.plan, rows.region.end, data)
     plan, view = rows.plan, rows.view
-    need = _LEAST_STRING * (rows.total - i - 1)
 
     def known(x: int) -> bool:
         offset = view.map.offset(x)
-        return offset is not None and offset >= view.free and plan.ledger.at(offset, STRING) is not None
+        return offset is not None and plan.ledger.at(offset, STRING) is not None
 
     def build() -> Iterable[Piece]:
-        yield from view.spans(plan.ledger, _LEAST_STRING, need)
+        yield from view.spans(plan.ledger, _LEAST_STRING)
         yield Finite(
             [
                 view.map.address(r.start)
@@ -263,7 +283,7 @@ def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
     return IntStep(
         rows.region.start + 4 * i,
         4,
-        IntSet(4, When(lambda x: known(x) or view.fits(plan.ledger, x, _LEAST_STRING, need), build)),
+        IntSet(4, When(lambda x: known(x) or view.ahead(plan.ledger, x) >= _LEAST_STRING, build)),
         lambda: f"exports.name[{i}]",
         "where a name is or fits",
         lambda value, data: _pointer(

@@ -1,8 +1,8 @@
 """The load configuration: a record whose Size says how many of its fields there are.
 
 Tables are given by an address (not a relative one) and a count; both are 0, or the table lies in a section's
-bytes. What LIEF would follow further than that is 0. Size is the directory's for x86-64; for i386 the directory
-may say 64 whatever Size is, as Windows XP wanted.
+bytes. What LIEF would follow further than that is 0. The directory's own size is not looked at by loaders: for
+i386 it is often 64, as Windows XP wanted.
 
 Source: Microsoft's PE format specification and winnt.h (IMAGE_LOAD_CONFIG_DIRECTORY); LIEF's check_layout.
 """
@@ -11,16 +11,22 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, exactly, interval
+from bytegen.formats.core.intset import Bits, IntSet, Piece, Span, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
-from bytegen.formats.pe.directories.memory import after, mapping
+from bytegen.formats.pe.directories.fields import fields
+from bytegen.formats.pe.directories.groups import place
+from bytegen.formats.pe.directories.memory import View, after, mapping
 from bytegen.formats.pe.plan import Plan, opener, proceed
+from bytegen.formats.pe.sets import When
 from bytegen.formats.pe.target import Target
 
-FREE, ADDRESS, TABLE, COUNT, ZERO = "free", "address", "table", "count", "zero"
+FREE, ADDRESS, TABLE, COUNT, FLAGS, ZERO = "free", "address", "table", "count", "flags", "zero"
+VOLATILE = "volatile"
+_VOLATILE_SIZE = 24
 _OLD_SIZE = 64
-_MOST_STRIDE = 4 + 15  # an entry of a guard table: an address and up to 15 bytes of flags
+_MOST_STRIDE = 5  # an entry of a guard table: an address, and a byte of flags where GuardFlags says so
+_GUARD_FLAGS = IntSet(4, Bits(0x1FFFFFFF))  # LIEF knows no longer entries
 
 # (name, bytes: 0 for an address's size, kind)
 FIELDS = (
@@ -47,7 +53,7 @@ FIELDS = (
     ("GuardCFDispatchFunctionPointer", 0, ADDRESS),
     ("GuardCFFunctionTable", 0, TABLE),
     ("GuardCFFunctionCount", 0, COUNT),
-    ("GuardFlags", 4, FREE),
+    ("GuardFlags", 4, FLAGS),
     ("CodeIntegrity", 12, FREE),
     ("GuardAddressTakenIatEntryTable", 0, TABLE),
     ("GuardAddressTakenIatEntryCount", 0, COUNT),
@@ -64,7 +70,7 @@ FIELDS = (
     ("HotPatchTableOffset", 4, ZERO),
     ("Reserved3", 4, FREE),
     ("EnclaveConfigurationPointer", 0, ZERO),
-    ("VolatileMetadataPointer", 0, ADDRESS),
+    ("VolatileMetadataPointer", 0, VOLATILE),
     ("GuardEHContinuationTable", 0, TABLE),
     ("GuardEHContinuationCount", 0, COUNT),
     ("GuardXFGCheckFunctionPointer", 0, ADDRESS),
@@ -86,14 +92,18 @@ def layout(plus: bool) -> list[tuple[str, int, str]]:
     return listed
 
 
+# pefile takes a record that ends with one of these to have the offset of dynamic relocations, and the section.
+_INSIDE = ("GuardRFFailureRoutine", "GuardRFFailureRoutineFunctionPointer", "DynamicValueRelocTableOffset")
+
+
 def _ends(plus: bool) -> tuple[int, ...]:
-    """The sizes that end with a field, from SecurityCookie on, but between a table and its count."""
+    """The sizes that end with a field, from SecurityCookie on, but not between a table and its count."""
     listed, end, found = layout(plus), 4, []
     names = [name for name, _, _ in listed]
-    first = names.index("SEHandlerCount")
-    for i, (_, size, kind) in enumerate(listed):
+    first = names.index("SecurityCookie")
+    for i, (name, size, kind) in enumerate(listed):
         end += size
-        if i >= first and kind != TABLE:
+        if i >= first and kind != TABLE and name not in _INSIDE:
             found.append(end)
     return tuple(found)
 
@@ -107,11 +117,11 @@ def least(target: Target) -> int:
     return SIZES[True][0] if target.plus else _OLD_SIZE
 
 
-
 class _Config(NamedTuple):
     """A configuration being read: it ends at ``stop``; ``table`` is the address of the last table read."""
 
     plan: Plan
+    view: View
     region: Region
     stop: int
     table: int = 0
@@ -119,19 +129,20 @@ class _Config(NamedTuple):
 
 @opener("load_config")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
-    plus, given = plan.target.plus, region.end - region.start
     room = min(after(plan.ledger, region), mapping(plan.sections).stop(region.start) - region.start)
-    if plus or given != _OLD_SIZE:
-        sizes = [given]
-    else:
-        sizes = [size for size in SIZES[plus] if size <= room] or [given]
+    sizes = [size for size in SIZES[plan.target.plus] if size <= room]
     return IntStep(
         region.start,
         4,
         exactly(4, *sizes),
         "load_config.Size",
-        "the directory's size" if sizes == [given] else "a size that a version of Windows knows",
-        lambda value, data: _field(_Config(plan, region, region.start + value), 0, region.start + 4, data),
+        "a size that a version of Windows knows, and that fits",
+        lambda value, data: _field(
+            _Config(plan, View(plan, region.start, region.start + value, data), region, region.start + value),
+            0,
+            region.start + 4,
+            data,
+        ),
     )
 
 
@@ -149,7 +160,15 @@ def _field(config: _Config, i: int, start: int, data: bytearray) -> Step:
     choices, rule = _choices(config, size, kind, start)
 
     def following(value: int, data: bytearray) -> Step:
-        return _field(config._replace(table=value) if kind == TABLE else config, i + 1, stop, data)
+        read = config
+        if kind == TABLE:
+            read = config._replace(table=value)
+        elif kind == VOLATILE and value:
+            offset = config.view.map.offset(value - plan.base)
+            assert offset is not None
+            region = Region(offset, offset + _VOLATILE_SIZE, VOLATILE, "volatile")
+            read = config._replace(plan=place(plan, region))
+        return _field(read, i + 1, stop, data)
 
     return IntStep(start, size, choices, f"load_config.{name}", rule, following)
 
@@ -159,7 +178,18 @@ def _choices(config: _Config, size: int, kind: str, start: int) -> tuple[IntSet,
     base = plan.base
     if kind == ZERO:
         return exactly(size, 0), "0"
+    if kind == FLAGS:
+        return _GUARD_FLAGS, "entries of at most 5 bytes"
     pieces: list[Piece] = [Span(0, 0)]
+    if kind == VOLATILE:
+        view, ledger = config.view, plan.ledger
+        pieces.append(
+            When(
+                lambda x: x > base and view.ahead(ledger, x - base) >= _VOLATILE_SIZE,
+                lambda: view.spans(ledger, _VOLATILE_SIZE, shift=base),
+            )
+        )
+        return IntSet(size, *pieces), "0, or where the volatile metadata fits"
     if kind == ADDRESS:
         pieces += [Span(base + s.address, base + s.address + s.size - 1) for s in plan.sections]
         return IntSet(size, *pieces), "0, or an address in a section"
@@ -172,7 +202,8 @@ def _choices(config: _Config, size: int, kind: str, start: int) -> tuple[IntSet,
     if not config.table:
         return exactly(size, 0), "0: there is no table"
     most = next(a + n - (config.table - base) for a, _, n in spans if a <= config.table - base < a + n)
-    return interval(size, 1, most // 4), f"1 to {most // 4}: the table lies in its section"
+    most //= _MOST_STRIDE
+    return interval(size, 1, most), f"1 to {most}: the table lies in its section"
 
 
 def _rest(config: _Config, start: int, data: bytearray) -> Step:
@@ -181,6 +212,32 @@ def _rest(config: _Config, start: int, data: bytearray) -> Step:
     if start == end:
         return proceed(config.plan, end, data)
     return FreeStep(start, end, None, "load_config.rest", "", lambda data: proceed(config.plan, end, data))
+
+
+@opener(VOLATILE)
+def _open_volatile(plan: Plan, region: Region, data: bytearray) -> Step:
+    head = [("Size", 4, exactly(4, _VOLATILE_SIZE), "24"), ("Version", 4, anything(4), "any")]
+    tables = ("VolatileAccessTable", "VolatileInfoRangeTable")
+    spans = mapping(plan.sections).spans
+
+    def table(i: int, data: bytearray) -> Step:
+        start = region.start + 8 + 8 * i
+        if i == len(tables):
+            return proceed(plan, start, data)
+
+        def size(address: int, data: bytearray) -> Step:
+            most = max(a + n - address for a, _, n in spans if a <= address <= a + n)
+            return IntStep(
+                start + 4, 4, IntSet(4, Span(0, most, 4)), f"volatile.{tables[i]}Size",
+                f"a multiple of 4, at most {most}: in its section", lambda value, data: table(i + 1, data),
+            )  # fmt: skip
+
+        return IntStep(
+            start, 4, IntSet(4, *(Span(a, a + n) for a, _, n in spans)), f"volatile.{tables[i]}",
+            "an address in a section's bytes", size,
+        )  # fmt: skip
+
+    return fields(region.start, "volatile", head, lambda values, data: table(0, data), data)
 
 
 __all__ = ["SIZES", "least"]

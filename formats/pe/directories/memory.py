@@ -24,6 +24,7 @@ class Contents(NamedTuple):
 
     imports: tuple[Any, ...] = ()  # groups of imports: see `imports`
     duties: tuple[int, ...] = ()  # addresses that must be relocated: see `relocs`
+    export_spare: int = -1  # file offset of a string that no name of an export is yet
     resource_bytes: int = 0  # sizes of the resources so far
     functions: tuple[int, ...] = ()  # where the functions of the exception directory begin
 
@@ -119,14 +120,14 @@ def grown(ledger: Ledger, start: int, end: int) -> Ledger:
 class View:
     """The file as the directory that begins at file offset ``here`` sees it.
 
-    ``raw`` is what is written; promises may be made from ``free`` on.
+    ``raw`` is what is written; promises may be made from ``free`` on, up to ``stop``.
     """
 
-    __slots__ = ("_memo", "barred", "base", "free", "here", "map", "raw")
+    __slots__ = ("_memo", "barred", "base", "free", "here", "map", "raw", "stop")
 
-    def __init__(self, plan: Plan, here: int, free: int, data: bytearray) -> None:
+    def __init__(self, plan: Plan, here: int, free: int, data: bytearray, stop: int = 1 << 40) -> None:
         self.map = mapping(plan.sections)
-        self.here, self.free = here, free
+        self.here, self.free, self.stop = here, free, stop
         self.raw = bytes(data[:here])
         self.base = plan.base
         start, size = plan.directories[IMPORT_ADDRESSES]
@@ -147,7 +148,7 @@ class View:
         offset = self.map.offset(address)
         if offset is None or offset < self.free:
             return 0
-        most = min(room(ledger, offset), self.map.stop(offset) - offset)
+        most = max(min(room(ledger, offset), min(self.map.stop(offset), self.stop) - offset), 0)
         low, high = self.barred
         if low <= offset < high:
             return 0
@@ -162,7 +163,7 @@ class View:
         found = []
         for low, high in ledger.gaps(self.free):
             for _, begin, size in self.map.spans:
-                a, b = max(low, begin), min(high, begin + size)
+                a, b = max(low, begin), min(high, begin + size, self.stop)
                 if a >= b:
                     continue
                 if barred:

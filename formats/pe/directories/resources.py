@@ -1,7 +1,7 @@
 """The resource directory: a tree of tables by type, name and language, whose leaves give the data.
 
-Tables, names and leaves lie ahead of what refers to them; offsets count from the root. Ids ascend. Every entry that
-is still to come has its 16 bytes (and a named one its string) in one row.
+Tables, names and leaves lie ahead of what refers to them, inside of the directory; offsets count from the root.
+Ids ascend. Every entry that is still to come has its 16 bytes (and a named one its string) in one row.
 
 Sources: Microsoft's PE format specification; pefile (at most 4096 entries a table, sizes that add up to less than
 the file's).
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bytegen.formats.core.intset import IntSet, Piece, Span, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import Contents, View, after, contents, mapping
@@ -24,9 +24,10 @@ from bytegen.formats.pe.sets import When
 INDEX, HEAD, LEAF = 2, 16, 16
 TABLE, LEAF_KIND, NAME = "resource_table", "resource_leaf", "resource_name"
 _ENTRY, _LEAST_NAME = 8, 4
-_MOST_ENTRIES, _MOST_NAME = 4096, 255
+_MOST_ENTRIES, _MOST_NAME = 4096, 100
 _DEPTH = 3  # types, names, languages
 _HIGH = 1 << 31
+_LETTERS = IntSet(2, Span(1, 0xD7FF), Span(0xE000, 0xFFFD))  # no halves of surrogate pairs
 _VERSION = 16  # pefile takes an entry of the root for version information by the low half of its name
 
 
@@ -57,13 +58,15 @@ _HEAD_FIELDS = [
 
 @opener("resources")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
-    return _head(_Reading(plan, View(plan, region.start, region.end, data), region, region.start, 0), data)
+    view = View(plan, region.start, region.end, data, region.start + plan.directories[INDEX][1])
+    return _head(_Reading(plan, view, region, region.start, 0), data)
 
 
 @opener(TABLE)
 def _open_table(plan: Plan, region: Region, data: bytearray) -> Step:
     root, depth = region.detail
-    return _head(_Reading(plan, View(plan, region.start, region.end, data), region, root, depth), data)
+    view = View(plan, region.start, region.end, data, root + plan.directories[INDEX][1])
+    return _head(_Reading(plan, view, region, root, depth), data)
 
 
 def _head(read: _Reading, data: bytearray) -> Step:
@@ -74,7 +77,7 @@ def _fitting(read: _Reading, named: int) -> int:
     """How many entries fit, ``named`` of them by name."""
     view, ledger = read.view, read.plan.ledger
     end = read.region.end
-    here = min(after(ledger, read.region) - HEAD, view.map.stop(read.region.start) - end)
+    here = min(after(ledger, read.region) - HEAD, min(view.map.stop(read.region.start), view.stop) - end)
     gaps = view.gaps(ledger)
     # The gap in which the entries stand loses their bytes.
     others = max((high - low for low, high in gaps if low != end), default=0)
@@ -116,7 +119,7 @@ def _ids(read: _Reading) -> Step:
             ledger = plan.ledger
             regions = tuple(region if r is read.region else r for r in ledger.regions)
             plan = plan._replace(ledger=type(ledger)(ledger.limit, regions))
-        view = View(plan, read.region.start, region.end, data)
+        view = View(plan, read.region.start, region.end, data, read.view.stop)
         return _entry(read._replace(plan=plan, view=view, entries=total, region=region), data)
 
     return IntStep(
@@ -217,7 +220,7 @@ def _target(read: _Reading, data: bytearray) -> Step:
 def _open_leaf(plan: Plan, region: Region, data: bytearray) -> Step:
     # pefile adds up the sizes of all data, and warns when they are more than the file's.
     used = contents(plan).resource_bytes
-    budget = max(plan.min_end - used, 0)
+    budget = max(plan.min_end - plan.min_end // 16 - used, 0)
     spans = mapping(plan.sections).spans
 
     def size(address: int) -> Step:
@@ -247,14 +250,23 @@ def _open_leaf(plan: Plan, region: Region, data: bytearray) -> Step:
 @opener(NAME)
 def _open_name(plan: Plan, region: Region, data: bytearray) -> Step:
     stop = min(region.start + after(plan.ledger, region), mapping(plan.sections).stop(region.start))
-    most = min((stop - region.start - 2) // 2, _MOST_NAME)
+    used = contents(plan).resource_bytes
+    most = min((stop - region.start - 2) // 2, _MOST_NAME, max(plan.min_end - plan.min_end // 16 - used, 1))
 
-    def text(value: int, data: bytearray) -> Step:
-        end = region.start + 2 + 2 * value
-        return FreeStep(
-            region.start + 2, end, None, region.path, "", lambda data: proceed(plan, end, data)
+    def begin(value: int, data: bytearray) -> Step:
+        kept: Contents = contents(plan)
+        settled = plan._replace(contents=kept._replace(resource_bytes=used + value))
+        return letter(settled, region.start + 2, region.start + 2 + 2 * value, data)
+
+    def letter(plan: Plan, position: int, end: int, data: bytearray) -> Step:
+        if position == end:
+            return proceed(plan, end, data)
+        return IntStep(
+            position, 2, _LETTERS, region.path, "a character of 16 bits",
+            lambda value, data: letter(plan, position + 2, end, data),
         )  # fmt: skip
 
     return IntStep(
-        region.start, 2, interval(2, 1, most), f"{region.path}.Length", f"1 to {most}: it fits", text
+        region.start, 2, interval(2, 1, most), f"{region.path}.Length", f"1 to {most}: it fits",
+        begin,
     )  # fmt: skip

@@ -18,20 +18,24 @@ KIND = "unwind"
 HEAD = 4
 CHAINED = 4  # UNW_FLAG_CHAININFO
 _FUNCTION = 12
+_EPILOG = 6
 _ANY = {size: anything(size) for size in (1, 2, 4)}
 # operation -> slots that it takes, by its operand; others do not exist. 6 and 7 belong to version 2.
 _SLOTS = {0: 1, 2: 1, 3: 1, 4: 2, 5: 3, 8: 2, 9: 3}
 
 
 def slots_of(code: int, version: int) -> int:
-    """Slots that the operation of a code takes (the code as a 16-bit integer); 0 where there is none such."""
+    """Slots that the operation of a code takes (the code as a 16-bit integer); 0 where there is none such.
+
+    ``version`` is 3 in information of version 2 after its first epilog.
+    """
     operation, operand = code >> 8 & 15, code >> 12
     if operation == 1:
         return {0: 2, 1: 3}.get(operand, 0)
     if operation == 10:
         return 1 if operand < 2 else 0
     if operation == 6:
-        return 1 if version == 2 else 0
+        return 0 if version == 1 else 1 if version == 3 or operand & 1 else 2
     return _SLOTS.get(operation, 0)
 
 
@@ -40,7 +44,7 @@ def _codes(version: int, room: int) -> IntSet:
     return IntSet(2, *(Span(code, code | 0xFF) for code in high))
 
 
-_CODES = {(version, room): _codes(version, room) for version in (1, 2) for room in (1, 2, 3)}
+_CODES = {(version, room): _codes(version, room) for version in (1, 2, 3) for room in (1, 2, 3)}
 
 
 def _extra(flags: int) -> int:
@@ -62,6 +66,8 @@ def written(raw: bytes, offset: int, stop: int) -> tuple[int, int | None] | None
         taken = slots_of(raw[place] | raw[place + 1] << 8, version)
         if not taken or i + taken > count:
             return None
+        if raw[place + 1] & 15 == _EPILOG:
+            version = 3
         i += taken
     chained = int.from_bytes(raw[end - _FUNCTION : end - 8], "little") if flags == CHAINED else None
     return end, chained
@@ -154,15 +160,16 @@ def _code(unwind: _Unwind, i: int, data: bytearray) -> Step:
 
     def following(value: int, data: bytearray) -> Step:
         taken = slots_of(value, unwind.version)
+        later = unwind._replace(version=3) if value >> 8 & 15 == _EPILOG else unwind
         if taken == 1:
-            return _code(unwind, i + 1, data)
+            return _code(later, i + 1, data)
         return FreeStep(
             place + 2,
             place + 2 * taken,
             None,
             lambda: f"{unwind.region.path}.code[{i}].operand",
             "",
-            lambda data: _code(unwind, i + taken, data),
+            lambda data: _code(later, i + taken, data),
         )
 
     return IntStep(

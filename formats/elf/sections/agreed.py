@@ -1,0 +1,81 @@
+"""Where the dynamic section says that sections lie, and whether their headers can agree with it."""
+
+from __future__ import annotations
+
+from bytegen.formats.core.intset import Finite, Piece
+from bytegen.formats.elf import space, tables
+from bytegen.formats.elf.contents import symbols
+from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.sections import links
+from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, GNU_VERSYM, NAMED, TABLES
+from bytegen.formats.elf.written import Table
+
+
+def place_of(plan: Plan, kind: int) -> tables.Place | None:
+    """Where the dynamic section says that a section of this type lies."""
+    dynamic = space.dynamic_owed(plan)
+    if dynamic is None:
+        return None
+    if kind == DYNAMIC:
+        return tables.Place(dynamic.offset, dynamic.address, dynamic.size)
+    name = "symbols" if kind == DYNSYM else TABLES.get(kind)
+    return dynamic.places.get(name) if name is not None else None
+
+
+def strings_size(plan: Plan) -> int | None:
+    """Size of the dynamic string table; None where that is not known."""
+    place = links.strings_place(plan)
+    return None if place is None else place.size
+
+
+def symbol_sizes(plan: Plan, table: Table, place: tables.Place, number: int) -> list[Piece]:
+    """Sizes of the dynamic symbol table at its place, with the symbols that sections before refer to."""
+    size = plan.target.sym_size
+    owed = plan.owed_at(number) or next((owed for _, owed in plan.owed if owed.types == {DYNSYM}), None)
+    least = max(1, place.count or 0, owed.need if owed is not None else 0)
+    versions = place_of(plan, GNU_VERSYM)
+    if versions is not None and versions.size is not None:
+        least = max(least, versions.size // 2)
+    known = plan.ledger.at(place.offset, "dynsym")
+    if known is not None:
+        return [Finite((known.end - known.start,))] if known.end - known.start >= least * size else []
+    most = strings_size(plan)
+    detail = symbols.SymbolDetail(names=most or 0)
+    pieces = symbols.sizes(plan, table, place.offset, tables.Request(least * size, number, detail=detail))
+    if place.count is None:
+        return pieces
+    exact = place.count * size
+    return [Finite((exact,))] if any(piece.contains(exact) for piece in pieces) else []
+
+
+def symbols_fit(plan: Plan, table: Table, number: int) -> bool:
+    """Whether the header ``number`` may be that of the dynamic symbols."""
+    if links.read(plan, frozenset({DYNSYM})) or any(
+        index != number and owed.types == {DYNSYM} for index, owed in plan.owed
+    ):
+        return False
+    dynamic = space.dynamic_owed(plan)
+    if dynamic is None:
+        return True
+    place = place_of(plan, DYNSYM)
+    return (
+        dynamic.read
+        and place is not None
+        and any(piece.bounds() for piece in symbol_sizes(plan, table, place, number))
+        and any(piece.bounds() for piece in links.dynamic_strings(plan, number))
+    )
+
+
+def table_fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
+    """Whether the header ``number`` may be that of a hash or version table."""
+    place = place_of(plan, kind)
+    if place is None or place.size is None or (kind in NAMED and place.count is None):
+        return False
+    pieces = links.dynamic_strings(plan, number) if kind in NAMED else symbols_of_table(plan, table, number)
+    return any(piece.bounds() for piece in pieces)
+
+
+def symbols_of_table(plan: Plan, table: Table, number: int) -> list[Piece]:
+    """The dynamic symbol table that hash and version tables link."""
+    possible = space.dynamic_owed(plan) is not None and symbols_fit(plan, table, number)
+    return links.dynamic_symbols(plan, number, possible)
