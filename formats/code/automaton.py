@@ -178,14 +178,14 @@ class Automaton:
 def _least(following: np.ndarray, accept: int) -> np.ndarray:
     """uint8[states]: fewest bytes to the end of an instruction, ENDLESS where there is none."""
     states = len(following)
-    need = np.full(accept + 256, ENDLESS, np.int64)
+    need = np.full(accept + 256, ENDLESS, np.uint8)
     need[accept:] = 0
     while True:
-        best = np.minimum(need[:states], need[following].min(axis=1) + 1)
+        best = np.minimum(need.take(following).min(axis=1), ENDLESS - 1) + 1
         best[DEAD] = ENDLESS
         if (best >= need[:states]).all():
-            return np.minimum(need[:states], ENDLESS).astype(np.uint8)
-        need[:states] = best
+            return need[:states].copy()
+        need[:states] = np.minimum(need[:states], best)
 
 
 def _fields(following: np.ndarray, roles: np.ndarray, accept: int) -> tuple[np.ndarray, np.ndarray]:
@@ -211,14 +211,13 @@ def _fields(following: np.ndarray, roles: np.ndarray, accept: int) -> tuple[np.n
 
 def _pruned(following: np.ndarray, accept: int, labels: frozenset[int]) -> np.ndarray:
     """The table without the instructions whose label is not listed, and without states that lead nowhere."""
-    out = following.astype(np.int64)
     kept = np.zeros(accept + 256, dtype=bool)
     kept[:accept] = True
     kept[[accept + label for label in labels]] = True
-    out[~kept[out]] = DEAD
-    least = np.concatenate([_least(out, accept), np.zeros(256, np.uint8)])
-    out[least[np.where(out >= accept, len(following), out)] == ENDLESS] = DEAD
-    return out.astype(following.dtype)
+    out = np.where(kept.take(following), following, DEAD)
+    alive = np.ones(accept + 256, dtype=bool)
+    alive[: len(out)] = _least(out, accept) < ENDLESS
+    return np.where(alive.take(out), out, DEAD).astype(following.dtype)
 
 
 @lru_cache(maxsize=8)

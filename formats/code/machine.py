@@ -37,7 +37,8 @@ class Machine:
     """See `bytegen.formats.core.steps.Machine`; made by `machine`.
 
     ``gap`` is the state where an instruction or filler may start, ``filling`` the one where filler must go on,
-    ``skip`` the one where an instruction may start with a lock prefix that a branch skips.
+    ``skip`` the one where an instruction may start with a lock prefix that a branch skips, ``listed`` the one where
+    lists of addresses may start (see `region`), and ``list_head`` the one after their first byte.
     ``traits[state]``, for a state from ``accepted`` on: `RELATIVE`, `ENDS` (filler may follow), `FILLER`.
     """
 
@@ -58,21 +59,25 @@ class Machine:
         order = np.concatenate([states[~late], states[late]])
         # The two states of filler and the one of a skipped prefix stand between the early ones and the late.
         early = int((~late).sum())
-        self.gap, self.filling, self.skip = range(early, early + 3)
+        self.gap, self.filling, self.listed, self.skip, self.list_head = range(early, early + 5)
         self.plain = self.skip
-        self.accepted = count + 3
+        self.accepted = count + 5
         place = np.empty(count, np.int64)
-        place[order] = np.arange(count) + np.where(np.arange(count) >= early, 3, 0)
-        moved = np.full((count + 3, 256), DEAD, np.int64)
+        place[order] = np.arange(count) + np.where(np.arange(count) >= early, 5, 0)
+        moved = np.full((count + 5, 256), DEAD, np.int64)
         moved[place] = np.where(table >= accept, labels + self.accepted, place[np.minimum(table, count - 1)])
-        moved[[self.gap, self.skip]] = moved[START]
+        self.head = int(moved[START, 0xFF])  # the state after an FF
+        moved[[self.gap, self.skip, self.listed]] = moved[START]
+        moved[self.list_head] = moved[self.head]
+        moved[self.listed, 0xFF] = self.list_head
         moved[[self.gap, self.filling], 0] = self.accepted + _FILLER_LABEL
         self.following = moved.astype(np.uint16)
         self.table = memoryview(self.following.reshape(-1))
         least = np.zeros(self.accepted + 256, np.uint8)
         least[place] = automaton.least_array
         least[DEAD] = 255
-        least[[self.gap, self.filling, self.skip]] = 1
+        least[[self.gap, self.filling, self.skip, self.listed]] = 1
+        least[self.list_head] = least[self.head]
         self._least = least
         self.least = least.tolist()
         self.displacement_left = bytearray(self.accepted)

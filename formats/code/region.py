@@ -23,6 +23,40 @@ from bytegen.formats.core.written import Snapshot, Written
 _ZEROS = {size: exactly(size, 0) for size in (1, 2, 3)}
 
 
+class Addresses:
+    """A piece of an integer set (see `Piece`): 0, and the addresses of the instructions so far."""
+
+    __slots__ = ("_code", "_data", "_finite")
+
+    def __init__(self, code: Code, data: Written) -> None:
+        self._code, self._data = code, data
+        self._finite: Finite | None = None
+
+    def _all(self) -> Finite:
+        if self._finite is None:
+            found = instruction_starts(self._data)
+            parts = [found[(found >= low) & (found < high)] + shift for low, high, shift in self._code.ranges]
+            self._finite = Finite(np.concatenate([*parts, [0]]).astype(np.uint64))
+        return self._finite
+
+    def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
+        """See `Piece.mark`."""
+        self._all().mark(k, prefix, out)
+
+    def has(self, k: int, prefix: int) -> bool:
+        """See `Piece.has`."""
+        return self._all().has(k, prefix)
+
+    def contains(self, x: int) -> bool:
+        """See `Piece.contains`."""
+        offset = self._code.offset(x)
+        return x == 0 or (offset is not None and self._data.is_start(offset))
+
+    def bounds(self) -> tuple[int, int] | None:
+        """See `Piece.bounds`."""
+        return self._all().bounds()
+
+
 class Executable(NamedTuple):
     """Bytes [start, stop) of the file that are executable, at ``address``; ``path`` names them."""
 
@@ -124,12 +158,48 @@ def stream(code: Code, region: Region, then: Callable[[bytearray], Step], data: 
 
     def words(data: bytearray) -> Step:
         return StreamStep(
-            range_.start, range_.stop, range_.shift, code.machine, code.targets, region.path, tail
-        )
+            range_.start, range_.stop, range_.shift, code.machine, code.targets, region.path, tail,
+            code.bits // 8 if code.lists else 0, lambda at, data: _lists(code, region, range_, at, tail, data),
+        )  # fmt: skip
 
     if range_.start == region.start:
         return words(data)
     return _zeros(region.start, range_.start, region.path, lambda value, data: words(data))
+
+
+def _lists(
+    code: Code, region: Region, range_: Range, at: int, then: Callable[[bytearray], Step], data: bytearray
+) -> Step:
+    """The rest of the lists whose first two bytes, FF FF, end at ``at``."""
+    word, stop = code.bits // 8, range_.stop
+    ones = exactly(word, (1 << code.bits) - 1)
+    assert isinstance(data, Written)
+    behind = data
+
+    def first(start: int, size: int) -> Step:
+        choices = ones if size == word else exactly(size, (1 << 8 * size) - 1)
+        return IntStep(
+            start, size, choices, f"{region.path}.list", "all ones begin a list", lambda value, data: entry(start + size, data)
+        )  # fmt: skip
+
+    def entry(start: int, data: bytearray) -> Step:
+        # A list ends with a zero; what is left for another is none, or two words at least.
+        left = stop - start
+        last = left == word
+        piece: Piece = Finite((0,)) if last else Addresses(code, behind if data is behind else data)  # type: ignore[arg-type]
+        if left == 2 * word:
+            piece = Nonzero(piece)
+        return IntStep(
+            start, word, IntSet(word, piece), f"{region.path}.list", "0 ends a list; else where an instruction starts",
+            lambda value, data: after(value, start + word, data),
+        )  # fmt: skip
+
+    def after(value: int, start: int, data: bytearray) -> Step:
+        if start == stop:
+            return then(data)
+        return entry(start, data) if value else first(start, word)
+
+    return first(at, word - 2)
 
 
 def _zeros(start: int, stop: int, path: str, then: Callable[[int, bytearray], Step]) -> Step:

@@ -49,7 +49,6 @@ class Constraint(StreamCursor):
         "_free_end",
         "_free_until",
         "_kind",
-        "_step",
         "_value",
         "format",
         "level",

@@ -113,6 +113,9 @@ class Machine(Protocol):
     gap: int  # as start, where filler may stand too
     filling: int  # inside filler
     skip: int  # as start, where a start is owed behind the first byte: a lock prefix may stand there
+    listed: int  # as start, where the lists at the stream's end may begin
+    list_head: int  # after FF there; another FF begins them
+    head: int  # after FF elsewhere
     plain: int
     accepted: int
     traits: list[int]  # of a state: has ended 1 a direct branch, 2 what filler may follow, 4 a byte of filler
@@ -152,10 +155,12 @@ class Targets(Protocol):
 class StreamStep:
     """Instructions of ``machine``, one after another, exactly from ``start`` to ``stop``.
 
-    ``shift`` is what an address is more than its offset.
+    ``shift`` is what an address is more than its offset. ``lists``: the size of the words of lists of addresses
+    that may take the stream's end, 0 where there are none; ``tail(start, data)`` is the first step of what follows
+    the two bytes FF FF that begin them, at ``start``.
     """
 
-    __slots__ = ("_path", "machine", "parent", "shift", "start", "stop", "targets", "then")
+    __slots__ = ("_path", "lists", "machine", "parent", "shift", "start", "stop", "tail", "targets", "then")
 
     def __init__(
         self,
@@ -166,7 +171,11 @@ class StreamStep:
         targets: Targets,
         path: Text,
         then: Callable[[bytearray], Step],
+        lists: int = 0,
+        tail: Callable[[int, bytearray], Step] | None = None,
     ) -> None:
+        self.lists = lists
+        self.tail = tail
         self.parent: Step | None = None
         self.start = start
         self.stop = stop

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bytegen.formats.core.steps import Machine, StreamStep
+from bytegen.formats.core.steps import Machine, Step, StreamStep
 from bytegen.formats.core.written import Written
 
 _AHEAD = 16  # a start that is owed less than this far ahead may bound an instruction
@@ -39,6 +39,7 @@ class StreamCursor:
         "_push",
         "_recheck",
         "_state",
+        "_step",
         "_table",
         "_until",
     )
@@ -46,9 +47,14 @@ class StreamCursor:
     _data: Written
     _table: memoryview
     _least: list[int]
+    _step: Step
     _mask: np.ndarray | None
     _push: Callable[[int], None]
     _masks: dict[int, np.ndarray]
+
+    def _next(self, step: Step) -> None:
+        """Another step begins."""
+        raise NotImplementedError
 
     def _leave(self) -> None:
         """The cursor has come to the end of the step."""
@@ -86,6 +92,8 @@ class StreamCursor:
             self._instruction(step, begin, machine.start)
             if self._state == machine.skip and data[begin] == LOCK:
                 self._cross(step)
+            elif self._state == machine.listed and state == machine.head and at == begin + 1:
+                state = machine.list_head
             self._state = state
         elif at == position:
             data.start(position)
@@ -104,10 +112,22 @@ class StreamCursor:
         self._until = min(begin + machine.longest, self._bound, step.stop)
         if self._bound == begin + 1:
             self._state = machine.skip
+        elif step.lists and self._may_list(step, begin):
+            self._state = machine.listed
         if machine.traits[after] & ENDS:
             aligned = _aligned(step, begin)
             if begin < aligned <= self._bound and not self._data.is_wanted(begin):
                 self._state = machine.gap
+
+    def _may_list(self, step: StreamStep, begin: int) -> bool:
+        """Whether lists of addresses fit between here and the stream's end, where nothing else is owed."""
+        room = step.stop - begin
+        return (
+            (begin + step.shift) % step.lists == 0
+            and room % step.lists == 0
+            and room >= 2 * step.lists
+            and not step.stop > self._data.last_wanted() >= begin
+        )
 
     def _cross(self, step: StreamStep) -> None:
         """The instruction begins with a lock prefix, and the start that is owed behind it is met."""
@@ -137,6 +157,11 @@ class StreamCursor:
             return step.machine.mask(self._state, room)
         if self._mask is None and self._state == step.machine.skip:
             self._mask = self._skip_mask(step)
+        elif self._mask is None and self._state == step.machine.list_head:
+            out = step.machine.mask(step.machine.head, room).copy()
+            out[0xFF] = True
+            out.flags.writeable = False
+            self._mask = out
         elif self._mask is None:
             self._mask = step.targets.mask(step, self._state, self._begin, self._displacement, self._data)
         return self._mask
@@ -150,6 +175,12 @@ class StreamCursor:
             self._displacement = len(self._data)
             if byte == LOCK:
                 self._cross(step)
+        elif was == step.machine.list_head and byte == 0xFF and step.tail is not None:
+            self._data.no_start(self._begin)
+            self._next(step.tail(len(self._data), self._data))
+            return
+        elif was == step.machine.list_head:
+            self._displacement = len(self._data)
         if state >= self._accepted:
             self._complete(step)
 
@@ -166,6 +197,8 @@ class StreamCursor:
                         return taken
                     self._advance_late(step, data[taken], table[state << 8 | data[taken]])
                     taken += 1
+                    if self._step is not step:
+                        return taken
                     continue
                 taken += more
                 for byte in data[first:taken]:
@@ -192,7 +225,7 @@ class StreamCursor:
 
     def _whole_branch(self, step: StreamStep, raw: memoryview) -> int:
         """How many bytes end the branch whose displacement begins here, if all of it is there and allowed."""
-        if self._state == step.machine.skip:
+        if self._state in (step.machine.skip, step.machine.list_head):
             return 0
         if step.machine.word == 1 and len(self._data) != self._displacement:
             return 0

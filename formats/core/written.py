@@ -115,6 +115,11 @@ class Written(bytearray):
         i = offset >> 3
         return i < len(self.wanted) and self.wanted[i] >> (offset & 7) & 1 == 1
 
+    def last_wanted(self) -> int:
+        """The last offset where a start is or was owed; -1 when there is none."""
+        held = self.wanted.rstrip(b"\0")
+        return len(held) * 8 - 9 + held[-1].bit_length() if held else -1
+
     def next_wanted(self, offset: int) -> tuple[int, int]:
         """The first offset after this one where a start is owed (`NEVER`: none is seen), and how far was looked."""
         i = (offset + 1) >> 3

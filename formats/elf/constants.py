@@ -1,19 +1,9 @@
-"""Numbers of the ELF64 format and of the systems that read it."""
+"""Numbers of the ELF format and of the systems that read it."""
 
 from __future__ import annotations
 
-EHDR_SIZE, PHDR_SIZE, SHDR_SIZE = 64, 56, 64
-SYM_SIZE, RELA_SIZE = 24, 24
-MAX64 = (1 << 64) - 1
-
-MAX_PHNUM = 73  # old kernels capped the program header table at 4096 bytes
 MAX_SHNUM = 0xFEFF  # indices from 0xff00 on are reserved
-PAGE = 4096
 
-LOWEST_ADDRESS = 0x10000  # mmap_min_addr of an unprivileged process
-# The stack lies within 64 GiB below 0x7ffffffff000, whatever its randomisation.
-HIGHEST_ADDRESS = 0x7FF000000000
-HIGHEST_ENTRY = 0x7FE000000000  # leaves room above the entry for any file
 BSS_TOTAL = 1 << 30  # larger zero-filled memory may fail for want of memory
 
 ET_EXEC, ET_DYN = 2, 3
@@ -42,4 +32,3 @@ STT_TLS = 6
 SYMBOL_TYPES = (0, 1, 2, 3, 4, 5, 6, 10)
 SYMBOL_BINDS = (0, 1, 2, 10)
 SHN_ABS, SHN_COMMON = 0xFFF1, 0xFFF2
-HIGHEST_RELOCATION = 42  # R_X86_64_REX_GOTPCRELX

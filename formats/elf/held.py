@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from bytegen.formats.core.intset import Finite, Piece, Span
-from bytegen.formats.elf.load import Duties, Run, down, up
+from bytegen.formats.elf.load import Duties, Run
 from bytegen.formats.elf.plan import Held, Plan, Segment
+from bytegen.formats.elf.role import down, up
 
 
 class Seat(Protocol):

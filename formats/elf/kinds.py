@@ -24,9 +24,9 @@ from bytegen.formats.elf.constants import (
     PT_TLS,
 )
 from bytegen.formats.elf.held import hold
-from bytegen.formats.elf.load import Role, up
 from bytegen.formats.elf.phdr import Header
 from bytegen.formats.elf.plan import Plan, Segment
+from bytegen.formats.elf.role import Role, down, up
 from bytegen.formats.elf.worlds import worlds, worlds_with
 
 Choice = tuple[IntSet, Text]
@@ -300,7 +300,7 @@ class Relro(Kind):
         ends = [
             up(segment.address + segment.memsz, page) - address
             for segment in plan.segments
-            if segment.flags & (PF_W | PF_X) == PF_W and load.down(segment.address, page) <= address
+            if segment.flags & (PF_W | PF_X) == PF_W and down(segment.address, page) <= address
         ]
         return max([0, *(end for end in ends if end > 0)])
 

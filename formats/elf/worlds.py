@@ -15,8 +15,9 @@ from typing import NamedTuple
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.held import hold
-from bytegen.formats.elf.load import Duties, duties, up
+from bytegen.formats.elf.load import Duties, duties
 from bytegen.formats.elf.plan import OPENERS, Plan
+from bytegen.formats.elf.role import up
 
 # DT_STRTAB, DT_STRSZ and DT_NULL: what loaders ask for. A string table of one zero can lie among the program
 # headers, which a PT_LOAD maps.

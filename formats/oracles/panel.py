@@ -18,7 +18,7 @@ from typing import NamedTuple
 from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
 
 _ET_EXEC, _PT_DYNAMIC, _PT_INTERP = 2, 2, 3
-_NATIVE = ("elf64-x86_64", "elf32-i386")
+_WINE = ("pe32plus-x86_64", "pe32-i386")
 
 
 class Judge(NamedTuple):
@@ -126,13 +126,20 @@ def _starter(format: str) -> Judge:
 
 def _linker(format: str) -> Judge:
     """glibc's dynamic loader: what `--verify` and `--list` say of files with a dynamic section."""
-    from bytegen.formats.oracles import dynamic_loader
+    from bytegen.formats.oracles.dynamic_loader import loader_lists, loader_of, loader_verifies
 
     def ask(path: Path) -> list[str]:
         raw = _raw(path)
-        return dynamic_loader.loader_judge(path, format) if raw is not None and links(raw) else []
+        if raw is None or not links(raw):
+            return []
+        found = []
+        for option, question in (("--verify", loader_verifies), ("--list", loader_lists)):
+            result = question(path, format)
+            if result is not None and not result.accepted:
+                found.append(f"{option}: {result.outcome}")
+        return found
 
-    absent = None if dynamic_loader.loader_path(format) else f"no dynamic loader for {format}"
+    absent = None if loader_of(format) else f"no dynamic loader for {format} runs here"
     return Judge("ld.so", "load", ask, absent)
 
 
@@ -140,12 +147,14 @@ def _linker(format: str) -> Judge:
 
 
 def _pe_judges(format: str) -> tuple[Judge, ...]:
-    from bytegen.formats.oracles.wine import wine_absent
+    from bytegen.formats.oracles.wine import wine_missing
+
+    absent = wine_missing() if format in _WINE else "Wine here runs no such machine"
 
     return (
         Judge("lief", "parse", _lief_pe),
         Judge("pefile", "parse", _pefile, _missing("pefile")),
-        Judge("wine", "load", _wine, wine_absent(format)),
+        Judge("wine", "load", _wine, absent),
     )
 
 
@@ -164,4 +173,4 @@ def _pefile(path: Path) -> list[str]:
 def _wine(path: Path) -> list[str]:
     from bytegen.formats.oracles.wine import wine_judge
 
-    return wine_judge(path)
+    return wine_judge(path.read_bytes())

@@ -103,7 +103,7 @@ def table(state: State, tag: int, address: int) -> State | None:
     Relocations at address 0 are none: so GNU ld writes it in static programs that move (RELASZ is 0 then).
     """
     if tag in (tags.RELA, tags.REL) and not address:
-        return settle(state.with_tag(tag, 0))
+        return settle(state.with_tag(tag, 0)) if state.view.map.find(0) is not None else None
     place = place_of(state, address)
     if place is None:
         return None

@@ -20,6 +20,7 @@ PHDR_NAMES = {
     64: ("p_type", "p_flags", "p_offset", "p_vaddr", "p_paddr", "p_filesz", "p_memsz", "p_align"),
 }
 _NONE = np.zeros(0, np.uint64)
+_WRAP = (1 << 64) - 1
 
 
 class Load(NamedTuple):
@@ -97,7 +98,7 @@ class AddressMap:
         parts = []
         for low, high, shift in self.ranges():
             found = offsets(low, high)
-            parts.append((found.astype(np.int64) + np.int64(shift)).astype(np.uint64))
+            parts.append(found.astype(np.uint64) + np.uint64(shift & _WRAP))  # modulo 2**64
         return np.concatenate(parts) if parts else _NONE
 
     def set_behind(

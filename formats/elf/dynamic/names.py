@@ -1,8 +1,8 @@
 """Strings of the dynamic string table: where tables of strings are written, and which names they hold.
 
 A string table begins and ends with a zero. At level load the names of needed libraries look like one: at
-most 255 printable characters without a slash, with ``.so`` after the first. glibc's loader takes others for
-files to search, and stops at a folder or at a file that is no library.
+most 255 printable characters without a slash, with ``.so`` after the first, and not the tail of another string.
+glibc's loader takes others for files to search, and stops at a folder or at a file that is no library.
 """
 
 from __future__ import annotations
@@ -77,7 +77,10 @@ class Strings:
         return zeros[: np.searchsorted(zeros, last + 1 - max(least, 1), side="right")]
 
     def libraries(self, low: int, high: int) -> np.ndarray:
-        """Where names of shared objects begin in a range, ascending. Tails of names are names too."""
+        """Where names of shared objects begin in a range, ascending.
+
+        They are whole strings, after a zero: the tail of another string is none, unless every system has it.
+        """
         key = (low, high)
         if key not in self._names:
             raw, found, place = self.raw, set[int](), self.raw.find(b".so", low, high)
@@ -86,10 +89,14 @@ class Strings:
                 while stop < high and stop - place <= LONGEST_NAME and raw[stop] in _PLAIN:
                     stop += 1
                 start = place
-                while start > low and stop - start < LONGEST_NAME and raw[start - 1] in _PLAIN:
+                while start > low and stop - start <= LONGEST_NAME and raw[start - 1] in _PLAIN:
                     start -= 1
-                if stop < high and raw[stop] == 0:
-                    found.update(range(start, place))
+                if stop < high and raw[stop] == 0 and stop - start <= LONGEST_NAME:
+                    if start < place and start > low and not raw[start - 1]:
+                        found.add(start)
+                    found.update(
+                        stop - len(known) for known in KNOWN_LIBRARIES if raw.endswith(known, start, stop)
+                    )
                 place = raw.find(b".so", place + 1, high)
             self._names[key] = np.array(sorted(found), np.int64) if found else _NONE
         return self._names[key]
@@ -103,7 +110,9 @@ class Strings:
             return False
         for place in needed:
             name = string_at(self.raw, table + place, high)
-            if name is None or not is_library(name):
+            if name is None or not place or not is_library(name):
+                return False
+            if self.raw[table + place - 1] and name not in KNOWN_LIBRARIES:
                 return False
         return True
 

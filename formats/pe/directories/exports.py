@@ -142,8 +142,8 @@ def _table(read: _Exports, i: int) -> Step:
     count = read.names if i else read.functions
     rest = [_row(0, read.names), 4 * read.names, _LEAST_STRING * read.names][i]
     start = read.region.start + 28 + 4 * i
-    # Tables of nothing are nowhere, or anywhere in the image.
-    choices = interval(4, 0, plan.image_size - 1)
+    # Tables of nothing are nowhere, or anywhere in the sections' bytes.
+    choices = IntSet(4, Span(0, 0), *(Span(a, a + size - 1) for a, _, size in view.map.spans))
     if count:
         choices = IntSet(
             4,
