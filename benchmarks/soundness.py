@@ -82,7 +82,11 @@ def _model_files(task: Task) -> bytes:
 
 def judge(task: Task) -> Judged:
     """Draw one file and ask every judge at hand."""
-    data = draw(task)
+    try:
+        data = draw(task)
+    except Exception as error:
+        # A dead end or a fault of the engine is a refusal like any other: it is counted and named.
+        return Judged(task, 0, [f"draw: {type(error).__name__}: {error}"], b"")
     with tempfile.TemporaryDirectory(prefix="bytegen-sound-") as folder:
         path = Path(folder) / ("file.exe" if task.format.startswith("pe") else "file")
         path.write_bytes(data)

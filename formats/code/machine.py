@@ -52,10 +52,11 @@ class Machine:
         count, accept = len(table), automaton.accept
         states, labels = np.arange(count), table - accept
         relative = np.isin(labels, _RELATIVE) & (table >= accept)
+        late: np.ndarray
         if self.word == 1:
             late = np.frombuffer(automaton.displacement_left, np.uint8) > 0
         else:
-            late = relative.any(axis=1)
+            late = np.asarray(relative.any(axis=1))
         order = np.concatenate([states[~late], states[late]])
         # The two states of filler and the one of a skipped prefix stand between the early ones and the late.
         early = int((~late).sum())
@@ -72,7 +73,7 @@ class Machine:
         moved[self.listed, 0xFF] = self.list_head
         moved[[self.gap, self.filling], 0] = self.accepted + _FILLER_LABEL
         self.following = moved.astype(np.uint16)
-        self.table = memoryview(self.following.reshape(-1))
+        self.table = memoryview(self.following.reshape(-1))  # type: ignore[arg-type]
         least = np.zeros(self.accepted + 256, np.uint8)
         least[place] = automaton.least_array
         least[DEAD] = 255

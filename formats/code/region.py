@@ -15,28 +15,29 @@ import numpy as np
 
 from bytegen.formats.code.branches import ByteBranches, Range, WordBranches, branches
 from bytegen.formats.code.machine import Machine, machine
-from bytegen.formats.core.intset import exactly
+from bytegen.formats.core.intset import Finite, IntSet, exactly
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import IntStep, Step, StreamStep
+from bytegen.formats.core.stream import instruction_starts
 from bytegen.formats.core.written import Snapshot, Written
 
 _ZEROS = {size: exactly(size, 0) for size in (1, 2, 3)}
 
 
 class Addresses:
-    """A piece of an integer set (see `Piece`): 0, and the addresses of the instructions so far."""
+    """A piece of an integer set (see `Piece`): the addresses of instructions, and 0 where ``zero`` says so."""
 
-    __slots__ = ("_code", "_data", "_finite")
+    __slots__ = ("_code", "_data", "_finite", "_zero")
 
-    def __init__(self, code: Code, data: Written) -> None:
-        self._code, self._data = code, data
+    def __init__(self, code: Code, data: Snapshot, zero: bool) -> None:
+        self._code, self._data, self._zero = code, data, zero
         self._finite: Finite | None = None
 
     def _all(self) -> Finite:
         if self._finite is None:
             found = instruction_starts(self._data)
             parts = [found[(found >= low) & (found < high)] + shift for low, high, shift in self._code.ranges]
-            self._finite = Finite(np.concatenate([*parts, [0]]).astype(np.uint64))
+            self._finite = Finite(np.concatenate([*parts, [0] if self._zero else []]).astype(np.uint64))
         return self._finite
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
@@ -50,7 +51,7 @@ class Addresses:
     def contains(self, x: int) -> bool:
         """See `Piece.contains`."""
         offset = self._code.offset(x)
-        return x == 0 or (offset is not None and self._data.is_start(offset))
+        return (x == 0 and self._zero) or (offset is not None and self._data.is_start(offset))
 
     def bounds(self) -> tuple[int, int] | None:
         """See `Piece.bounds`."""
@@ -67,12 +68,17 @@ class Executable(NamedTuple):
 
 
 class Code(NamedTuple):
-    """The executable parts of a file. ``ranges`` are in order of their offsets; addresses have ``bits`` bits."""
+    """The executable parts of a file. ``ranges`` are in order of their offsets; addresses have ``bits`` bits.
+
+    ``lists``: a part may end with the lists that GNU ld gives programs for Windows in .text (.ctors and .dtors), at a
+    multiple of the word: each a word of ones, addresses of instructions, and a zero.
+    """
 
     machine: Machine
     targets: ByteBranches | WordBranches
     ranges: tuple[Range, ...]
     bits: int
+    lists: bool
 
     def offset(self, address: int) -> int | None:
         """The offset of an address; None where it is in no executable part, or where no instruction may start."""
@@ -120,12 +126,13 @@ def reserve(
     bits: int,
     privileged: bool,
     nowhere: bool = False,
+    lists: bool = False,
 ) -> tuple[Ledger, Code]:
     """The ledger with every part from ``position`` on that is executable and promised to nobody, and the code.
 
     A part becomes a region of kind ``"code"``, for `stream` to read; its detail is its `Range`. Nothing else
     can be promised there from now on. Of bytes that are executable at two addresses the first one counts.
-    ``nowhere``: calls may go to address 0 (see `branches`).
+    ``nowhere``: calls may go to address 0 (see `branches`); ``lists``: see `Code`.
     """
     used = machine(instructions, privileged)
     ranges = []
@@ -142,7 +149,7 @@ def reserve(
                 ranges.append(range_)
             ledger = ledger.add(Region(low, high, "code", path, range_))
     found = tuple(sorted(ranges))
-    return ledger, Code(used, branches(used, found, bits, nowhere), found, bits)
+    return ledger, Code(used, branches(used, found, bits, nowhere), found, bits, lists)
 
 
 def stream(code: Code, region: Region, then: Callable[[bytearray], Step], data: bytearray) -> Step:
@@ -173,31 +180,28 @@ def _lists(
     """The rest of the lists whose first two bytes, FF FF, end at ``at``."""
     word, stop = code.bits // 8, range_.stop
     ones = exactly(word, (1 << code.bits) - 1)
-    assert isinstance(data, Written)
-    behind = data
+    behind = bytes(data)
+    assert isinstance(behind, Snapshot)
+    some, any_ = (IntSet(word, Addresses(code, behind, zero)) for zero in (False, True))
+    path = f"{region.path}.list"
 
     def first(start: int, size: int) -> Step:
         choices = ones if size == word else exactly(size, (1 << 8 * size) - 1)
         return IntStep(
-            start, size, choices, f"{region.path}.list", "all ones begin a list", lambda value, data: entry(start + size, data)
-        )  # fmt: skip
+            start, size, choices, path, "all ones begin a list", lambda value, data: entry(start + size)
+        )
 
-    def entry(start: int, data: bytearray) -> Step:
-        # A list ends with a zero; what is left for another is none, or two words at least.
-        left = stop - start
-        last = left == word
-        piece: Piece = Finite((0,)) if last else Addresses(code, behind if data is behind else data)  # type: ignore[arg-type]
-        if left == 2 * word:
-            piece = Nonzero(piece)
-        return IntStep(
-            start, word, IntSet(word, piece), f"{region.path}.list", "0 ends a list; else where an instruction starts",
-            lambda value, data: after(value, start + word, data),
-        )  # fmt: skip
+    def entry(start: int) -> Step:
+        # A list ends with a zero; what is left for another one is nothing, or two words at least.
+        left = (stop - start) // word
+        choices = exactly(word, 0) if left == 1 else some if left == 2 else any_
+        rule = "0 ends a list; else the address of an instruction"
+        return IntStep(start, word, choices, path, rule, lambda value, data: after(value, start + word, data))
 
     def after(value: int, start: int, data: bytearray) -> Step:
         if start == stop:
             return then(data)
-        return entry(start, data) if value else first(start, word)
+        return entry(start) if value else first(start, word)
 
     return first(at, word - 2)
 

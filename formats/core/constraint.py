@@ -158,7 +158,7 @@ class Constraint(StreamCursor):
             return ANY_OR_END if self._free_end else ANY
         if self._kind == _STREAM:
             found = self._masks.get(self._state << 4 | self._until - position)
-            return found if found is not None else self._stream_mask(self._step)
+            return found if found is not None else self._stream_mask(self._stream)
         if self._mask is None:
             self._mask = self._compute(position)
         return self._mask
@@ -190,12 +190,12 @@ class Constraint(StreamCursor):
             if was >= self._plain:
                 if not self.mask()[byte]:
                     raise FormatError(self._complaint(byte))
-                self._advance_late(self._step, byte, state)
+                self._advance_late(self._stream, byte, state)
             elif self._least[state] < self._until - position:
                 self._push(byte)
                 self._state = state
                 if state >= self._accepted:
-                    self._complete(self._step)
+                    self._complete(self._stream)
                 elif state >= self._plain:
                     self._displacement = position + 1
             else:
@@ -250,7 +250,7 @@ class Constraint(StreamCursor):
         while taken < total:
             kind = self._kind
             if kind == _STREAM:
-                more = self._many_stream(self._step, view[taken:])
+                more = self._many_stream(self._stream, view[taken:])
             elif kind == _FIELD:
                 more = self._many_field(view[taken:])
             elif kind == _FREE:

@@ -37,8 +37,9 @@ def fields(c: Constraint, last: Step, data: bytes) -> list[Field]:
     spans: list[Field] = []
     position = len(data)
     flags = forced_flags(c, last, data)
-    for step in _chain(last):
-        end = min(step.stop, position)
+    chain = _chain(last)
+    for i, step in enumerate(chain):
+        end = min(step.stop, position, chain[i + 1].start if i + 1 < len(chain) else position)
         if end <= step.start:
             continue
         if isinstance(step, RecordsStep):
@@ -78,7 +79,8 @@ def forced_flags(c: Constraint, last: Step, data: bytes) -> np.ndarray:
     flags = np.zeros(position + 1, dtype=bool)
     streams = []
     written = bytearray(data)
-    for step in _chain(last):
+    chain = _chain(last)
+    for step in chain:
         if isinstance(step, FreeStep):
             continue
         if isinstance(step, StreamStep):
@@ -92,7 +94,8 @@ def forced_flags(c: Constraint, last: Step, data: bytes) -> np.ndarray:
                 _flag_field(start, choices, data, flags)
                 at = start + size
     for step in reversed(streams):
-        _flag_stream(c.fork(), step, data, flags)
+        after = [other.start for other in chain if other.start > step.start]
+        _flag_stream(c.fork(), step, min([step.stop, position, *after[:1]]), data, flags)
     mask = c.mask()
     flags[-1] = bool(mask[END]) and not mask[:END].any()
     return flags
@@ -110,8 +113,7 @@ def _flag_field(start: int, choices: IntSet, data: bytes, flags: np.ndarray) -> 
         flags[start + k] = only_byte(choices.mask(k, prefix)) is not None
 
 
-def _flag_stream(twin: Constraint, step: StreamStep, data: bytes, flags: np.ndarray) -> None:
-    stop = min(step.stop, len(data))
+def _flag_stream(twin: Constraint, step: StreamStep, stop: int, data: bytes, flags: np.ndarray) -> None:
     twin.rollback(twin.position + twin.done - step.start)
     for at in range(step.start, stop):
         flags[at] = only_byte(twin.mask()) is not None

@@ -12,7 +12,7 @@ making them would cost (a number in a path), give a function instead: `text` cal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Union
 
 import numpy as np
 
@@ -204,6 +204,4 @@ def text(given: Text) -> str:
     return given if isinstance(given, str) else given()
 
 
-Step = IntStep | FreeStep | StreamStep
-if TYPE_CHECKING:
-    Step = IntStep | FreeStep | StreamStep | RecordsStep  # type: ignore[misc]
+Step = Union[IntStep, FreeStep, StreamStep, "RecordsStep"]

@@ -15,8 +15,9 @@ from collections.abc import Callable
 import numpy as np
 
 from bytegen.formats.core.steps import Machine, Step, StreamStep
-from bytegen.formats.core.written import Written
+from bytegen.formats.core.written import Snapshot, Written
 
+_MOST_LISTS = 1 << 16
 _AHEAD = 16  # a start that is owed less than this far ahead may bound an instruction
 _ALIGNED = 4  # filler ends at a multiple of this
 LOCK = 0xF0
@@ -40,6 +41,7 @@ class StreamCursor:
         "_recheck",
         "_state",
         "_step",
+        "_stream",
         "_table",
         "_until",
     )
@@ -48,6 +50,7 @@ class StreamCursor:
     _table: memoryview
     _least: list[int]
     _step: Step
+    _stream: StreamStep
     _mask: np.ndarray | None
     _push: Callable[[int], None]
     _masks: dict[int, np.ndarray]
@@ -72,10 +75,13 @@ class StreamCursor:
         twin._state, twin._begin, twin._until = self._state, self._begin, self._until
         twin._bound, twin._recheck = self._bound, self._recheck
         twin._displacement = self._displacement
+        if self._table:
+            twin._stream = self._stream
 
     def _enter_stream(self, step: StreamStep) -> None:
         """Take the state from the bytes so far and the starts noted in them."""
         machine, data = step.machine, self._data
+        self._stream = step
         self._table, self._least, self._masks = machine.table, machine.least, machine.masks
         self._plain, self._accepted = machine.plain, machine.accepted
         self._bound = self._recheck = -1
@@ -95,6 +101,10 @@ class StreamCursor:
             elif self._state == machine.listed and state == machine.head and at == begin + 1:
                 state = machine.list_head
             self._state = state
+        elif at == position - 1 and data[at] == 0xFF:
+            data.start(at)
+            self._instruction(step, at, machine.start)
+            self._state = machine.list_head
         elif at == position:
             data.start(position)
             self._instruction(step, position, state)
@@ -120,14 +130,10 @@ class StreamCursor:
                 self._state = machine.gap
 
     def _may_list(self, step: StreamStep, begin: int) -> bool:
-        """Whether lists of addresses fit between here and the stream's end, where nothing else is owed."""
+        """Whether lists of addresses fit between here, behind some instruction, and the stream's end."""
         room = step.stop - begin
-        return (
-            (begin + step.shift) % step.lists == 0
-            and room % step.lists == 0
-            and room >= 2 * step.lists
-            and not step.stop > self._data.last_wanted() >= begin
-        )
+        aligned = (begin + step.shift) % step.lists == 0 and room % step.lists == 0
+        return aligned and begin > step.start and 2 * step.lists <= room <= _MOST_LISTS
 
     def _cross(self, step: StreamStep) -> None:
         """The instruction begins with a lock prefix, and the start that is owed behind it is met."""
@@ -159,7 +165,7 @@ class StreamCursor:
             self._mask = self._skip_mask(step)
         elif self._mask is None and self._state == step.machine.list_head:
             out = step.machine.mask(step.machine.head, room).copy()
-            out[0xFF] = True
+            out[0xFF] |= not self._data.any_wanted(self._begin, step.stop)
             out.flags.writeable = False
             self._mask = out
         elif self._mask is None:
@@ -260,7 +266,8 @@ class StreamCursor:
             starts[i] |= 1 << (position & 7)
         else:
             data.start(position)
-        if traits & ENDS or position + 1 >= self._bound or position >= self._recheck:
+        special = step.lists and (position + step.shift) % step.lists == 0
+        if special or traits & ENDS or position + 1 >= self._bound or position >= self._recheck:
             self._instruction(step, position, state)
             return
         self._begin = position
@@ -287,7 +294,7 @@ def _walk(machine: Machine, data: bytearray, begin: int) -> tuple[int, int, int]
     return state, at, field
 
 
-def instruction_starts(data: Written) -> np.ndarray:
+def instruction_starts(data: Written | Snapshot) -> np.ndarray:
     """int64: offsets of the instructions in ``data``, those behind a lock prefix left out."""
     bits = np.unpackbits(np.frombuffer(data.starts, np.uint8), bitorder="little")
     found = np.flatnonzero(bits[: len(data)])

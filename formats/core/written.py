@@ -21,6 +21,11 @@ class Snapshot(bytes):
 
     starts: bytearray
 
+    def is_start(self, offset: int) -> bool:
+        """Whether an instruction starts there."""
+        i = offset >> 3
+        return 0 <= i < len(self.starts) and self.starts[i] >> (offset & 7) & 1 == 1
+
     def are_starts(self, offsets: np.ndarray) -> np.ndarray:
         """bool for each offset (int64): whether an instruction starts there."""
         return _set_bits(self.starts, offsets)
@@ -115,10 +120,11 @@ class Written(bytearray):
         i = offset >> 3
         return i < len(self.wanted) and self.wanted[i] >> (offset & 7) & 1 == 1
 
-    def last_wanted(self) -> int:
-        """The last offset where a start is or was owed; -1 when there is none."""
-        held = self.wanted.rstrip(b"\0")
-        return len(held) * 8 - 9 + held[-1].bit_length() if held else -1
+    def any_wanted(self, start: int, stop: int) -> bool:
+        """Whether a start is owed in [start, stop)."""
+        first = start >> 3
+        window = int.from_bytes(self.wanted[first : (stop + 7) >> 3], "little")
+        return window & ((1 << stop - first * 8) - (1 << start - first * 8)) != 0
 
     def next_wanted(self, offset: int) -> tuple[int, int]:
         """The first offset after this one where a start is owed (`NEVER`: none is seen), and how far was looked."""

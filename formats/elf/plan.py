@@ -45,6 +45,7 @@ class Section(NamedTuple):
     entries: int
     address: int = 0
     name: int = 0  # offset in the section name table
+    info: int = 0
 
 
 class Owed(NamedTuple):

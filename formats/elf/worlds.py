@@ -36,7 +36,7 @@ class World(NamedTuple):
 
 def dynamic_size(plan: Plan) -> int:
     """Bytes of the shortest dynamic section."""
-    return (LEAST_ENTRIES if plan.strict else 1) * plan.target.dyn_size
+    return (LEAST_ENTRIES if plan.strict else 2) * plan.target.dyn_size
 
 
 def dynamic_room(plan: Plan) -> int:

@@ -21,12 +21,14 @@ _ATTRIBUTES = {
     rawpe.BOUND_IMPORT: "DIRECTORY_ENTRY_BOUND_IMPORT",
 }
 
-# Not about the file's form: guesses from the share of zero bytes and from what is imported, and pefile's own
-# failure to read the same unwind information twice where it is chained.
+# Not about the file's form: guesses from the share of zero bytes, from what is imported, and from how many exports
+# are equal (past some number of them it stops reading); and pefile's own failure to read the same unwind
+# information twice where it is chained.
 _NOT_COMPLAINTS = (
     "Chained function entry cannot be changed",
     "This may indicate truncation / malformation",
     "entries typical of packed executables",
+    "Assuming corrupt",
 )
 _MOST_NAME = 0x200  # pefile reads no more of an imported name
 
@@ -112,7 +114,7 @@ def _imports(raw: RawPe, parsed: pefile.PE) -> list[str]:
 def _exports(raw: RawPe, parsed: pefile.PE) -> list[str]:
     ours = rawpe.read_exports(raw)
     directory = getattr(parsed, "DIRECTORY_ENTRY_EXPORT", None)
-    if ours is None or directory is None:
+    if ours is None or directory is None or any("Assuming corrupt" in w for w in parsed.get_warnings()):
         return []
     complaints = []
     for name, value in ours[0].items():

@@ -31,6 +31,7 @@ def sections_read(plan: Plan, position: int, data: bytearray) -> Plan:
         instructions=plan.target.instructions,
         bits=8 * plan.target.word,
         privileged=data.privileged,
+        lists=True,
     )
     if plan.entry:
         code.promise(plan.base + plan.entry, data)

@@ -24,7 +24,7 @@ ENDS = {
 
 
 def executable(name: str, parts: list[tuple[int, int, int]], *, wanted: tuple[int, ...] = (), privileged: bool = False,
-               nowhere: bool = False) -> Constraint:  # fmt: skip
+               nowhere: bool = False, lists: bool = False) -> Constraint:  # fmt: skip
     """A file with executable parts (start, stop, address), anything between them; starts owed at ``wanted``."""
     limit = parts[-1][1]
 
@@ -39,6 +39,7 @@ def executable(name: str, parts: list[tuple[int, int, int]], *, wanted: tuple[in
             bits=BITS[name],
             privileged=privileged,
             nowhere=nowhere,
+            lists=lists,
         )
         for address in wanted:
             code.promise(address, data)

@@ -62,7 +62,12 @@ def test_a_bitmask_follows_its_constraint() -> None:
 
 @pytest.mark.parametrize(
     "out",
-    [np.zeros((2, 8), np.int32), np.zeros((1, 9), np.int32), np.zeros((2, 9), np.int64), np.zeros(18, np.int32)],
+    [
+        np.zeros((2, 8), np.int32),
+        np.zeros((1, 9), np.int32),
+        np.zeros((2, 9), np.int64),
+        np.zeros(18, np.int32),
+    ],
 )
 def test_arrays_that_do_not_fit_are_refused(out: np.ndarray) -> None:
     batch = [formats.constraint(FORMAT), formats.constraint(FORMAT)]

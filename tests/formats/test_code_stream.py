@@ -392,3 +392,24 @@ def test_jump_tables_and_every_optimisation_level(tmp_path: Path, level: str) ->
         ]
     c = executable("x86_64", parts, nowhere=True)
     assert formats.replay(c, out.read_bytes()[: parts[-1][1]]) is None
+
+
+def test_lists_of_constructors_end_a_region() -> None:
+    code = b"\x90" * 14 + b"\x66\x90"
+    ones, zero, start = b"\xff" * 8, bytes(8), (0x400003).to_bytes(8, "little")
+    data = code + ones + start + zero + ones + zero
+    parts = [(0, len(data), 0x400000)]
+    c = executable("x86_64", parts, lists=True)
+    assert c.advance_many(data) == len(data)
+    assert c.mask()[END]
+    assert [field.path for field in c.fields()][:2] == ["code[0]", "code[0].list"]
+    for back in range(1, len(data)):
+        twin = c.fork()
+        twin.rollback(back)
+        for byte in data[len(data) - back :]:
+            assert twin.mask()[byte]
+            twin.advance(byte)
+        same(twin, c)
+    inside = code + ones + (0x40000F).to_bytes(8, "little")  # of the last instruction
+    assert executable("x86_64", parts, lists=True).advance_many(inside) < len(inside)
+    assert executable("x86_64", parts).advance_many(data) == len(code) + 1

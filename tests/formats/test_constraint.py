@@ -14,7 +14,7 @@ from bytegen import formats
 from bytegen.formats import END, Constraint, FormatError
 
 FORMAT = "elf64-x86_64"
-MEMORY = st.integers(formats.least_bytes(FORMAT), 6000)
+MEMORY = st.integers(max(formats.least_bytes(FORMAT, level) for level in formats.levels(FORMAT)), 6000)
 LEVELS = st.sampled_from(formats.levels(FORMAT))
 
 

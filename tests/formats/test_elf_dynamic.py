@@ -114,7 +114,7 @@ def test_a_wrong_value_is_refused_where_it_stands(programs: dict[str, bytes], wr
 @pytest.mark.parametrize("level", ["parse", "load"])
 def test_random_dynamic_files_pass_every_judge(format: str, level: str, tmp_path: Path) -> None:
     dynamic, path = 0, tmp_path / "program"
-    for seed in range(40):
+    for seed in range(80):
         data = formats.sample(format, seed, 6_000, level)
         constraint = formats.constraint(format, max_bytes=6_000, level=level)
         assert formats.replay(constraint, data) is None

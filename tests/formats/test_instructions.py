@@ -390,8 +390,9 @@ def test_this_processor_takes_the_whole_one_byte_map(tmp_path) -> None:
     from bytegen.formats.code.learn.processor import covering, traps
 
     prefixes = {0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, *range(0x40, 0x50)}
-    codes = []
+    codes, judge = [], disassembler("x86_64")
     for code in covering(load("x86_64"), 1, 5):
+        assert [item[1] for item in judge.disasm_lite(code, 0, 1)] == [len(code)], code.hex()
         opcode = next(byte for byte in code if byte not in prefixes)
         if opcode not in (0x0F, 0xC4, 0xC5, 0x62):
             codes.append(code)

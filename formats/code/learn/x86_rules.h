@@ -58,8 +58,7 @@ static int writes_mask(int map, int op, int pp)
 static int vector_memory_rule(const uint8_t *w, const shape *s, int modrm)
 {
     int gather = s->op >= 0x90 && s->op <= 0x93, scatter = s->op >= 0xa0 && s->op <= 0xa3;
-    int prefetch = s->op == 0xc6 || s->op == 0xc7;
-    if (s->map != 2 || s->vex == 1 || !(gather || scatter || prefetch))
+    if (s->map != 2 || s->vex == 1 || !(gather || scatter))
         return T_NONE;
     if (s->evex && !(s->p2 & 7))
         return T_GATHER;
@@ -107,6 +106,8 @@ static int broken_rule(const uint8_t *w, int length, const shape *s, int id)
             return T_PREFIX_BEFORE_VEX;
         if (!s->evex && s->map == 3 && s->op >= 0x48 &&
             (s->op <= 0x49 || (s->op >= 0x5c && s->op < 0x80 && (s->op & 15) >= (s->op < 0x60 ? 12 : 8))))
+            return T_OBSOLETE;
+        if (s->evex && s->map == 2 && (s->op == 0xc6 || s->op == 0xc7))
             return T_OBSOLETE;
         if (s->evex && (rule = broken_evex_rule(s, modrm)))
             return rule;

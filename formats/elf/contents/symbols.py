@@ -22,6 +22,7 @@ from bytegen.formats.elf import space, tables
 from bytegen.formats.elf.contents.records import (
     SHN_ABS,
     SHN_COMMON,
+    SHT_DYNSYM,
     STB_LOCAL,
     STT_FUNC,
     STT_GNU_IFUNC,
@@ -161,16 +162,19 @@ def _functions(plan: Plan, written: bytes) -> IntSet:
     return IntSet(word, *pieces, Span(low, top))
 
 
-def _record(plan: Plan, detail: SymbolDetail, names: int, data: bytes) -> Record:
-    """The fields of a symbol. Those that depend on others look at st_info, which ELF32 has last."""
+def symbol_record(plan: Plan, locals_: int, names: int, data: bytes) -> Record:
+    """The fields of the symbols after the null one, ``locals_`` of which are local with it (-1: any).
+
+    Those that depend on others look at st_info, which ELF32 has last. ``data``: the bytes so far, at level "code".
+    """
     target = plan.target
     word = target.word
     infos = _sets(target, plan.segments_read)
     any_word, tls = anything(word), plan.tls_size
-    sections = IntSet(2, Span(0, plan.shnum - 1), Finite((SHN_ABS, SHN_COMMON)))
+    sections = IntSet(2, Span(0, max(plan.shnum, 1) - 1), Finite((SHN_ABS, SHN_COMMON)))
     functions = _functions(plan, data) if plan.level == "code" else None
     inside = None if tls is None else interval(word, 0, tls)
-    ends = None if detail.locals < 0 else detail.locals
+    ends = None if locals_ < 0 else locals_
 
     def info(step: RecordsStep, index: int, raw: bytes) -> IntSet:
         # The first record, all zeros, is not among these: the second symbol has index 0 here.
@@ -223,6 +227,13 @@ def _record(plan: Plan, detail: SymbolDetail, names: int, data: bytes) -> Record
     )
 
 
+def local_symbols(plan: Plan, offset: int) -> int:
+    """How many of the dynamic symbols at ``offset`` are local: what their section header said; -1 without one."""
+    here = (part for part in plan.sections if part.kind == SHT_DYNSYM and part.offset == offset)
+    header = next(here, None)
+    return -1 if header is None else header.info
+
+
 @opener("symbols")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     detail: SymbolDetail = region.detail
@@ -238,7 +249,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         after = region.start + size
         if not count:
             return proceed(plan, after, data)
-        record = _record(plan, detail, names, bytes(data) if plan.level == "code" else b"")
+        record = symbol_record(plan, detail.locals, names, bytes(data) if plan.level == "code" else b"")
         return RecordsStep(after, count, record, path, lambda data: proceed(plan, region.end, data))
 
     def null(at: int) -> Step:

@@ -13,7 +13,7 @@ from bytegen.formats.elf.constants import PT_LOAD
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.written import Lazily
 
-PF_R = 4
+PF_W, PF_R = 2, 4
 PHDR = {32: struct.Struct("<8I"), 64: struct.Struct("<II6Q")}
 PHDR_NAMES = {
     32: ("p_type", "p_offset", "p_vaddr", "p_paddr", "p_filesz", "p_memsz", "p_flags", "p_align"),
@@ -176,7 +176,8 @@ class AddressMap:
 def map_of(plan: Plan, stop: int, data: bytes) -> AddressMap:
     """The map through the PT_LOADs of a plan; at level load those that can be read."""
     loads = [Load(*segment) for segment in plan.segments]
-    readable = tuple(load for load in loads if not plan.strict or load.flags & PF_R)
+    # What can be written can be read on all three machines.
+    readable = tuple(load for load in loads if not plan.strict or load.flags & (PF_R | PF_W))
     return AddressMap(readable, stop, tuple(_others(plan, data)))
 
 

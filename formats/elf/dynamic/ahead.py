@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Span, Window, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, Span, Window, anything, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
-from bytegen.formats.elf.constants import SHN_ABS, SHN_COMMON, STT_TLS, SYMBOL_BINDS, SYMBOL_TYPES
+from bytegen.formats.elf.contents.symbols import local_symbols, symbol_record
 from bytegen.formats.elf.dynamic import tags
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES
 from bytegen.formats.elf.dynamic.settled import settle_places, version_indices
 from bytegen.formats.elf.dynamic.state import State
 from bytegen.formats.elf.plan import Plan, opener, proceed
-from bytegen.formats.elf.target import Target
 
 
 class Facts(NamedTuple):
@@ -123,21 +122,6 @@ def _open_strings(plan: Plan, region: Region, data: bytearray) -> Step:
 # Symbols
 
 
-def _symbol_record(target: Target, names: int, sections: int) -> Record:
-    name = ("st_name", 4, interval(4, 0, max(names, 1) - 1), f"inside the string table of {names} bytes")
-    kinds = [kind for kind in SYMBOL_TYPES if kind != STT_TLS]  # those lie in PT_TLS
-    infos = exactly(1, *(bind << 4 | kind for bind in SYMBOL_BINDS for kind in kinds))
-    info = ("st_info", 1, infos, "a known type and binding")
-    other = ("st_other", 1, interval(1, 0, 3), "a visibility")
-    places = IntSet(2, Span(0, max(sections, 1) - 1), Finite((SHN_ABS, SHN_COMMON)))
-    shndx = ("st_shndx", 2, places, "a section, absolute or common")
-    word = target.word
-    value, size = (("st_value", word, anything(word), "any"), ("st_size", word, anything(word), "any"))
-    if target.bits == 64:
-        return Record(name, info, other, shndx, value, size)
-    return Record(name, value, size, info, other, shndx)
-
-
 @opener("dynsym")
 def _open_symbols(plan: Plan, region: Region, data: bytearray) -> Step:
     facts: Facts = region.detail
@@ -150,7 +134,8 @@ def _open_symbols(plan: Plan, region: Region, data: bytearray) -> Step:
         count = (region.end - region.start) // size - 1
         if not count:
             return proceed(plan, region.end, data)
-        record = _symbol_record(plan.target, facts.names, plan.shnum)
+        locals_ = local_symbols(plan, region.start)
+        record = symbol_record(plan, locals_, max(facts.names, 1), bytes(data))
         return RecordsStep(
             region.start + size, count, record, "dynsym", lambda data: proceed(plan, region.end, data)
         )

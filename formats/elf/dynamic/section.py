@@ -15,7 +15,7 @@ from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, e
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import IntStep, Step
-from bytegen.formats.elf.dynamic import accept, tags, values
+from bytegen.formats.elf.dynamic import accept, table_values, tags, values
 from bytegen.formats.elf.dynamic.addresses import map_of
 from bytegen.formats.elf.dynamic.ahead import promise_details
 from bytegen.formats.elf.dynamic.state import State, settle, version_owed
@@ -79,7 +79,8 @@ def _tags(state: State) -> list[Piece]:
     """The tags that may come: plain ones, and others where some value of theirs can stand."""
     owed_versions = version_owed(state) > state.highest
     simple = [tag for tag in _simple(state) if _fits(state, tag, owed_versions)]
-    if not state.owed and not owed_versions:
+    # LIEF reads on beyond the section where DT_NULL is its first entry.
+    if not state.owed and not owed_versions and (state.number or state.left == 1):
         simple.append(tags.NULL)
     pieces: list[Piece] = [Finite(simple)]
     for tag in _conditional(state):
@@ -136,7 +137,7 @@ def _pieces(state: State, tag: int) -> list[Piece]:
     if tag in vocabulary.fixed:
         return [Finite((vocabulary.fixed[tag],))]
     if tag in accept.TABLES:
-        return values.tables(state, tag)
+        return table_values.tables(state, tag)
     if tag in vocabulary.numbers:
         return [Span(0, (1 << 31) - 1)]
     if tag in vocabulary.pointers:

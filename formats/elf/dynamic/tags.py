@@ -97,8 +97,8 @@ def vocabulary(target: Target) -> Vocabulary:
 
 
 def least_entries(strict: bool) -> int:
-    """How many entries a dynamic section has at least: at level load a loader asks for a string table."""
-    return 3 if strict else 1
+    """How many entries a dynamic section has at least: one before DT_NULL, and at level load a string table."""
+    return 3 if strict else 2
 
 
 def label(target: Target, tag: int) -> str:

@@ -37,7 +37,7 @@ def symbol_sizes(plan: Plan, table: Table, place: tables.Place, number: int) -> 
     if versions is not None and versions.size is not None:
         least = max(least, versions.size // 2)
     known = plan.ledger.at(place.offset, "dynsym")
-    if known is not None:
+    if known is not None and place.offset >= table.end:
         return [Finite((known.end - known.start,))] if known.end - known.start >= least * size else []
     most = strings_size(plan)
     detail = symbols.SymbolDetail(names=most or 0)

@@ -272,7 +272,10 @@ def _done(plan: Plan, header: Header, data: bytearray) -> Step:
         plan = plan.reach(offset + size)
     count = size // plan.target.sym_size if kind in SYMBOLS else 0
     plan = plan._replace(
-        sections=(*plan.sections, Section(kind, offset, size, count, header.address, header.name)),
+        sections=(
+            *plan.sections,
+            Section(kind, offset, size, count, header.address, header.name, header.info),
+        ),
         owed=tuple(item for item in plan.owed if item[0] != header.number),
     )
     if size and offset >= header.table.end and kind != NOBITS:

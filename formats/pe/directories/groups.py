@@ -150,7 +150,7 @@ def _squeezed(plan: Plan, region: Region) -> Plan:
             return plan
         group = group._replace(room=room)
     else:
-        if room >= group.dll_room:
+        if room > group.dll_room:
             return plan
         group = group._replace(dll_room=room)
     return narrowed(with_group(plan, index, group), index, group.dlls)

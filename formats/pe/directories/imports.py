@@ -42,6 +42,7 @@ from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
 SIZE = 20
+_INDEX = 1
 _ZERO = exactly(4, 0)
 _ANY = anything(4)
 _SPARE = 64  # no DLL's shortest name is longer, so a spare name of this size rules none out
@@ -98,7 +99,9 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
 def _descriptor(plan: Plan, view: View, region: Region, number: int) -> Step:
     start = region.start + SIZE * number
     options: tuple[Option, ...] = ()
-    if room(plan.ledger, start + SIZE) >= SIZE and start + 2 * SIZE <= view.map.stop(start):
+    # LIEF reads no more descriptors than the directory's size allows.
+    stop = min(view.map.stop(start), region.start + plan.directories[_INDEX][1])
+    if room(plan.ledger, start + SIZE) >= SIZE and start + 2 * SIZE <= stop:
         options = tuple(_options(plan, view, region.start, start + 2 * SIZE))
     read = Descriptor(plan, view, region, number, options)
     word = plan.target.word
@@ -353,6 +356,8 @@ def _named(read: Descriptor, option: Option, value: int, written: bytes | None) 
     offset = view.map.offset(value)
     assert offset is not None
     group = group_of(plan, index)._replace(dll_at=offset, dll_room=view.ahead(plan.ledger, value))
+    if plan.strict:
+        group = group._replace(dlls=fitting(plan, group))
     plan = with_group(plan, index, group)
     owner = Owner(index if plan.strict else 0)
     end = offset + least_dll(plan, group)

@@ -190,6 +190,8 @@ def _choices(config: _Config, size: int, kind: str, start: int) -> tuple[IntSet,
             )
         )
         return IntSet(size, *pieces), "0, or where the volatile metadata fits"
+    if base + plan.image_size >= 1 << 8 * plan.target.word:
+        return exactly(size, 0), "0: the image ends where addresses do"
     if kind == ADDRESS:
         pieces += [Span(base + s.address, base + s.address + s.size - 1) for s in plan.sections]
         return IntSet(size, *pieces), "0, or an address in a section"

@@ -22,6 +22,7 @@ from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
 INDEX, HEAD, LEAF = 2, 16, 16
+LEAST = 24  # LIEF reads past the head of a root without entries
 TABLE, LEAF_KIND, NAME = "resource_table", "resource_leaf", "resource_name"
 _ENTRY, _LEAST_NAME = 8, 4
 _MOST_ENTRIES, _MOST_NAME = 4096, 100
@@ -79,13 +80,17 @@ def _fitting(read: _Reading, named: int) -> int:
     end = read.region.end
     here = min(after(ledger, read.region) - HEAD, min(view.map.stop(read.region.start), view.stop) - end)
     gaps = view.gaps(ledger)
-    # The gap in which the entries stand loses their bytes.
-    others = max((high - low for low, high in gaps if low != end), default=0)
-    names = _LEAST_NAME * named
-    by_other = max(others - names, 0) // LEAF
-    shared = max((high - end for low, high in gaps if low == end), default=0)
-    by_shared = max(shared - names, 0) // (LEAF + _ENTRY)
-    return min(max(here, 0) // _ENTRY, max(by_other, by_shared), _MOST_ENTRIES)
+
+    def possible(entries: int) -> bool:
+        # The entries take their bytes from the gap after the head.
+        past, need = end + _ENTRY * entries, LEAF * entries + _LEAST_NAME * named
+        return any(high - max(low, past) >= need for low, high in gaps)
+
+    low, high = 0, min(max(here, 0) // _ENTRY, _MOST_ENTRIES)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if possible(middle) else (low, middle - 1)
+    return low
 
 
 def _most_named(read: _Reading) -> int:
