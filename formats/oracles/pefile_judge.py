@@ -98,9 +98,10 @@ def _expects(raw: RawPe, index: int) -> bool:
 def _imports(raw: RawPe, parsed: pefile.PE) -> list[str]:
     ours = [(i.name, [(t.ordinal, t.name[:_MOST_NAME]) for t in i.thunks]) for i in rawpe.read_imports(raw)]
     found = [
-        (entry.dll, [
-                (t.ordinal, b"") if t.import_by_ordinal else (None, t.name or b"") for t in entry.imports
-            ])
+        (
+            entry.dll,
+            [(t.ordinal, b"") if t.import_by_ordinal else (None, t.name or b"") for t in entry.imports],
+        )
         for entry in getattr(parsed, "DIRECTORY_ENTRY_IMPORT", ())
     ]
     if len(ours) != len(found):

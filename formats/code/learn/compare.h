@@ -61,6 +61,10 @@ static void structured(uint8_t *out)
         out[n++] = draw() | (draw() & 1 ? 8 : 0);
         if (draw() & 1)
             out[n - 1] &= 0x68 | (draw() & 0x97);
+        if (draw() & 1) { /* many take no second register, no mask and no broadcast */
+            out[n - 2] |= 0x78;
+            out[n - 1] = (draw() & 0x60) | 8;
+        }
     }
     out[n++] = draw();
     out[n++] = draw() & 3 ? draw() : any_of(SPECIAL, sizeof SPECIAL);

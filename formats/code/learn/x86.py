@@ -40,7 +40,7 @@ def learn_x86(
         learner.close()
         say(f"{len(learner.access)} states from the first suffixes")
         _refine(learner, probe, seed, quiet_strings, say)
-        following, roles, accept = _tables(learner, probe)
+        following, roles, accept, _ = _tables(learner, probe)
     return minimise(following, roles, accept)
 
 
@@ -80,17 +80,17 @@ def _refine(
     sweeps = _Sweeps(learner, probe)
     while quiet < quiet_strings or not sweeps.finished:
         seed += 1
-        following, roles, accept = _tables(learner, probe)
+        following, roles, accept, doubtful = _tables(learner, probe)
         drawn = probe.differences(count, seed, following, roles, learner.start, accept, learner.access[1:])
         swept = []
         if len(drawn) < 16 and not sweeps.finished:
             swept = sweeps.run(following, roles, accept, seed)
         split = 0
-        for string in drawn + swept:
+        for string in drawn + swept + doubtful:
             while learner.learn_from(string[:15]):
                 split += 1
                 learner.close()
-        if (drawn or swept) and not split:
+        if (drawn or swept or doubtful) and not split:
             raise RuntimeError(
                 f"no state to split for {(drawn + swept)[0].hex()}: its roles depend on later bytes"
             )
@@ -104,8 +104,11 @@ def _refine(
             count = min(count * 2, 5_000_000)
 
 
-def _tables(learner: Learner, probe: Probe) -> tuple[np.ndarray, np.ndarray, int]:
-    """The learner's automaton as next uint16[states, 256] with ends from `accept` on, and roles uint8 alike."""
+def _tables(learner: Learner, probe: Probe) -> tuple[np.ndarray, np.ndarray, int, list[bytes]]:
+    """The learner's automaton: next uint16[states, 256] with ends from `accept` on, and roles uint8 alike.
+
+    Last come up to 64 strings that the automaton takes and the probe does not.
+    """
     states = len(learner.access)
     raw = learner.next[:states]
     accept = (states + 255) // 256 * 256
@@ -120,8 +123,9 @@ def _tables(learner: Learner, probe: Probe) -> tuple[np.ndarray, np.ndarray, int
         strings.append(learner.access[q] + bytes([b]) + (completion[target] if target < accept else b""))
     at = np.fromiter((len(learner.access[q]) for q in where[:, 0].tolist()), np.uint8, len(where))
     roles = np.zeros((states, 256), np.uint8)
-    roles[where[:, 0], where[:, 1]] = probe.roles(strings, at)
-    return following, roles, accept
+    found = probe.roles(strings, at)
+    roles[where[:, 0], where[:, 1]] = found
+    return following, roles, accept, [strings[i] for i in np.flatnonzero(found == 0)[:64].tolist()]
 
 
 def _completions(following: np.ndarray, accept: int) -> list[bytes]:

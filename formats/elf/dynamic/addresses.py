@@ -39,12 +39,16 @@ class Load(NamedTuple):
 
 
 class Other(NamedTuple):
-    """Another segment: its file bytes, and the addresses [address, stop) that it speaks of."""
+    """Another segment: its file bytes, and the addresses [address, stop) that it speaks of.
+
+    Those below ``low`` belong to PT_LOADs before it in the table, which tools find first.
+    """
 
     offset: int
     address: int
     filesz: int
     stop: int
+    low: int
 
 
 class AddressMap:
@@ -127,7 +131,7 @@ class AddressMap:
                 ranges = [
                     (first, last)
                     for begin, end in ranges
-                    for first, last in ((begin, min(end, other.address - 1)), (max(begin, other.stop), end))
+                    for first, last in ((begin, min(end, other.low - 1)), (max(begin, other.stop), end))
                     if first <= last
                 ]
             for first, last in ranges:
@@ -139,7 +143,7 @@ class AddressMap:
     def plain(self, address: int, size: int) -> bool:
         """Whether tools that take the first segment that speaks of an address find ``size`` bytes there."""
         for other in self.others:
-            if other.address <= address < other.stop:
+            if other.low <= address < other.stop:
                 load = self.find(address)
                 same = load is not None and load.shift == other.address - other.offset
                 if not same or address + size > other.address + other.filesz:
@@ -185,9 +189,13 @@ def _others(plan: Plan, data: bytes) -> Iterator[Other]:
     """The program headers already read that are no PT_LOAD."""
     form = PHDR[plan.target.bits]
     names = PHDR_NAMES[plan.target.bits]
+    floor = 0
     for index in range(plan.phnum):
         values = form.unpack_from(data, plan.phoff + index * form.size)
         header = dict(zip(names, values, strict=True))
-        if header["p_type"] != PT_LOAD and header["p_memsz"]:
-            low = header["p_vaddr"]
-            yield Other(header["p_offset"], low, header["p_filesz"], low + header["p_memsz"])
+        low = header["p_vaddr"]
+        stop = low + header["p_memsz"]
+        if header["p_type"] == PT_LOAD:
+            floor = max(floor, stop)
+        elif max(low, floor) < stop:
+            yield Other(header["p_offset"], low, header["p_filesz"], stop, max(low, floor))

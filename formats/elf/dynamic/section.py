@@ -16,7 +16,7 @@ from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf.dynamic import accept, table_values, tags, values
-from bytegen.formats.elf.dynamic.addresses import map_of
+from bytegen.formats.elf.dynamic.addresses import PF_W, map_of
 from bytegen.formats.elf.dynamic.ahead import promise_details
 from bytegen.formats.elf.dynamic.state import State, settle, version_owed
 from bytegen.formats.elf.dynamic.view import View
@@ -95,7 +95,9 @@ def _simple(state: State) -> Iterator[int]:
     # A size is owed along with its table, and comes after it.
     yield from (tag for tag in state.owed if tags.SIZED.get(tag) not in state.owed)
     for tag in (*vocabulary.fixed, *vocabulary.numbers, tags.FLAGS, tags.FLAGS_1):
-        if tag not in seen and tag not in state.owed and tag != tags.PLTREL:
+        if tag in seen or tag in state.owed or tag == tags.PLTREL:
+            continue
+        if tag != tags.DEBUG or _writable(state):
             yield tag
     if vocabulary.leading not in seen and tags.SIZES[vocabulary.relocations] in seen:
         yield vocabulary.leading
@@ -106,6 +108,15 @@ def _simple(state: State) -> Iterator[int]:
     ):
         if pieces(state):
             yield from (tag for tag in group if tag not in seen)
+
+
+def _writable(state: State) -> bool:
+    """Whether a loader may write to the section, as glibc's does to DT_DEBUG's value."""
+    plan = state.plan
+    if not plan.strict or plan.dynamic is None:
+        return True
+    load = state.view.map.find(plan.dynamic[2])
+    return load is not None and bool(load.flags & PF_W)
 
 
 def _conditional(state: State) -> Iterator[int]:

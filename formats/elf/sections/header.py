@@ -9,7 +9,6 @@ from bytegen.formats.core.intset import Finite, IntSet, Piece, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space
-from bytegen.formats.elf.names import Asked
 from bytegen.formats.elf.notes import note_aligns, notes_fit
 from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
 from bytegen.formats.elf.sections import agreed, body, links, naming
@@ -115,16 +114,18 @@ def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
         "sh_name",
         naming.choices(plan, known, index),
         f"at most {known.most - 1}: inside the section name table; no other section has a name tools look up",
-        lambda value, data: _kind(_named(plan, known.asks, value), known, header._replace(name=value)),
+        lambda value, data: _kind(_named(plan, known, value), known, header._replace(name=value)),
     )
 
 
-def _named(plan: Plan, asks: Asked, name: int) -> Plan:
+def _named(plan: Plan, known: naming.Naming, name: int) -> Plan:
     """The plan after a name: the name table, if still to come, holds it, and has room for one owed."""
     if len(plan.sections) > plan.shstrndx:
         return plan
     owed = plan.owed_at(plan.shstrndx)
-    need = max(name + 1, asks._replace(plain=(*asks.plain, name)).least)
+    spare = known.asks._replace(plain=(*known.asks.plain, name)).least
+    # Only the dynamic section may take the last name that leaves it one.
+    need = max(name + 1, spare if spare <= known.most else known.asks.least)
     if owed is not None and owed.need >= need:
         return plan
     return plan.owe(plan.shstrndx, frozenset({STRTAB}), need)

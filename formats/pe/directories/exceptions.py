@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.pe.directories.arm64_unwind import arm64_function
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import Contents, View, contents
 from bytegen.formats.pe.directories.unwind import HEAD, KIND, written
@@ -23,7 +23,7 @@ from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
 SIZE = 12
-_AMD64 = 0x8664
+_AMD64, _ARM64 = 0x8664, 0xAA64
 
 
 Begins = tuple[tuple[int, ...], ...]
@@ -56,11 +56,13 @@ class _Table(NamedTuple):
 
 @opener("exceptions")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    view = View(plan, region.start, region.end, data)
+    if plan.target.machine == _ARM64:
+        return arm64_function(plan, view, region, 0)
     if plan.target.machine != _AMD64:
         return FreeStep(
             region.start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
         )
-    view = View(plan, region.start, region.end, data)
     return _function(_Table(plan, view, region, (region.end - region.start) // SIZE), data)
 
 
@@ -72,9 +74,11 @@ def _function(table: _Table, data: bytearray) -> Step:
         plan = plan._replace(
             contents=kept._replace(functions=tuple(begin for piece in table.begins for begin in piece))
         )
-        return proceed(plan, table.region.end, data)
-    most = plan.image_size - 2 * left + 1
-    low = table.low
+        end = table.region.end
+        if start == end:
+            return proceed(plan, end, data)
+        return FreeStep(start, end, None, "exceptions.rest", "", lambda data: proceed(plan, end, data))
+    most, low = plan.image_size, table.low
     if table.owed:
         most = min(most, table.owed[0])
         if left == len(table.owed):
@@ -82,14 +86,14 @@ def _function(table: _Table, data: bytearray) -> Step:
 
     def begun(begin: int, data: bytearray) -> Step:
         owed = table.owed[1:] if table.owed and table.owed[0] == begin else table.owed
-        highest = min(owed[0] if owed else plan.image_size, plan.image_size - 2 * (left - 1))
+        highest = owed[0] if owed else plan.image_size
         read = table._replace(begins=_more(table.begins, begin), owed=owed)
         return IntStep(
             start + 4,
             4,
-            interval(4, begin + 1, highest),
+            interval(4, begin, highest),
             lambda: f"exceptions[{table.number}].EndAddress",
-            "past the beginning, and before the functions that must follow",
+            "not before the beginning, nor past functions that must follow",
             lambda value, data: _unwind(read._replace(low=value), begin, data),
         )
 
@@ -98,7 +102,7 @@ def _function(table: _Table, data: bytearray) -> Step:
         4,
         interval(4, low, most),
         lambda: f"exceptions[{table.number}].BeginAddress",
-        "not before the end of the function before, with room for those that must follow",
+        "not before the end of the function before, nor past functions that must follow",
         begun,
     )
 
@@ -120,10 +124,10 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         other = found[1]
         if other is None or _among(table.begins, other):
             return table.owed
-        if other < low or other > plan.image_size - 2:
+        if other < low or other > plan.image_size:
             return None
         owed = tuple(sorted({*table.owed, other}))
-        return owed if len(owed) <= left and _apart(owed) else None
+        return owed if len(owed) <= left else None
 
     def allowed(x: int) -> bool:
         if x % 4:
@@ -163,10 +167,6 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         "a multiple of 4 where unwind information is or fits",
         following,
     )
-
-
-def _apart(owed: tuple[int, ...]) -> bool:
-    return all(b - a >= 2 for a, b in pairwise(owed))
 
 
 def _promised(plan: Plan, view: View, x: int) -> bool:

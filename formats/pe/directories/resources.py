@@ -102,14 +102,21 @@ def _most_named(read: _Reading) -> int:
 
 
 def _named(read: _Reading) -> Step:
-    most = _most_named(read)
+    kept: Contents = contents(read.plan)
+    # A letter of each name counts at once.
+    most = min(_most_named(read), max(read.plan.min_end - kept.resource_bytes, 0))
+
+    def following(value: int, data: bytearray) -> Step:
+        counted = kept._replace(resource_bytes=kept.resource_bytes + value)
+        return _ids(read._replace(named=value, plan=read.plan._replace(contents=counted)))
+
     return IntStep(
         read.region.start + 12,
         2,
         interval(2, 0, most),
         read.path("NumberOfNamedEntries"),
         f"at most {most}: entries and what they refer to fit",
-        lambda value, data: _ids(read._replace(named=value)),
+        following,
     )
 
 
@@ -225,7 +232,7 @@ def _target(read: _Reading, data: bytearray) -> Step:
 def _open_leaf(plan: Plan, region: Region, data: bytearray) -> Step:
     # pefile adds up the sizes of all data, and warns when they are more than the file's.
     used = contents(plan).resource_bytes
-    budget = max(plan.min_end - plan.min_end // 16 - used, 0)
+    budget = max(plan.min_end - used, 0)
     spans = mapping(plan.sections).spans
 
     def size(address: int) -> Step:
@@ -256,11 +263,11 @@ def _open_leaf(plan: Plan, region: Region, data: bytearray) -> Step:
 def _open_name(plan: Plan, region: Region, data: bytearray) -> Step:
     stop = min(region.start + after(plan.ledger, region), mapping(plan.sections).stop(region.start))
     used = contents(plan).resource_bytes
-    most = min((stop - region.start - 2) // 2, _MOST_NAME, max(plan.min_end - plan.min_end // 16 - used, 1))
+    most = min((stop - region.start - 2) // 2, _MOST_NAME, 1 + max(plan.min_end - used, 0))
 
     def begin(value: int, data: bytearray) -> Step:
         kept: Contents = contents(plan)
-        settled = plan._replace(contents=kept._replace(resource_bytes=used + value))
+        settled = plan._replace(contents=kept._replace(resource_bytes=used + value - 1))
         return letter(settled, region.start + 2, region.start + 2 + 2 * value, data)
 
     def letter(plan: Plan, position: int, end: int, data: bytearray) -> Step:

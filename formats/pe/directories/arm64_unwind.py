@@ -1,0 +1,63 @@
+"""The exception directory of ARM64: pairs of a function's address and its unwind information.
+
+The low two bits of the second word tell packed information (1 and 2) from the address of a record (0), which lies
+behind, as linkers write it. Source: Microsoft's "ARM64 exception handling".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, interval
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.pe.directories.memory import View
+from bytegen.formats.pe.plan import Plan, proceed
+from bytegen.formats.pe.sets import When
+
+SIZE = 8
+_WORD = (1 << 32) - 1
+
+
+def _written(view: View, address: int) -> bool:
+    """Whether a whole record is written at an address."""
+    offset = view.behind(address, 4)
+    if offset is None or address % 4:
+        return False
+    head = int.from_bytes(view.raw[offset : offset + 4], "little")
+    epilogs, codes, size = head >> 22 & 31, head >> 27, 4
+    if not epilogs and not codes:
+        if view.behind(address, 8) is None:
+            return False
+        more = int.from_bytes(view.raw[offset + 4 : offset + 8], "little")
+        epilogs, codes, size = more & 0xFFFF, more >> 16 & 0xFF, 8
+    size += 4 * codes + (0 if head >> 21 & 1 else 4 * epilogs) + (4 if head >> 20 & 1 else 0)
+    return view.behind(address, size) is not None
+
+
+def arm64_function(plan: Plan, view: View, region: Region, number: int) -> Step:
+    """The step of a function of the table."""
+    start = region.start + SIZE * number
+    if start + SIZE > region.end:
+        if start == region.end:
+            return proceed(plan, start, bytearray())
+        return FreeStep(
+            start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
+        )
+
+    def build() -> Iterable[Piece]:
+        for address, offset, length in view.map.spans:
+            stop = min(address + length, address + max(view.here - offset, 0))
+            yield Finite([a for a in range(address + -address % 4, stop, 4) if _written(view, a)])
+
+    unwind: list[Piece] = [Span(0, _WORD, 4, 1), Span(0, _WORD, 4, 2)]
+    unwind.append(When(lambda x: _written(view, x), build))
+    return IntStep(
+        start, 4, interval(4, 0, plan.image_size - 1), lambda: f"exceptions[{number}].BeginAddress",
+        "an address in the image",
+        lambda value, data: IntStep(
+            start + 4, 4, IntSet(4, *unwind), lambda: f"exceptions[{number}].UnwindData",
+            "packed information, or the address of a record that is written",
+            lambda value, data: arm64_function(plan, view, region, number + 1),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,153 @@
+"""The contents of PE directories: what compilers write replays, what is drawn passes the judges."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("lief")
+pytest.importorskip("pefile")
+
+from bytegen import formats
+from bytegen.formats.oracles import rawpe
+from bytegen.formats.oracles.lief_pe import lief_pe_judge
+from bytegen.formats.oracles.pefile_judge import pefile_judge
+from bytegen.formats.pe.directories.exported import Continued, ContinuedDll, names
+from bytegen.formats.pe.directories.load_config import SIZES, layout
+from bytegen.formats.pe.directories.relocs import cost
+from bytegen.formats.pe.directories.unwind import written
+
+PROGRAM = """
+#include <stdio.h>
+#include <math.h>
+#include <windows.h>
+static __thread int calls = 3;
+__declspec(dllexport) double root(double x) { calls++; return sqrt(x); }
+int main(int argc, char **argv) { printf("%f %d %lu\\n", root(argc), calls, GetTickCount()); return 0; }
+"""
+RESOURCES = (
+    '1 VERSIONINFO FILEVERSION 1,2,3,4 { BLOCK "StringFileInfo" { BLOCK "040904b0" { VALUE "A", "B" } } }\n'
+)
+RESOURCES += 'thing RCDATA { "some data" }\nSTRINGTABLE { 1 "one" 2 "two" }\n'
+FORMATS = ("pe32plus-x86_64", "pe32-i386")
+
+
+def _gcc(bits):
+    return shutil.which({32: "i686", 64: "x86_64"}[bits] + "-w64-mingw32-gcc")
+
+
+def _made(folder, bits, *options):
+    """A program or library by mingw, with resources, or else by zig."""
+    source, output = folder / "p.c", folder / "p.exe"
+    source.write_text(PROGRAM)
+    gcc = _gcc(bits)
+    if gcc is not None:
+        (folder / "p.rc").write_text(RESOURCES)
+        windres = gcc.replace("gcc", "windres")
+        subprocess.run([windres, folder / "p.rc", folder / "rc.o"], check=True)
+        command = [gcc, str(source), str(folder / "rc.o")]
+    elif importlib.util.find_spec("ziglang"):
+        target = {32: "x86", 64: "x86_64"}[bits] + "-windows-gnu"
+        command = [sys.executable, "-m", "ziglang", "cc", "-target", target, str(source)]
+    else:
+        pytest.skip("no compiler for Windows")
+    subprocess.run([*command, *options, "-o", str(output)], check=True, capture_output=True)
+    return output.read_bytes()
+
+
+@pytest.mark.parametrize("options", [("-O1",), ("-O2", "-s"), ("-shared", "-s")], ids=" ".join)
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("level", ["parse", "load"])
+def test_compiled_files_replay(tmp_path, bits, options, level):
+    data = _made(tmp_path, bits, *options)
+    c = formats.constraint(FORMATS[bits == 32], max_bytes=max(len(data), 200_000), level=level)
+    assert formats.replay(c, data) is None
+
+
+def test_an_import_that_does_not_resolve_is_refused_at_load_alone(tmp_path):
+    data = _made(tmp_path, 64, "-O2", "-s")
+    raw = rawpe.read_raw_pe(data)
+    place = next(i for i in rawpe.read_imports(raw) if i.thunks).fields[3]
+    offset = raw.offset(place)
+    broken = data[:offset] + b"q" + data[offset + 1 :]
+    for level, refused in (("parse", False), ("load", True)):
+        c = formats.constraint(FORMATS[0], max_bytes=len(data), level=level)
+        assert (formats.replay(c, broken) is not None) == refused
+
+
+@pytest.mark.parametrize("pick", ["uniform", "lowest", "highest"])
+@pytest.mark.parametrize("level", ["parse", "load"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_drawn_files_pass_the_judges(format, level, pick):
+    for seed in range(6 if pick == "uniform" else 2):
+        data = formats.sample(format, seed, max_bytes=6000, level=level, pick=pick)
+        assert lief_pe_judge(data) + pefile_judge(data) == [], (format, level, pick, seed)
+
+
+def test_drawn_imports_resolve():
+    table, found = names(True), 0
+    for seed in range(40):
+        data = formats.sample(FORMATS[0], seed, max_bytes=8000, level="load")
+        for imported in rawpe.read_imports(rawpe.read_raw_pe(data)):
+            dll = table.dll(imported.name)
+            assert dll
+            for thunk in imported.thunks:
+                found += 1
+                exporters = table.exporters(thunk.name) if thunk.name else table.with_ordinal(thunk.ordinal)
+                assert exporters & dll
+    assert found
+
+
+@given(st.binary(max_size=3), st.integers(1, 24))
+@settings(max_examples=60, deadline=None)
+def test_masks_of_names_agree_with_membership(prefix, room):
+    import numpy as np
+
+    table = names(True)
+    for piece in (Continued(table, table.all, prefix, room), ContinuedDll(table, table.all, prefix, room)):
+        mask = np.zeros(257, dtype=bool)
+        piece.mark(0, 0, mask)
+        assert [piece.contains(x) for x in range(256)] == mask[:256].tolist()
+
+
+def test_the_table_has_the_common_dlls():
+    for wide in (False, True):
+        table = names(wide)
+        for dll, name in (
+            (b"KERNEL32.dll", b"ExitProcess"),
+            (b"ntdll.dll", b"NtTerminateProcess"),
+            (b"USER32.dll", b"MessageBoxA"),
+            (b"msvcrt.dll", b"printf"),
+            (b"api-ms-win-crt-stdio-l1-1-0.dll", b"__acrt_iob_func"),
+        ):
+            assert table.dll(dll) & table.exporters(name)
+        assert table.dll(b"OLEAUT32.dll") & table.with_ordinal(2)
+        assert not table.dll(b"winex11.drv")
+        assert not table.exporters(b"__wine_dbg_output")
+
+
+def test_sizes_of_the_load_configuration_are_those_of_windows():
+    # IMAGE_LOAD_CONFIG_DIRECTORY of Windows XP, 8, 10 and 11
+    assert {0x70, 0x94, 0xA0, 0x100, 0x108, 0x118, 0x138, 0x140} <= set(SIZES[True])
+    assert {0x48, 0x5C, 0x68, 0xA0, 0xA4, 0xAC, 0xBC, 0xC0} <= set(SIZES[False])
+    assert [4 + sum(size for _, size, _ in layout(plus)) for plus in (False, True)] == [0xC4, 0x148]
+
+
+def test_cost_of_relocations():
+    assert cost([]) == 0
+    assert cost([0x1000]) == cost([0x1000, 0x1008]) == 12
+    assert cost([0x1000, 0x2000]) == 24
+
+
+def test_unwind_information_is_judged_by_its_codes():
+    good = bytes((1, 4, 2, 0, 4, 0x42, 2, 0x30))  # sub rsp, push rbx
+    assert written(good, 0, len(good)) == (8, None)
+    assert written(good[:7], 0, 7) is None
+    assert written(bytes((1, 4, 1, 0, 4, 0x0B, 0, 0)), 0, 8) is None  # no operation 11
+    assert written(bytes((1, 4, 1, 0, 4, 0x01, 0, 0)), 0, 8) is None  # takes two slots, has one
+    chained = bytes((0x21, 0, 0, 0)) + (0x1234).to_bytes(4, "little") + bytes(8)
+    assert written(chained, 0, len(chained)) == (16, 0x1234)

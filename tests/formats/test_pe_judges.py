@@ -1,0 +1,149 @@
+"""The judges of PE files: each finds what is broken, none complains of what compilers make."""
+
+import importlib.util
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lief")
+pytest.importorskip("pefile")
+
+from bytegen.formats.oracles import rawpe
+from bytegen.formats.oracles.lief_pe import lief_pe_judge
+from bytegen.formats.oracles.pefile_judge import pefile_judge
+from bytegen.formats.oracles.wine import runs_to_end, shared_server, wine_judge, wine_missing
+
+SOURCE = """
+#include <stdio.h>
+#include <stdlib.h>
+__declspec(dllexport) int twice(int x) { return 2 * x; }
+int main(int argc, char **argv) { printf("hello %d\\n", twice(argc * 21)); return 7; }
+"""
+needs_wine = pytest.mark.skipif(wine_missing() is not None, reason=str(wine_missing()))
+
+
+def _compiler(bits):
+    machine = {32: "i686", 64: "x86_64"}[bits]
+    if gcc := shutil.which(f"{machine}-w64-mingw32-gcc"):
+        return [gcc]
+    if importlib.util.find_spec("ziglang"):
+        target = {32: "x86-windows-gnu", 64: "x86_64-windows-gnu"}[bits]
+        return [sys.executable, "-m", "ziglang", "cc", "-target", target]
+    return None
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    folder, made = tmp_path_factory.mktemp("pe"), {}
+    source = folder / "hello.c"
+    source.write_text(SOURCE)
+    for bits in (32, 64):
+        compiler = _compiler(bits)
+        if compiler is None:
+            pytest.skip("no compiler for Windows")
+        path = folder / f"hello{bits}.exe"
+        done = subprocess.run([*compiler, "-O1", "-s", str(source), "-o", str(path)], capture_output=True)
+        assert done.returncode == 0, done.stderr.decode()
+        made[bits] = path
+    return made
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_compiled_programs_pass(programs, bits):
+    data = programs[bits].read_bytes()
+    assert lief_pe_judge(data) == []
+    assert pefile_judge(data) == []
+
+
+def test_raw_reader_sees_what_was_compiled(programs):
+    raw = rawpe.read_raw_pe(programs[64].read_bytes())
+    assert raw.bits == 64
+    imported = {t.name for i in rawpe.read_imports(raw) for t in i.thunks}
+    assert b"printf" in imported or any(b"printf" in name for name in imported)
+    fields, functions, names = rawpe.read_exports(raw)
+    assert [b"twice"] in names.values()
+    assert fields["NumberOfFunctions"] == len(functions) == 1
+    assert rawpe.read_functions(raw) == sorted(rawpe.read_functions(raw))
+    assert all(page % 4096 == 0 for page, _ in rawpe.read_relocations(raw))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 63, 64, 128, 200, 400])
+def test_cut_headers_are_refused(programs, cut):
+    data = programs[64].read_bytes()[:cut]
+    assert lief_pe_judge(data)
+    assert pefile_judge(data)
+
+
+def _patched(data, directory, address, size):
+    raw = rawpe.read_raw_pe(data)
+    start = raw.lfanew + 24 + {32: 96, 64: 112}[raw.bits] + 8 * directory
+    return data[:start] + struct.pack("<II", address, size) + data[start + 8 :]
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_broken_directories_are_found(programs, bits):
+    data = programs[bits].read_bytes()
+    raw = rawpe.read_raw_pe(data)
+    # Without the directory of address tables there are no imports; a relocation block cannot be 3 bytes long.
+    assert lief_pe_judge(_patched(data, rawpe.IAT, 0, 0))
+    start, size = raw.directory(rawpe.BASERELOC)
+    place = raw.offset(start)
+    broken = data[: place + 4] + struct.pack("<I", 3) + data[place + 8 :]
+    assert lief_pe_judge(broken)
+    assert size
+
+
+def test_a_wrong_import_name_is_found_by_pefile(programs):
+    data = programs[64].read_bytes()
+    raw = rawpe.read_raw_pe(data)
+    imported = rawpe.read_imports(raw)[0]
+    place = raw.offset(imported.fields[0])
+    hint = int.from_bytes(data[place : place + 8], "little")
+    name = raw.offset(hint) + 2
+    assert pefile_judge(data[:name] + b"\x01" + data[name + 1 :])
+
+
+@needs_wine
+def test_wine_maps_and_finds_the_entry(programs):
+    for bits in (32, 64):
+        assert wine_judge(programs[bits].read_bytes()) == []
+
+
+@needs_wine
+def test_wine_refuses_what_is_no_image(programs):
+    data = programs[64].read_bytes()
+    raw = rawpe.read_raw_pe(data)
+    assert wine_judge(data[: raw.lfanew + 4] + b"\0\0" + data[raw.lfanew + 6 :])
+    assert wine_judge(b"MZ" + bytes(100))
+    # SizeOfImage 0
+    at = raw.lfanew + 24 + 56
+    assert wine_judge(data[:at] + bytes(4) + data[at + 4 :])
+
+
+@needs_wine
+def test_wine_misses_a_dll_that_is_not_there(programs):
+    data = programs[64].read_bytes()
+    raw = rawpe.read_raw_pe(data)
+    name = rawpe.read_imports(raw)[0]
+    place = raw.offset(name.fields[3])
+    broken = data[:place] + b"zzqqx" + data[place + 5 :]
+    assert wine_judge(broken)
+    assert wine_judge(broken, entry=False) == []
+
+
+@needs_wine
+def test_programs_of_ours_run_to_the_end(programs):
+    done = runs_to_end(programs[64], "more")
+    assert (done.returncode, done.stdout.split()) == (7, [b"hello", b"84"])
+
+
+@needs_wine
+def test_the_server_survives_a_file_that_fails(programs):
+    server = shared_server()
+    assert not server.ask("process", b"MZ" + bytes(62)).accepted
+    assert server.ask("process", programs[64].read_bytes()).accepted
+    assert not list(Path(server.folder).glob("[0-9]*"))
