@@ -127,8 +127,9 @@ def _size(plan: Plan, index: int, spec: Directory | None, address: int, data: by
             most = plan.ledger.room(plan.headers_end, address)
         else:
             most = _most(plan, spec, address)
-        choices = IntSet(4, Span(least, most, spec.step, least))
-        rule = f"{least} to {most}, {spec.step} apart: inside one section and clear of other directories"
+        step = spec.step_for(plan.target)
+        choices = IntSet(4, Span(least, most, step, least))
+        rule = f"{least} to {most}, {step} apart: inside one section and clear of other directories"
 
     def following(value: int, data: bytearray) -> Step:
         settled = plan if spec is None or not address else _settled(plan, index, spec, address, value)

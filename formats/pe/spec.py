@@ -31,11 +31,15 @@ class Directory(NamedTuple):
     kind: str
     least: Callable[[Target], int]
     head: Callable[[Target, int], int] = _whole
-    step: int = 1
+    step: int | Callable[[Target], int] = 1
     most: int | None = None
     align: int = 4
     flags: int = MEM_READ
     when: Callable[[Plan], bool] = _always
+
+    def step_for(self, target: Target) -> int:
+        """How far apart its sizes are."""
+        return self.step if isinstance(self.step, int) else self.step(target)
 
     @property
     def number(self) -> int:

@@ -90,7 +90,7 @@ def test_drawn_files_pass_the_judges(format, level, pick):
 
 def test_drawn_imports_resolve():
     table, found = names(True), 0
-    for seed in range(40):
+    for seed in range(15):
         data = formats.sample(FORMATS[0], seed, max_bytes=8000, level="load")
         for imported in rawpe.read_imports(rawpe.read_raw_pe(data)):
             dll = table.dll(imported.name)
@@ -103,7 +103,7 @@ def test_drawn_imports_resolve():
 
 
 @given(st.binary(max_size=3), st.integers(1, 24))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_masks_of_names_agree_with_membership(prefix, room):
     import numpy as np
 

@@ -125,7 +125,8 @@ def _tables(learner: Learner, probe: Probe) -> tuple[np.ndarray, np.ndarray, int
     roles = np.zeros((states, 256), np.uint8)
     found = probe.roles(strings, at)
     roles[where[:, 0], where[:, 1]] = found
-    return following, roles, accept, [strings[i] for i in np.flatnonzero(found == 0)[:64].tolist()]
+    doubtful = [strings[i] for i in np.flatnonzero(found == 0).tolist() if len(strings[i]) <= 15]
+    return following, roles, accept, doubtful[:64]
 
 
 def _completions(following: np.ndarray, accept: int) -> list[bytes]:

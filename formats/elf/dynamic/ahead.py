@@ -11,7 +11,7 @@ from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf.contents.symbols import local_symbols, symbol_record
 from bytegen.formats.elf.dynamic import tags
 from bytegen.formats.elf.dynamic.addresses import AddressMap
-from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES
+from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES, SHORTEST_KNOWN, next_letters
 from bytegen.formats.elf.dynamic.settled import settle_places, version_indices
 from bytegen.formats.elf.dynamic.state import State
 from bytegen.formats.elf.plan import Plan, opener, proceed
@@ -81,33 +81,37 @@ def _open_strings(plan: Plan, region: Region, data: bytearray) -> Step:
     def after(_: int, data: bytearray) -> Step:
         return proceed(plan, region.end, data)
 
+    def room(number: int) -> int:
+        return (pins[number + 1] if number + 1 < len(pins) else region.end) - pins[number]
+
     def free(start: int, number: int, data: bytearray) -> Step:
-        """Any bytes from ``start`` to the next name that is needed, or to the last zero."""
+        """Any bytes from ``start`` to the next name that is needed, or to the last zero.
+
+        Where no known name has room, a zero comes before the name: it is not the tail of another string then.
+        """
         stop = pins[number] if number < len(pins) else region.end - 1
         if start == stop:
-            return name(number, data) if number < len(pins) else end(data)
-        return FreeStep(start, stop, None, "dynstr", "", lambda data: free(stop, number, data))
+            return name(number, 0, data) if number < len(pins) else end(data)
+        if number == len(pins) or room(number) >= SHORTEST_KNOWN:
+            return FreeStep(start, stop, None, "dynstr", "", lambda data: free(stop, number, data))
+        if start == stop - 1:
+            rule = "a library's name comes next"
+            return IntStep(start, 1, zero, "dynstr", rule, lambda value, data: name(number, 0, data))
+        return FreeStep(start, stop - 1, None, "dynstr", "", lambda data: free(stop - 1, number, data))
 
-    def name(number: int, data: bytearray) -> Step:
-        start = pins[number]
-        stop = pins[number + 1] if number + 1 < len(pins) else region.end
-        names = [known + b"\0" for known in KNOWN_LIBRARIES if start + len(known) < stop]
-        return _letters(names, start, number)
-
-    def _letters(names: list[bytes], start: int, number: int, done: int = 0) -> Step:
-        letters = {known[done] for known in names}
+    def name(number: int, done: int, data: bytearray) -> Step:
+        start, left = pins[number], room(number) - done
+        names = frozenset(known + b"\0" for known in KNOWN_LIBRARIES if len(known) < room(number))
+        letters = next_letters(bytes(data[start : start + done]), left, not data[start - 1], names)
 
         def letter(value: int, data: bytearray) -> Step:
-            left = [known for known in names if known[done] == value]
             if value:
-                return _letters(left, start, number, done + 1)
+                return name(number, done + 1, data)
             at = start + done + 1
             return after(0, data) if at == region.end else free(at, number + 1, data)
 
-        return IntStep(
-            start + done, 1, exactly(1, *letters), f"dynstr.needed[{number}]",
-            "the name of a library that every system has", letter,
-        )  # fmt: skip
+        rule = "the name of a library; where it is the tail of a string, of one that every system has"
+        return IntStep(start + done, 1, letters, f"dynstr.needed[{number}]", rule, letter)
 
     def first(_: int, data: bytearray) -> Step:
         return (

@@ -7,14 +7,18 @@ glibc's loader takes others for files to search, and stops at a folder or at a f
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 
 LONGEST_NAME = 255
 # Libraries that every glibc system has under these names.
 KNOWN_LIBRARIES = (b"libc.so.6", b"libm.so.6", b"libdl.so.2", b"libpthread.so.0", b"librt.so.1")
 SHORTEST_KNOWN = 1 + min(len(name) for name in KNOWN_LIBRARIES)
+SHORTEST_NAME = 5  # "a.so" and a zero
 _PLAIN = frozenset(range(0x21, 0x7F)) - {0x2F, 0x24}  # printable, no slash, no "$"
 _NONE = np.zeros(0, np.int64)
 
@@ -22,6 +26,38 @@ _NONE = np.zeros(0, np.int64)
 def is_library(name: bytes) -> bool:
     """Whether a name looks like that of a shared object."""
     return name.find(b".so", 1) > 0 and len(name) <= LONGEST_NAME and _PLAIN.issuperset(name)
+
+
+_MARK = b".so"
+
+
+@lru_cache(maxsize=1024)
+def _letters(found: bool, begun: int, first: bool, room: int, names: frozenset[bytes]) -> IntSet:
+    """``found``: the mark has been; ``begun``: so many letters of it; ``names``: next letters of known names."""
+    after = dict.fromkeys(_PLAIN, 3)  # letter -> letters of the mark that are still missing behind it
+    if not first:
+        after[_MARK[0]] = 2
+    if begun:
+        after[_MARK[begun]] = 2 - begun
+    allowed = {letter for letter, missing in after.items() if (0 if found else missing) + 1 < room}
+    return exactly(1, *allowed, *((0,) if found else ()), *(letter[0] for letter in names))
+
+
+def next_letters(text: bytes, room: int, whole: bool, names: frozenset[bytes]) -> IntSet:
+    """The bytes that may follow ``text``, the beginning of a library's name that ends within ``room`` bytes.
+
+    ``whole``: any name will do, as it is not the tail of another string; else those of ``names``, known ones
+    each with its zero, that begin so.
+    """
+    rest = frozenset(name[len(text) :] for name in names if name.startswith(text))
+    if not whole:
+        return exactly(1, *(name[0] for name in rest))
+    found = text.find(_MARK, 1) > 0
+    begun = 0
+    if not found:
+        begun = next((n for n in (2, 1) if len(text) > n and text.endswith(_MARK[:n])), 0)
+    room = min(room, LONGEST_NAME + 1 - len(text), 6)
+    return _letters(found, begun, not text, room, frozenset(name[:1] for name in rest))
 
 
 def string_at(raw: bytes, offset: int, end: int) -> bytes | None:

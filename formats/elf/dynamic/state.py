@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf.dynamic import tags, versions
-from bytegen.formats.elf.dynamic.names import SHORTEST_KNOWN
+from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan
 
@@ -88,7 +88,7 @@ class State(NamedTuple):
     def ahead_need(self) -> int:
         """Bytes that a string table ahead has at least: the names it has to hold fit in it."""
         last = max(self.needed, default=-1)
-        room = SHORTEST_KNOWN if self.view.strict else 1
+        room = SHORTEST_NAME if self.view.strict else 1
         return max(self.string_need(), last + room if last >= 0 else 1, 1)
 
     def pins_fit(self) -> bool:
@@ -97,7 +97,7 @@ class State(NamedTuple):
             return True
         places = sorted(set(self.needed))
         gaps = pairwise(places)
-        return (not places or places[0] > 0) and all(b - a >= SHORTEST_KNOWN for a, b in gaps)
+        return (not places or places[0] > 0) and all(b - a >= SHORTEST_NAME for a, b in gaps)
 
     def longest_behind(self) -> int:
         """Size of the longest written string table that has the names; 0 when there is none."""

@@ -151,5 +151,5 @@ def rule(tag: int) -> str:
     if tag in ARRAYS:
         return "the address of whole words in a segment"
     if tag in CODE:
-        return "an address in an executable segment"
+        return "an address in an executable segment, at level code of an instruction"
     return "0" if tag in ZEROS else "an address in a segment"

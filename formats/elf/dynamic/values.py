@@ -8,7 +8,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import Bits, Finite, IntSet, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
-from bytegen.formats.elf.dynamic.names import SHORTEST_KNOWN
+from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.state import (
     RELOCATIONS,
     STRINGS,
@@ -145,16 +145,16 @@ def _names_ahead(state: State) -> list[Piece]:
     room = _room_ahead(state)
     if not state.pins_fit() or state.ahead_need() > room:
         return []
-    most = room - SHORTEST_KNOWN
-    apart = all(abs(most - used) >= SHORTEST_KNOWN for used in state.needed)
+    most = room - SHORTEST_NAME
+    apart = all(abs(most - used) >= SHORTEST_NAME for used in state.needed)
     if apart and tags.SYMTAB in state.owed and _needed_ahead(state, most) is None:
         return []
     pieces: list[Piece] = []
     low = 1
     for used in sorted(set(state.needed)):
-        pieces.append(Span(low, min(most, used - SHORTEST_KNOWN)))
+        pieces.append(Span(low, min(most, used - SHORTEST_NAME)))
         pieces.append(Span(used, min(used, most)))
-        low = used + SHORTEST_KNOWN
+        low = used + SHORTEST_NAME
     pieces.append(Span(low, most))
     after = state.with_tag(tags.NEEDED, 0)
     return pieces if len(after.owed) + 1 <= after.left else []
@@ -203,7 +203,10 @@ def paths(state: State) -> list[Piece]:
 
 
 def code(state: State) -> list[Piece]:
-    """DT_INIT, DT_FINI: a place in the file bytes of an executable segment."""
+    """DT_INIT, DT_FINI: a place in the file bytes of an executable segment; at level code, an instruction behind."""
+    if state.plan.code is not None:
+        starts = state.view.code_starts(state.plan.code)
+        return [Finite(starts)] if len(starts) else []
     if not state.view.strict:
         return [Span(0, state.view.target.top)]
     loads = state.view.map.loads

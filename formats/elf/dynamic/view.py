@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bytegen.formats.code.region import Code
 from bytegen.formats.elf.dynamic import gnu_hash, hashes, versions
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.names import Strings
@@ -29,6 +30,7 @@ class View:
     __slots__ = (
         "_hashed",
         "_packed",
+        "_starts",
         "_tables",
         "map",
         "raw",
@@ -46,6 +48,7 @@ class View:
         self.relocations = Relocations(raw, map, target, strict)
         self._hashed: dict[tuple[bool, int, int], Hashed] = {}
         self._packed: dict[tuple[int, int], np.ndarray] = {}
+        self._starts: np.ndarray | None = None
         self._tables: dict[object, list[tuple[int, versions.Versions]]] = {}
 
     def hash_symbols(self, gnu: bool, offset: int, high: int) -> int | None:
@@ -83,6 +86,17 @@ class View:
             else:
                 self._packed[key] = _NONE
         return self._packed[key]
+
+    def code_starts(self, code: Code) -> np.ndarray:
+        """uint64: the addresses of the instructions written so far, which functions may begin at."""
+        if self._starts is None:
+            found = [_NONE.astype(np.uint64)]
+            for start, stop, shift in code.ranges:
+                offsets = np.arange(start, max(start, min(stop, len(self.raw))))
+                addresses = (offsets + shift).astype(np.uint64)
+                found.append(addresses[code.may_start(addresses, self.raw)])
+            self._starts = np.concatenate(found)
+        return self._starts
 
     def packed_run(self, offset: int, high: int) -> int:
         """How many words of packed relative relocations begin at ``offset``."""

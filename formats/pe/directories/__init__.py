@@ -31,7 +31,7 @@ def _tls_size(target: Target, size: int = 0) -> int:
 directory(Directory("exports", lambda target: exports.SIZE, lambda target, size: exports.SIZE))
 directory(Directory("imports", lambda target: imports.SIZE, lambda target, size: imports.SIZE))
 directory(Directory("resources", lambda target: resources.LEAST, lambda target, size: resources.HEAD))
-directory(Directory("exceptions", lambda target: exceptions.SIZE, step=4))
+directory(Directory("exceptions", exceptions.record_size, step=exceptions.record_size))
 directory(Directory("certificates", lambda target: certificates.HEAD, step=8, align=8))
 directory(Directory("relocs", lambda target: relocs.HEAD, step=4))
 directory(Directory("debug", lambda target: debug.SIZE, step=debug.SIZE))

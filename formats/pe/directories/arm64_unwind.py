@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, interval
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Plan, proceed
 from bytegen.formats.pe.sets import When
@@ -35,7 +35,7 @@ def _written(view: View, address: int) -> bool:
     return view.behind(address, size) is not None
 
 
-def arm64_function(plan: Plan, view: View, region: Region, number: int) -> Step:
+def arm64_function(plan: Plan, view: View, region: Region, number: int, data: bytearray) -> Step:
     """The step of a function of the table."""
     start = region.start + SIZE * number
     if start + SIZE > region.end:
@@ -58,6 +58,6 @@ def arm64_function(plan: Plan, view: View, region: Region, number: int) -> Step:
         lambda value, data: IntStep(
             start + 4, 4, IntSet(4, *unwind), lambda: f"exceptions[{number}].UnwindData",
             "packed information, or the address of a record that is written",
-            lambda value, data: arm64_function(plan, view, region, number + 1),
+            lambda value, data: arm64_function(plan, view, region, number + 1, data),
         ),
     )  # fmt: skip

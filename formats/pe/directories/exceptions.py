@@ -15,12 +15,13 @@ import numpy as np
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
-from bytegen.formats.pe.directories.arm64_unwind import arm64_function
+from bytegen.formats.pe.directories import arm64_unwind
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import Contents, View, contents
 from bytegen.formats.pe.directories.unwind import HEAD, KIND, written
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
+from bytegen.formats.pe.target import Target
 
 SIZE = 12
 _AMD64, _ARM64 = 0x8664, 0xAA64
@@ -54,11 +55,16 @@ class _Table(NamedTuple):
     owed: tuple[int, ...] = ()  # functions that must come yet, ascending
 
 
+def record_size(target: Target) -> int:
+    """Bytes of a function's record; machines other than ARM64 have x64's."""
+    return arm64_unwind.SIZE if target.machine == _ARM64 else SIZE
+
+
 @opener("exceptions")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     view = View(plan, region.start, region.end, data)
     if plan.target.machine == _ARM64:
-        return arm64_function(plan, view, region, 0)
+        return arm64_unwind.arm64_function(plan, view, region, 0, data)
     if plan.target.machine != _AMD64:
         return FreeStep(
             region.start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
@@ -74,10 +80,7 @@ def _function(table: _Table, data: bytearray) -> Step:
         plan = plan._replace(
             contents=kept._replace(functions=tuple(begin for piece in table.begins for begin in piece))
         )
-        end = table.region.end
-        if start == end:
-            return proceed(plan, end, data)
-        return FreeStep(start, end, None, "exceptions.rest", "", lambda data: proceed(plan, end, data))
+        return proceed(plan, table.region.end, data)
     most, low = plan.image_size, table.low
     if table.owed:
         most = min(most, table.owed[0])
@@ -138,7 +141,9 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
     def build() -> Iterable[Piece]:
         yield from view.spans(plan.ledger, HEAD, align=4)
         yield Finite([view.map.address(r.start) for r in plan.ledger.regions if r.kind == KIND])
-        yield Finite([x for x in _candidates(view) if chained(x) is not None])
+        alone, others = _behind(view)
+        yield alone
+        yield Finite([x for x in others if chained(x) is not None])
 
     def following(value: int, data: bytearray) -> Step:
         settled, owed = plan, table.owed
@@ -174,16 +179,17 @@ def _promised(plan: Plan, view: View, x: int) -> bool:
     return offset is not None and offset >= view.free and plan.ledger.at(offset, KIND) is not None
 
 
-def _candidates(view: View) -> list[int]:
-    """Addresses behind where unwind information may be, by its first byte."""
+def _behind(view: View) -> tuple[Finite, list[int]]:
+    """Addresses of the unwind information written before: of what stands alone, and of what is chained."""
     if "unwind" not in view._memo:
         raw = np.frombuffer(view.raw, np.uint8)[::4]
         good = np.isin(raw, [v | f << 3 for v in (1, 2) for f in (0, 1, 2, 3, 4)])
-        offsets = (int(o) * 4 for o in np.flatnonzero(good))
-        found = [view.map.address(o) for o in offsets if view.map.stop(o)]
-        view._memo["unwind"] = [a for a in found if a % 4 == 0]
-    listed: list[int] = view._memo["unwind"]
-    return listed
-
-
-__all__ = ["SIZE"]
+        alone, others = list[int](), list[int]()
+        for offset in (np.flatnonzero(good) * 4).tolist():
+            stop = view.map.stop(offset)
+            found = written(view.raw, offset, min(view.here, stop)) if stop else None
+            if found is not None and view.map.address(offset) % 4 == 0:
+                (alone if found[1] is None else others).append(view.map.address(offset))
+        view._memo["unwind"] = Finite(np.array(alone, np.uint64)), others
+    behind: tuple[Finite, list[int]] = view._memo["unwind"]
+    return behind

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 from bisect import bisect_left, bisect_right
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -79,7 +79,12 @@ class Names:
         """The DLLs that export a function of that ordinal."""
         return sum(exports.dlls for exports in self.sets if ordinal in exports.ordinals)
 
-    @cache  # noqa: B019  # one table a machine, kept for good
+    @lru_cache(maxsize=256)  # noqa: B019  # one table a machine, kept for good
+    def of(self, dlls: int) -> tuple[Exports, ...]:
+        """What some of the DLLs export."""
+        return tuple(exports for exports in self.sets if exports.dlls & dlls)
+
+    @cache  # noqa: B019
     def ordinals(self, dlls: int) -> tuple[int, ...]:
         """The ordinals that some of the DLLs export, ascending."""
         found: set[int] = set()
@@ -140,26 +145,29 @@ class Continued:
         if not x:
             return bool(prefix) and bool(self.names.exporters(prefix) & self.dlls)
         longer = prefix + bytes((x,))
-        for exports in self.names.sets:
-            if exports.dlls & self.dlls:
-                low, high = self._range(exports, longer)
-                if low < high and (
-                    exports.longest <= room or any(len(n) <= room for n in exports.names[low:high])
-                ):
-                    return True
+        for exports in self.names.of(self.dlls):
+            low, high = self._range(exports, longer)
+            if low < high and (
+                exports.longest <= room or any(len(n) <= room for n in exports.names[low:high])
+            ):
+                return True
         return False
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`."""
         if k:
             return
-        size = len(self.prefix)
-        for exports in self.names.sets:
-            if exports.dlls & self.dlls:
-                low, high = self._range(exports, self.prefix)
-                for name in exports.names[low:high]:
-                    if len(name) <= self.room:
-                        out[name[size] if len(name) > size else 0] = True
+        size, room = len(self.prefix), self.room
+        for exports in self.names.of(self.dlls):
+            names = exports.names
+            i, high = self._range(exports, self.prefix)
+            while i < high:
+                # The names that go on with the same byte, together.
+                byte = names[i][size] if len(names[i]) > size else 0
+                end = bisect_left(names, self.prefix + bytes((byte + 1,)), i, high)
+                if exports.longest <= room or any(len(name) <= room for name in names[i:end]):
+                    out[byte] = True
+                i = end
 
     def has(self, k: int, prefix: int) -> bool:
         """See `Piece.has`."""

@@ -33,6 +33,12 @@ def _before(plan: Plan, offset: int) -> Region | None:
     return plan.ledger.regions[i - 1] if i else None
 
 
+def _starts_before(plan: Plan, low: int) -> tuple[int, ...]:
+    """Where the promises before places in the gap from ``low`` on begin: one may begin where the gap does."""
+    found = (_before(plan, low), _before(plan, low + 1))
+    return tuple(region.start for region in found if region is not None)
+
+
 def dll_fits(plan: Plan, view: View, x: int) -> bool:
     """Whether the name of the last group's DLL can be promised at an address."""
     room = view.ahead(plan.ledger, x)
@@ -57,8 +63,10 @@ def dll_fits(plan: Plan, view: View, x: int) -> bool:
 def dll_places(plan: Plan, view: View) -> Iterator[Piece]:
     """The addresses for which `dll_fits`."""
     least = least_dll(plan, group_of(plan, -1))
+    names = {region.start for region in plan.ledger.regions if region.kind == FUNCTION}
     for low, high in view.gaps(plan.ledger):
-        near = min(low + _LEAST_FAR, high) if plan.strict else low
+        close = plan.strict and not names.isdisjoint(_starts_before(plan, low))
+        near = min(low + _LEAST_FAR, high) if close else low
         move = view.map.address(low) - low
         yield Finite([x + move for x in range(low, near) if dll_fits(plan, view, x + move)])
         if near <= high - least:
@@ -85,9 +93,11 @@ def function_fits(plan: Plan, view: View, index: int, x: int) -> bool:
 
 def function_places(plan: Plan, view: View, index: int) -> Iterator[Piece]:
     """The addresses for which `function_fits`."""
-    least = least_function(plan, group_of(plan, index))
+    group = group_of(plan, index)
+    least = least_function(plan, group)
     for low, high in view.gaps(plan.ledger):
-        near = min(low + _LEAST_FAR, high) if plan.strict else low
+        close = plan.strict and group.dll_at >= 0 and group.dll_at in _starts_before(plan, low)
+        near = min(low + _LEAST_FAR, high) if close else low
         move = view.map.address(low) - low
         yield Finite([x + move for x in range(low, near) if function_fits(plan, view, index, x + move)])
         if near <= high - least:

@@ -55,11 +55,12 @@ def _wine(folder: Path) -> dict[str, tuple[set[str], set[int]]]:
         _, functions, names = exports
         texts = {name.decode("latin-1") for listed in names.values() for name in listed}
         good = {name for name in texts if _LEGAL.match(name) and not _WINE_ONLY.match(name)}
-        # Ordinals are part of a DLL's interface where some of its functions have no other name.
-        stable = {ordinal for ordinal, _ in functions}
-        bare = any(ordinal not in names for ordinal in stable)
-        if good or bare:
-            found[path.name.lower()] = (good, stable if bare else set())
+        # Ordinals are part of a DLL's interface where functions have no other name, or where they were not
+        # merely counted.
+        ordinals = {ordinal for ordinal, _ in functions}
+        stable = any(o not in names for o in ordinals) or ordinals != set(range(1, len(ordinals) + 1))
+        if good or stable:
+            found[path.name.lower()] = (good, ordinals if stable else set())
     return found
 
 

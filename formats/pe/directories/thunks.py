@@ -138,20 +138,40 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
 
     def build() -> Iterable[Piece]:
         yield from function_places(plan, view, reading.group)
-        yield Finite([x for x in _existing(plan, reading) if _known(plan, reading, group, x)])
+        yield Finite(_existing(plan, reading, group))
 
     pieces.append(When(allowed, build))
     return pieces
 
 
-def _existing(plan: Plan, reading: Reading) -> list[int]:
-    """Addresses of names that are promised, and of what looks like names behind."""
-    view = reading.view
-    found = [view.map.address(r.start) for r in plan.ledger.regions if r.kind == FUNCTION]
-    for match in FUNCTION_NAME.finditer(view.raw):
-        for offset in range(match.start() - HINT, match.end() - HINT - 1):
-            if offset >= 0 and view.map.stop(offset):
-                found.append(view.map.address(offset))
+def _existing(plan: Plan, reading: Reading, group: Group) -> list[int]:
+    """Addresses for which `_known`: of names that are promised, and of names behind."""
+    view, owner = reading.view, _owner(plan, reading.group)
+    promised = [region for region in plan.ledger.regions if region.kind == FUNCTION]
+    spent = {view.map.address(region.start) for region in promised if region.start < view.free}
+    if reading.repeated >= _MOST_REPEATED:
+        spent.update(reading.values)
+    found = [view.map.address(r.start) for r in promised if r.start >= view.free and r.detail == owner]
+    for dlls, addresses in _names_behind(plan, view).items():
+        if dlls & group.dlls or not plan.strict:
+            found += addresses
+    return [x for x in found if x not in spent] if spent else found
+
+
+def _names_behind(plan: Plan, view: View) -> dict[int, list[int]]:
+    """Addresses of the names written before, with their hints, by the DLLs that export them (0 at level "parse")."""
+    found: dict[int, list[int]] | None = view._memo.get("names")
+    if found is None:
+        found = {}
+        for match in FUNCTION_NAME.finditer(view.raw):
+            for offset in range(max(match.start() - HINT, 0), match.end() - HINT - 1):
+                if view.map.stop(offset):
+                    address = view.map.address(offset)
+                    name = written_name(view, address)
+                    if name is not None:
+                        dlls = table_of(plan).exporters(name) if plan.strict else 0
+                        found.setdefault(dlls, []).append(address)
+        view._memo["names"] = found
     return found
 
 
