@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.elf.constants import PF_W
 from bytegen.formats.elf.load import Duties, Run
 from bytegen.formats.elf.plan import Held, Plan, Segment
 from bytegen.formats.elf.role import down, up
@@ -144,9 +145,9 @@ def _shifts(duties: Duties, run: Run) -> list[tuple[int, int]]:
     return [(run.shift, run.shift)] if run.shift is not None else duties.entry_shifts()
 
 
-def seats(plan: Plan, duties: Duties, slots: int) -> list[Seat]:
-    """The ways to hold something more, where ``slots`` more PT_LOADs may come."""
-    found: list[Seat] = [Read(segment) for segment in plan.segments if segment.filesz]
+def seats(plan: Plan, duties: Duties, slots: int, writable: bool = False) -> list[Seat]:
+    """The ways to hold something more, in writable memory if asked, where ``slots`` more PT_LOADs may come."""
+    found: list[Seat] = [Read(segment) for segment in _fit(plan, writable) if segment.filesz]
     if slots <= 0:
         return found
     if duties.table is not None:
@@ -154,12 +155,16 @@ def seats(plan: Plan, duties: Duties, slots: int) -> list[Seat]:
     return [*found, *_windows(duties, slots)]
 
 
-def hold(plan: Plan, offset: int, address: int, size: int) -> Plan:
+def _fit(plan: Plan, writable: bool) -> Iterator[Segment]:
+    return (segment for segment in plan.segments if segment.flags & PF_W or not writable)
+
+
+def hold(plan: Plan, offset: int, address: int, size: int, writable: bool = False) -> Plan:
     """The plan in which a PT_LOAD holds those file bytes at that address: one already read, or one to come."""
-    if any(Read(segment).most(offset, address) >= size for segment in plan.segments):
+    if any(Read(segment).most(offset, address) >= size for segment in _fit(plan, writable)):
         return plan
     shift = address - offset
-    items = {*plan.held, Held(address, address + size, shift)}
+    items = {*plan.held, Held(address, address + size, shift, writable)}
     if plan.table_owed:
         items.add(Held(plan.phoff + shift, plan.phdrs_end + shift, shift))
     return plan._replace(held=tuple(sorted(items)), table_owed=False)

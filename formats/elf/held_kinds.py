@@ -41,6 +41,8 @@ class Way(NamedTuple):
 class Content(Kind):
     """Content of at least ``least`` bytes. Subclasses say where it starts and how long it may be."""
 
+    writable = False  # whether its PT_LOAD must be
+
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
         return spare and (lambda: any(True for _ in self._offsets(self._prepared(header))))
@@ -59,7 +61,7 @@ class Content(Kind):
             if not self.mapped(plan):
                 yield Way(world, None)
                 continue
-            for seat in seats(plan, world.duties, world.slots):
+            for seat in seats(plan, world.duties, world.slots, self.writable and plan.strict):
                 yield Way(world, seat)
 
     # What subclasses say.
@@ -158,7 +160,8 @@ class Content(Kind):
         """See `Kind.done`."""
         plan = super().done(header)
         if self.mapped(plan):
-            plan = hold(plan, header.offset, header.vaddr, header.filesz)
+            writable = self.writable and plan.strict
+            plan = hold(plan, header.offset, header.vaddr, header.filesz, writable)
         return plan
 
 
@@ -231,7 +234,9 @@ class Interp(Content):
 
 
 class Dynamic(Content):
-    """PT_DYNAMIC: the dynamic section; at most one."""
+    """PT_DYNAMIC: the dynamic section; at most one. The dynamic loader writes addresses into it."""
+
+    writable = True
 
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""

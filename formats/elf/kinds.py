@@ -13,6 +13,7 @@ from bytegen.formats.core.intset import IntSet, Span, anything, exactly, interva
 from bytegen.formats.core.steps import Text
 from bytegen.formats.elf import entry, load
 from bytegen.formats.elf.constants import (
+    PF_R,
     PF_W,
     PF_X,
     PT_GNU_EH_FRAME,
@@ -33,11 +34,18 @@ Choice = tuple[IntSet, Text]
 Offered = bool | Callable[[], bool]
 
 _FLAGS = interval(4, 0, 7)
-_EXECUTABLE = exactly(4, *(flags for flags in range(8) if flags & PF_X))
-_PLAIN_FLAGS = exactly(4, *(flags for flags in range(8) if not flags & PF_X))
+_FLAGS_RULE = (
+    "R, W and X as its place asks: executable where no later segment can hold the entry, but not where its code would "
+    "overlap what came before; readable for the dynamic loader; writable for the dynamic section and for zeros"
+)
 _ANY = {4: anything(4), 8: anything(8)}
 _MOST_TLS = 1 << 26  # a thread's block is allocated before the program starts
 _MOST_TLS_ALIGN = 1 << 16
+
+
+@cache
+def _flags(*values: int) -> IntSet:
+    return exactly(4, *values)
 
 
 @cache
@@ -99,7 +107,11 @@ class Kind:
 
 
 class Load(Kind):
-    """PT_LOAD. ``ways`` are the roles that remain."""
+    """PT_LOAD. ``ways`` are the roles that remain.
+
+    At level load zeros behind the file's bytes ask for write permission: QEMU's loader writes them, and dies where
+    it may not (linux-user/elfload.c, zero_bss).
+    """
 
     def _roles(self, header: Header) -> list[Role]:
         found = []
@@ -120,11 +132,21 @@ class Load(Kind):
     def flags(self, header: Header) -> Choice:
         """See `Kind.flags`."""
         alive = self._alive(header)
-        if all(role.needs_x for role in alive):
-            return _EXECUTABLE, "executable: no later segment can hold the entry"
-        if not any(self._may_execute(header, role) for role in alive):
-            return _PLAIN_FLAGS, "not executable: code begins with the entry's segment and does not overlap"
-        return super().flags(header)
+        needed = PF_R if header.plan.paged else 0
+        if header.plan.strict and header.memsz > header.filesz:
+            needed |= PF_W
+        good = [
+            flags
+            for flags in range(needed, 8)
+            if flags & needed == needed and any(self._allows(header, role, flags) for role in alive)
+        ]
+        return _flags(*good), _FLAGS_RULE
+
+    def _allows(self, header: Header, role: Role, flags: int) -> bool:
+        """Whether a segment of those flags can play the role."""
+        if (role.needs_x and not flags & PF_X) or (role.needs_w and not flags & PF_W):
+            return False
+        return not flags & PF_X or self._may_execute(header, role)
 
     def _may_execute(self, header: Header, role: Role) -> bool:
         """Whether the segment may be executable: at level code the first such one holds the entry."""
@@ -138,12 +160,11 @@ class Load(Kind):
     def _alive(self, header: Header) -> list[Role]:
         """The roles that the fields so far leave."""
         roles: list[Role] = header.ways
-        if header.flags >= 0 and not header.flags & PF_X:
-            roles = [role for role in roles if not role.needs_x]
-        elif header.flags >= 0 and header.plan.level == "code":
-            start = entry.code_start(header.plan)
-            roles = [role for role in roles if self._may_execute(header, role)]
-            roles = [role._replace(low_offset=max(start, role.low_offset)) for role in roles]
+        if header.flags >= 0:
+            roles = [role for role in roles if self._allows(header, role, header.flags)]
+            if header.flags & PF_X and header.plan.level == "code":
+                start = entry.code_start(header.plan)
+                roles = [role._replace(low_offset=max(start, role.low_offset)) for role in roles]
         if header.memsz < 0:
             return roles
         at = (header.offset, header.vaddr, header.filesz)
@@ -171,6 +192,8 @@ class Load(Kind):
     def memsz(self, header: Header) -> Choice:
         """See `Kind.memsz`."""
         at = (header.offset, header.vaddr, header.filesz)
+        if header.plan.strict and header.flags >= 0 and not header.flags & PF_W:
+            return exactly(header.plan.target.word, header.filesz), "equal to p_filesz: it is not writable"
         found = [role.memory(*at) for role in self._alive(header)]
         rule = "at least p_filesz, below the next page that is owed, within the zero-filled memory allowed"
         return load.union(header.plan.target.word, found), rule

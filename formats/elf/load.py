@@ -23,7 +23,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import IntSet, Piece
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.elf import entry
-from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, PF_X
+from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, PF_R, PF_X
 from bytegen.formats.elf.plan import Held, Plan, Segment
 from bytegen.formats.elf.role import Role, down, up
 
@@ -35,18 +35,20 @@ class Run(NamedTuple):
     end: int
     shift: int | None
     entry: bool
+    writable: bool = False
 
 
 def _joined(one: Run, other: Run) -> Run:
     shift = one.shift if one.shift is not None else other.shift
-    return Run(one.start, max(one.end, other.end), shift, one.entry or other.entry)
+    writable = one.writable or other.writable
+    return Run(one.start, max(one.end, other.end), shift, one.entry or other.entry, writable)
 
 
 class Duties(NamedTuple):
     """The duties still owed, and the memory that segments may use.
 
-    ``table`` is a file range to be held at any address; it is None where ``held`` has something. ``places``:
-    file ranges in which the entry may lie.
+    ``table`` is a file range to be held at any address; it is None where ``held`` has something.
+    ``table_writable``: in a writable segment. ``places``: file ranges in which the entry may lie.
     """
 
     entry: int | None
@@ -62,6 +64,7 @@ class Duties(NamedTuple):
     congruent: bool = False
     least: int = 0
     code_start: int = 0
+    table_writable: bool = False
 
     @property
     def owing(self) -> bool:
@@ -85,7 +88,7 @@ class Duties(NamedTuple):
 
     def items(self) -> list[Run]:
         """What is owed at an address, each by itself, in order."""
-        items = [Run(item.address, item.end, item.shift, False) for item in self.held]
+        items = [Run(item.address, item.end, item.shift, False, item.writable) for item in self.held]
         if self.entry is not None:
             place = sum(1 for item in items if item.start <= self.entry)
             items.insert(place, Run(self.entry, self.entry + self.entry_size, None, True))
@@ -205,10 +208,12 @@ class Duties(NamedTuple):
             assert self.table is not None
             high_offset, reach_offset = self.table
         needs_x = met is not None and met.entry
+        needs_w = (table and self.table_writable) or (met is not None and met.writable)
         for low_shift, high_shift in shifts:
             yield Role(
                 self.low, high, high_offset, reach, reach_offset, roof, self.limit, self.page, self.bss,
                 needs_x, low_shift, high_shift, self.congruent, self.least, self.code_start if needs_x else 0,
+                needs_w,
             )  # fmt: skip
 
 
@@ -273,5 +278,5 @@ def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
         labels=labels,
         executable=executable,
         ledger=ledger,
-        unpaged=plan.unpaged or align < page,
+        unpaged=plan.unpaged or align < page or not flags & PF_R,
     )

@@ -29,11 +29,15 @@ class Segment(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Addresses [address, end) that a later PT_LOAD maps at ``shift`` (address minus file offset)."""
+    """Addresses [address, end) that a later PT_LOAD maps at ``shift`` (address minus file offset).
+
+    ``writable``: that PT_LOAD is.
+    """
 
     address: int
     end: int
     shift: int
+    writable: bool = False
 
 
 class Section(NamedTuple):
@@ -84,7 +88,7 @@ class Plan(NamedTuple):
     interp: tuple[int, int] | None = None  # PT_INTERP: offset and size
     dynamic: tuple[int, int, int] | None = None  # PT_DYNAMIC: offset, size, address
     named: Any = None  # tables that the dynamic section names, once it is read (`dynamic.settled.Settled`)
-    unpaged: bool = False  # some PT_LOAD is aligned to less than a page
+    unpaged: bool = False  # some PT_LOAD is aligned to less than a page, or may not be read
     executable: tuple[tuple[int, int, int], ...] = ()  # (file start, file end, address) of code
     code: Code | None = None  # level "code": set once the program headers are read
     segments: tuple[Segment, ...] = ()  # the PT_LOADs read so far
@@ -104,7 +108,7 @@ class Plan(NamedTuple):
 
     @property
     def paged(self) -> bool:
-        """Whether a dynamic loader reads the file, which asks for PT_LOADs aligned to a page."""
+        """Whether a dynamic loader reads the file: it asks for PT_LOADs aligned to a page that may be read."""
         return self.strict and (self.kind == ET_DYN or self.interp is not None or self.dynamic is not None)
 
     @property

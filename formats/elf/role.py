@@ -31,6 +31,7 @@ class Role(NamedTuple):
     congruent: bool = False
     least: int = 0
     low_offset: int = 0
+    needs_w: bool = False
 
     @property
     def idle(self) -> bool:

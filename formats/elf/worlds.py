@@ -1,9 +1,9 @@
 """What must stay possible while program headers are read: places for a PT_DYNAMIC that is still owed.
 
 A program with an interpreter, and a shared object, must have a PT_DYNAMIC: its section needs room in the file
-that nobody has been promised, and a PT_LOAD that holds it. There are several ways to keep that possible; each is
-a *world*: the duties of the PT_LOADs to come, how many of those may come, and a ledger in which the room is
-taken.
+that nobody has been promised, and a writable PT_LOAD that holds it (the dynamic loader writes to it). There are
+several ways to keep that possible; each is a *world*: the duties of the PT_LOADs to come, how many of those may
+come, and a ledger in which the room is taken.
 A value may be chosen when it is good in some world, so the set of a field is the union over the worlds.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.elf import entry, names
+from bytegen.formats.elf.constants import PF_W
 from bytegen.formats.elf.held import hold
 from bytegen.formats.elf.load import Duties, duties
 from bytegen.formats.elf.plan import OPENERS, Plan
@@ -50,10 +51,12 @@ def readable() -> bool:
 
 
 def mapped(plan: Plan, ledger: Ledger, start: int) -> list[tuple[int, int]]:
-    """Ranges from ``start`` on that nobody has been promised, inside a PT_LOAD already read."""
+    """Ranges from ``start`` on that nobody has been promised, inside a PT_LOAD already read and writable."""
     found = []
     for low, high in ledger.gaps(start):
         for segment in plan.segments:
+            if not segment.flags & PF_W:
+                continue
             first, last = max(low, segment.offset), min(high, segment.offset + segment.filesz)
             if first < last:
                 found.append((first, last))
@@ -121,9 +124,9 @@ def _beside(plan: Plan, owed: Duties, place: tuple[int, int], slots: int, taken:
     if not owed.held:
         table = owed.table or place
         both = (min(place[0], table[0]), max(place[1], table[1]))
-        yield World(owed._replace(table=both), slots, taken)
+        yield World(owed._replace(table=both, table_writable=True), slots, taken)
         return
     for shift in {item.shift for item in owed.held}:
         if place[0] + shift >= owed.low:
-            more = hold(plan, place[0], place[0] + shift, place[1] - place[0])
+            more = hold(plan, place[0], place[0] + shift, place[1] - place[0], True)
             yield World(owed._replace(held=more.held), slots, taken)

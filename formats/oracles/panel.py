@@ -7,6 +7,7 @@ for judge in judges("elf64-x86_64", "load"):
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -99,6 +100,15 @@ def starts(raw: RawElf) -> bool:
     return raw.ehdr["e_type"] == _ET_EXEC or _PT_INTERP in types or raw.ehdr["e_entry"] != 0
 
 
+def interpreter(raw: RawElf, data: bytes) -> str:
+    """The path in PT_INTERP; empty where there is none."""
+    for phdr in raw.phdrs:
+        if phdr["p_type"] == _PT_INTERP:
+            content = data[phdr["p_offset"] : phdr["p_offset"] + phdr["p_filesz"]]
+            return content.split(b"\0", 1)[0].decode("utf-8", "replace")
+    return ""
+
+
 def links(raw: RawElf) -> bool:
     """Whether an ELF file has a dynamic section, which the dynamic loader reads."""
     return any(phdr["p_type"] == _PT_DYNAMIC for phdr in raw.phdrs)
@@ -107,7 +117,7 @@ def links(raw: RawElf) -> bool:
 def _starter(format: str) -> Judge:
     """The kernel where it runs such files, else QEMU's loader."""
     from bytegen.formats.oracles.kernel import kernel_accepts, runs_here
-    from bytegen.formats.oracles.qemu import qemu_accepts, qemu_command
+    from bytegen.formats.oracles.qemu import library_roots, qemu_accepts, qemu_command
 
     native = runs_here(format)
 
@@ -115,6 +125,9 @@ def _starter(format: str) -> Judge:
         raw = _raw(path)
         if raw is None or not starts(raw):
             return []
+        loader = interpreter(raw, path.read_bytes())
+        if loader and not any(os.path.exists(root + loader) for root in ("", *library_roots(format))):
+            return []  # a C library that is not installed here (musl, say): nobody can be asked
         result = kernel_accepts(path) if native else qemu_accepts(path, format)
         if not result.accepted:
             return [result.outcome]

@@ -22,6 +22,11 @@ _ROOTS = {"elf64-aarch64": ("/usr/aarch64-linux-gnu",), "elf32-i386": (), "elf64
 _PAUSE = 0.01
 
 
+def library_roots(format: str) -> tuple[str, ...]:
+    """Folders that stand for the root of that machine's file system."""
+    return _ROOTS.get(format, ())
+
+
 def qemu_command(format: str) -> list[str] | None:
     """The emulator for a format, with the folder of that machine's libraries; None where it is missing."""
     program = shutil.which(_PROGRAMS.get(format, ""))

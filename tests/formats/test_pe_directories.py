@@ -59,7 +59,9 @@ def _made(folder, bits, *options):
     return output.read_bytes()
 
 
-@pytest.mark.parametrize("options", [("-O1",), ("-O2", "-s"), ("-shared", "-s")], ids=" ".join)
+@pytest.mark.parametrize(
+    "options", [("-O1",), ("-O2", "-s"), ("-shared", "-s", "-static-libgcc")], ids=" ".join
+)
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize("level", ["parse", "load"])
 def test_compiled_files_replay(tmp_path, bits, options, level):
@@ -90,7 +92,7 @@ def test_drawn_files_pass_the_judges(format, level, pick):
 
 def test_drawn_imports_resolve():
     table, found = names(True), 0
-    for seed in range(15):
+    for seed in range(36):
         data = formats.sample(FORMATS[0], seed, max_bytes=8000, level="load")
         for imported in rawpe.read_imports(rawpe.read_raw_pe(data)):
             dll = table.dll(imported.name)

@@ -38,12 +38,8 @@ def _written(view: View, address: int) -> bool:
 def arm64_function(plan: Plan, view: View, region: Region, number: int, data: bytearray) -> Step:
     """The step of a function of the table."""
     start = region.start + SIZE * number
-    if start + SIZE > region.end:
-        if start == region.end:
-            return proceed(plan, start, bytearray())
-        return FreeStep(
-            start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
-        )
+    if start == region.end:
+        return proceed(plan, start, data)
 
     def build() -> Iterable[Piece]:
         for address, offset, length in view.map.spans:

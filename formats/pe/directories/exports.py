@@ -136,8 +136,6 @@ _TABLES = (
 
 def _table(read: _Exports, i: int) -> Step:
     plan, view = read.plan, read.view
-    if i == len(_TABLES):
-        return proceed(plan, read.region.end, bytearray())
     field, kind, width = _TABLES[i]
     count = read.names if i else read.functions
     rest = [_row(0, read.names), 4 * read.names, _LEAST_STRING * read.names][i]
