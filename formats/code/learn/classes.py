@@ -22,7 +22,7 @@ _PORT = "in out insb insw insd outsb outsw outsd"
 _FAR = "lcall ljmp retf retfq iret iretd iretq"
 _TRAP = "int3 ud2 ud2b hlt"  # hlt faults in user code; crt1 ends _start with it
 _INTERRUPT = "int int1 into"
-# Obsolete or of one maker: VIA PadLock, Cyrix and Geode extensions, FMA4, XOP, LWP, TBM, SSE4a and 3DNow!; SMX.
+# Obsolete or of one maker: VIA PadLock, LWP, TBM, SSE4a and 3DNow!; SMX.
 _REFUSED = """
 montmul xsha1 xsha256 xstore xcryptcbc xcryptcfb xcryptctr xcryptecb xcryptofb ud0 ud1 femms getsec
 extrq insertq movntsd movntss llwpcb slwpcb lwpins lwpval blcfill blci blcic blcmsk blcs blsfill blsic t1mskc tzmsk

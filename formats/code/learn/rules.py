@@ -15,7 +15,8 @@ RULES: dict[str, str] = {
     "prefix before VEX": "no 66, F2, F3, F0 or REX before VEX and EVEX: refused by processors (#UD)",
     "XOP": "AMD's XOP and TBM (8F with a map): gone from processors",
     "3DNow!": "0F 0F and femms: gone from processors",
-    "obsolete": "instructions of one maker: FMA4, SSE4a, LWP, VIA PadLock, the prefetches of Xeon Phi; getsec",
+    "obsolete": "instructions of one maker: SSE4a, LWP, VIA PadLock, the prefetches of Xeon Phi; getsec. FMA4 is "
+    "in the table: glibc's libm has it",
     "ud0 and ud1": "capstone reads 0F FF and 0F B9 without their ModRM byte",
     "branch with 66": "66 before a direct branch: Intel ignores it, AMD reads a 16-bit displacement, and 32-bit "
     "code loses the upper half of its address",

@@ -104,9 +104,8 @@ static int broken_rule(const uint8_t *w, int length, const shape *s, int id)
     if (s->vex) {
         if (s->wide || s->rep || s->lock || s->rex)
             return T_PREFIX_BEFORE_VEX;
-        if (!s->evex && s->map == 3 && s->op >= 0x48 &&
-            (s->op <= 0x49 || (s->op >= 0x5c && s->op < 0x80 && (s->op & 15) >= (s->op < 0x60 ? 12 : 8))))
-            return T_OBSOLETE;
+        if (!s->evex && s->map == 3 && (s->op == 0x48 || s->op == 0x49)) /* vpermil2ps and vpermil2pd, of XOP */
+            return T_XOP;
         if (s->evex && s->map == 2 && (s->op == 0xc6 || s->op == 0xc7))
             return T_OBSOLETE;
         if (s->evex && (rule = broken_evex_rule(s, modrm)))

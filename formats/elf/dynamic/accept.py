@@ -5,7 +5,7 @@ This is the whole rule of an entry; `values` lists the values that it takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf.dynamic import gnu_hash, tags, versions
@@ -81,13 +81,25 @@ def _base(state: State) -> State | None:
     return found if found is not None and len(found.owed) + 1 <= found.left else None
 
 
+def layouts(state: State) -> Iterator[State]:
+    """The state, and those with what is reserved at other places."""
+    word = state.view.target.word
+    return state.layouts({SYMBOLS: word, "jmprel": word})
+
+
+def _room(state: State, place: Place) -> int:
+    return state.view.map.room(state.plan, place.offset, place.address)
+
+
 def _ahead(state: State, tag: int, place: Place) -> State | None:
     """The state with the table of a tag promised ahead."""
     found = ahead_base(state, tag)
     if found is None:
         return None
-    base, kind, size, align = found
-    if place.offset % align or base.view.map.room(base.plan, place.offset, place.address) < size:
+    settled, kind, size, align = found
+    bases = (base for base in layouts(settled) if _room(base, place) >= size)
+    base = None if place.offset % align else next(bases, None)
+    if base is None:
         return None
     if tag == tags.GNU_HASH and not base.view.map.plain(place.address, 1 << 62):
         return None

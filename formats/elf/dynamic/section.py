@@ -9,7 +9,7 @@ the string table; hash tables, versions and relocations agree on the number of s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
 from bytegen.formats.core.ledger import Region
@@ -83,9 +83,10 @@ def _tags(state: State) -> list[Piece]:
     if not state.owed and not owed_versions and (state.number or state.left == 1):
         simple.append(tags.NULL)
     pieces: list[Piece] = [Finite(simple)]
+    names = cache(partial(_possible, state, tags.SONAME))  # the names of paths may be the same
     for tag in _conditional(state):
         if _fits(state, tag, owed_versions):
-            pieces.append(provided(tag, partial(_possible, state, tag)))
+            pieces.append(provided(tag, names if tag in tags.PATHS else partial(_possible, state, tag)))
     return pieces
 
 
@@ -139,6 +140,8 @@ def _possible(state: State, tag: int) -> bool:
     """Whether some value of the tag can stand."""
     if tag == tags.PLTRELSZ:  # the smaller, the easier
         return accept.plt_size(state, state.view.relocations.size) is not None
+    if tag in accept.TABLES:
+        return table_values.exist(state, tag)
     return any(piece.bounds() is not None for piece in _pieces(state, tag)[::-1])
 
 

@@ -7,6 +7,7 @@ value may be chosen when it gives a state that settles.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -176,6 +177,22 @@ class State(NamedTuple):
         ledger = state.plan.ledger.add(region)
         plan = state.plan._replace(ledger=ledger)
         return state._replace(plan=plan, reserved=(*state.reserved, (name, region)))
+
+    def layouts(self, align: dict[str, int]) -> Iterator[State]:
+        """This state, and those in which one place that is reserved is at an end of another gap.
+
+        ``align``: of what is reserved under a name; 1 where it is not said.
+        """
+        yield self
+        for name, region in self.reserved:
+            bare = self.without(name)
+            size, step = region.end - region.start, align.get(name, 1)
+            for low, high, _ in self.view.map.gaps(bare.plan, self.region.end):
+                for start in {low + -low % step, (high - size) // step * step} - {region.start}:
+                    if low <= start <= high - size:
+                        twin = region._replace(start=start, end=start + size)
+                        plan = bare.plan._replace(ledger=bare.plan.ledger.add(twin))
+                        yield bare._replace(plan=plan, reserved=(*bare.reserved, (name, twin)))
 
     def grow(self, kind: str, size: int) -> State | None:
         """The state in which the strings or symbols ahead have ``size`` bytes at least; None without room."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 
@@ -38,19 +39,38 @@ def tables(state: State, tag: int) -> list[Piece]:
     return pieces
 
 
-def _behind(state: State, tag: int) -> Lazily:
-    def check(address: int) -> bool:
-        return state.view.map.behind(address) is not None and accept.table(state, tag, address) is not None
+def exist(state: State, tag: int) -> bool:
+    """Whether some address of the table of a tag can stand."""
+    found = state.view.found.get(tag)
+    if found is not None and _is_behind(state, tag, found):
+        return True
+    if _ahead(state, tag) or (tag in (tags.RELA, tags.REL) and accept.table(state, tag, 0) is not None):
+        return True
+    members = _members(state, tag)
+    if len(members):
+        state.view.found[tag] = int(members[0])
+    return len(members) > 0
 
-    return Lazily(check, lambda: _members(state, tag))
+
+def _is_behind(state: State, tag: int, address: int) -> bool:
+    return state.view.map.behind(address) is not None and accept.table(state, tag, address) is not None
+
+
+def _behind(state: State, tag: int) -> Lazily:
+    return Lazily(partial(_is_behind, state, tag), lambda: _members(state, tag))
 
 
 def _ahead(state: State, tag: int) -> list[Piece]:
     found = accept.ahead_base(state, tag)
     if found is None:
         return []
-    base, _, size, align = found
-    return base.view.map.set_ahead(base.plan, state.region.end, size, align, tag == tags.GNU_HASH)
+    settled, _, size, align = found
+    plain = tag == tags.GNU_HASH
+    return [
+        piece
+        for base in accept.layouts(settled)
+        for piece in base.view.map.set_ahead(base.plan, state.region.end, size, align, plain)
+    ]
 
 
 def _members(state: State, tag: int) -> np.ndarray:
@@ -141,15 +161,20 @@ def _symbol_tables(state: State) -> Callable[[int, int], np.ndarray]:
 def _hash_tables(state: State, tag: int) -> Callable[[int, int], np.ndarray]:
     view, after = state.view, state.with_tag(tag, 0)
     other = state.places.get(tags.GNU_HASH if tag == tags.HASH else tags.HASH)
-    most = 0 if other is not None and not other.behind else most_symbols(after)
+
+    @cache
+    def most() -> int:
+        return 0 if other is not None and not other.behind else most_symbols(after)
 
     def find(low: int, high: int) -> np.ndarray:
         found = view.hashed(tag == tags.GNU_HASH, low, high)
+        if not len(found.starts):
+            return found.starts
         if state.symbols is not None:
             good = (found.symbols == state.symbols) | (found.symbols == 0)
         else:
-            good = (found.symbols == 0) | ((found.symbols >= state.used) & (found.symbols <= most))
-        return found.starts[good & (most > 0)]
+            good = (found.symbols == 0) | ((found.symbols >= state.used) & (found.symbols <= most()))
+        return found.starts[good & (most() > 0)]
 
     return find
 

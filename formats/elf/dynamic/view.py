@@ -32,6 +32,7 @@ class View:
         "_packed",
         "_starts",
         "_tables",
+        "found",
         "map",
         "raw",
         "relocations",
@@ -50,6 +51,7 @@ class View:
         self._packed: dict[tuple[int, int], np.ndarray] = {}
         self._starts: np.ndarray | None = None
         self._tables: dict[object, list[tuple[int, versions.Versions]]] = {}
+        self.found: dict[int, int] = {}  # tag -> an address that was one of its table, the first to try again
 
     def hash_symbols(self, gnu: bool, offset: int, high: int) -> int | None:
         """Number of symbols of the good hash table at ``offset`` (0: it does not tell); None without one."""

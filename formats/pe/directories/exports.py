@@ -270,13 +270,7 @@ def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
 
     def build() -> Iterable[Piece]:
         yield from view.spans(plan.ledger, _LEAST_STRING)
-        yield Finite(
-            [
-                view.map.address(r.start)
-                for r in plan.ledger.regions
-                if r.kind == STRING and r.start >= view.free
-            ]
-        )
+        yield Finite([view.map.address(r.start) for r in plan.ledger.regions if r.kind == STRING])
 
     return IntStep(
         rows.region.start + 4 * i,
