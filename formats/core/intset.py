@@ -174,21 +174,27 @@ class Window:
         return (min(a for a, _ in ends), max(b for _, b in ends)) if ends else None
 
 
+_FEW = 128
+_NONE = np.zeros(0, np.uint64)
+
+
 class Finite:
     """The listed integers (each below 2**64)."""
 
     __slots__ = ("_array", "_few", "_members")
 
     def __init__(self, values: object) -> None:
-        array = values if isinstance(values, np.ndarray) else None
-        if array is None or len(array) <= 128:
-            few = sorted({int(v) for v in values})  # type: ignore[attr-defined]
-            self._few: tuple[int, ...] | None = tuple(few)
-            self._members: frozenset[int] | None = frozenset(few)
-            self._array = np.zeros(0, np.uint64)
+        listed = values.tolist() if isinstance(values, np.ndarray) and len(values) <= _FEW else values
+        few = None if isinstance(listed, np.ndarray) else frozenset(listed)  # type: ignore[call-overload]
+        if few is not None and len(few) <= _FEW:
+            self._few: tuple[int, ...] | None = tuple(sorted(few))
+            self._members: frozenset[int] | None = few
+            self._array = _NONE
         else:
             self._few = self._members = None
-            self._array = np.unique(array.astype(np.uint64))
+            array = np.array(listed if few is None else list(few), np.uint64)
+            array.sort()
+            self._array = array[np.flatnonzero(np.diff(array, prepend=~array[:1]))]
 
     def members(self) -> np.ndarray:
         """uint64, ascending: all of them."""

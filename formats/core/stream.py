@@ -108,6 +108,9 @@ class StreamCursor:
         elif at == position:
             data.start(position)
             self._instruction(step, position, state)
+        elif position == _aligned(step, position):
+            data.start(position)
+            self._instruction(step, position, machine.filling)
         else:
             self._fill(step, position)
 
@@ -261,6 +264,8 @@ class StreamCursor:
         if position == step.stop:
             self._leave()
             return
+        if data.shared:
+            data.own()
         i, starts = position >> 3, data.starts
         if i < len(starts):
             starts[i] |= 1 << (position & 7)

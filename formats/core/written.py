@@ -43,11 +43,12 @@ def _set_bits(bitmap: bytearray, offsets: np.ndarray) -> np.ndarray:
 class Written(bytearray):
     """The bytes so far. Formats read it; `Constraint` alone appends and takes back."""
 
-    __slots__ = ("log", "privileged", "starts", "wanted")
+    __slots__ = ("log", "privileged", "shared", "starts", "wanted")
 
     def __init__(self, data: bytes | bytearray = b"", *, privileged: bool = False) -> None:
         super().__init__(data)
         self.privileged = privileged  # whether system instructions are allowed
+        self.shared = False  # whether a twin has the same bitmaps and log: `own` them before changing one
         self.starts = bytearray()  # bit i: an instruction starts at offset i
         self.wanted = bytearray()  # bit i: one has to
         self.log = array("Q")  # (position << 32 | offset) of every bit set in wanted, in the order of setting
@@ -60,15 +61,24 @@ class Written(bytearray):
         return taken
 
     def twin(self) -> Written:
-        """An independent copy."""
-        twin = Written(self, privileged=self.privileged)
-        if self.starts or self.wanted:
-            twin.starts, twin.wanted, twin.log = self.starts[:], self.wanted[:], self.log[:]
+        """An independent copy. What is known of instructions is shared until one of the two changes it."""
+        twin = Written.__new__(Written)
+        bytearray.__init__(twin, self)
+        twin.privileged = self.privileged
+        twin.starts, twin.wanted, twin.log = self.starts, self.wanted, self.log
+        twin.shared = self.shared = True
         return twin
+
+    def own(self) -> None:
+        """Have the bitmaps and the log for itself."""
+        self.starts, self.wanted, self.log = self.starts[:], self.wanted[:], self.log[:]
+        self.shared = False
 
     def truncate(self, position: int) -> None:
         """Take back what lies beyond ``position``: bytes, starts after it, and what was owed since."""
         del self[position:]
+        if self.shared and (self.starts or self.log):
+            self.own()
         starts, log = self.starts, self.log
         if len(starts) > position >> 3:
             del starts[(position >> 3) + 1 :]
@@ -82,6 +92,8 @@ class Written(bytearray):
 
     def start(self, offset: int) -> None:
         """Note that an instruction starts there."""
+        if self.shared:
+            self.own()
         starts, i = self.starts, offset >> 3
         if i >= len(starts):
             starts.extend(bytes(i - len(starts) + _BLOCK))
@@ -89,6 +101,8 @@ class Written(bytearray):
 
     def no_start(self, offset: int) -> None:
         """Note that none does after all."""
+        if self.shared:
+            self.own()
         self.starts[offset >> 3] &= ~(1 << (offset & 7))
 
     def is_start(self, offset: int) -> bool:
@@ -108,6 +122,8 @@ class Written(bytearray):
 
     def want(self, offset: int) -> None:
         """Owe an instruction start at ``offset``, at or after the end."""
+        if self.shared:
+            self.own()
         wanted, i, bit = self.wanted, offset >> 3, 1 << (offset & 7)
         if i >= len(wanted):
             wanted.extend(bytes(i - len(wanted) + _BLOCK))

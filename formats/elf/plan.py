@@ -55,13 +55,20 @@ class Section(NamedTuple):
 class Owed(NamedTuple):
     """A section type that an earlier header promised for a later index.
 
-    A string table of at least ``need`` bytes, or a symbol table of at least ``need`` symbols; where ``place`` is
-    given, the table of that offset and size.
+    A string table of at least ``sure`` bytes, or a symbol table of at least ``sure`` symbols; where ``place`` is
+    given, the table of that offset and size. ``spare``: the least size of the section name table until the
+    dynamic section has its name.
     """
 
     types: frozenset[int]
-    need: int = 0
+    sure: int = 0
     place: tuple[int, int] | None = None
+    spare: int = 0
+
+    @property
+    def need(self) -> int:
+        """The least size."""
+        return max(self.sure, self.spare)
 
 
 class Plan(NamedTuple):
@@ -99,7 +106,6 @@ class Plan(NamedTuple):
     # section headers
     sections: tuple[Section, ...] = ()
     owed: tuple[tuple[int, Owed], ...] = ()  # sorted by index; indices not read yet
-    name_need: int = 0  # the section name table is at least this long
 
     @property
     def phdrs_end(self) -> int:
@@ -147,16 +153,25 @@ class Plan(NamedTuple):
         return None
 
     def owe(
-        self, index: int, types: frozenset[int], need: int = 0, place: tuple[int, int] | None = None
+        self,
+        index: int,
+        types: frozenset[int],
+        need: int = 0,
+        place: tuple[int, int] | None = None,
+        spare: int | None = None,
     ) -> Plan:
-        """The plan in which section ``index``, not read yet, is of one of the types and of ``need`` bytes."""
+        """The plan in which section ``index``, not read yet, is of one of the types and of ``need`` bytes.
+
+        ``spare`` as in `Owed`; None leaves it.
+        """
         known = self.owed_at(index)
         if known is not None:
-            need = max(need, known.need)
+            need = max(need, known.sure)
+            spare = known.spare if spare is None else spare
             types = types & known.types
             place = known.place if place is None else place
         rest = [item for item in self.owed if item[0] != index]
-        insort(rest, (index, Owed(types, need, place)), key=lambda item: item[0])
+        insort(rest, (index, Owed(types, need, place, spare or 0)), key=lambda item: item[0])
         return self._replace(owed=tuple(rest))
 
     def reach(self, end: int) -> Plan:

@@ -15,7 +15,7 @@ from bytegen.formats.elf.note_kinds import NOTES
 from bytegen.formats.elf.phdr import Header
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.worlds import keeping
-from bytegen.formats.elf.written import Behind, Table, provided
+from bytegen.formats.elf.written import Behind, Provided, Table
 
 KINDS: dict[int, Kind] = {**PLAIN, **HELD, **NOTES}
 
@@ -79,7 +79,7 @@ def _types(plan: Plan, table: Table, slots: int) -> IntSet:
         if offered is True:
             sure.append(value)
         elif offered is not False:
-            unsure.append(provided(value, offered))
+            unsure.append(Provided(value, offered))
     return IntSet(4, Finite(sure), *unsure)
 
 

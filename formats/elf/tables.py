@@ -106,6 +106,7 @@ class Dynamic(NamedTuple):
     address: int
     read: bool = False
     places: Mapping[str, Place] = MappingProxyType({})
+    pending: bool = False  # a hash table ahead leaves open how many symbols there are
 
 
 FunctionStarts = Callable[[Plan, np.ndarray, bytes | bytearray], np.ndarray]
@@ -121,8 +122,11 @@ class Hooks:
     ``function_starts(plan, addresses, data)``: bool for each virtual address (uint64) of a function symbol,
     whether a function may begin there, given the bytes so far. Set by the part that reads code; anywhere,
     until then. ``dynamic(plan)``: what the dynamic section has settled, None where there is no PT_DYNAMIC.
-    Set by the part that reads it.
+    ``counts(plan, raw)``: the least and the greatest number of symbols while that is open, given the bytes so
+    far; ``count(plan, number)``: the plan in which it is settled. Set by the part that reads the dynamic section.
     """
 
     function_starts: FunctionStarts = staticmethod(_anywhere)
     dynamic: Callable[[Plan], Dynamic | None] = staticmethod(lambda plan: None)
+    counts: Callable[[Plan, bytes], tuple[int, int]] = staticmethod(lambda plan, raw: (0, -1))
+    count: Callable[[Plan, int], Plan] = staticmethod(lambda plan, number: plan)

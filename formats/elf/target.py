@@ -90,7 +90,7 @@ I386 = Target(
     (b"/lib/ld-linux.so.2", b"/lib/ld-musl-i386.so.1"),
 )  # fmt: skip
 AARCH64 = Target(
-    "elf64-aarch64", 183, 64, 4096, 0x10000, 0x7F00000000, 1 << 31, 1 << 30, True, 1032, "aarch64",
+    "elf64-aarch64", 183, 64, 4096, 0x10000, 1 << 34, 1 << 31, 1 << 30, True, 1032, "aarch64",
     (b"/lib/ld-linux-aarch64.so.1", b"/lib/ld-musl-aarch64.so.1"),
 )  # fmt: skip
 TARGETS = {target.name: target for target in (X86_64, I386, AARCH64)}

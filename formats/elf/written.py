@@ -52,11 +52,40 @@ class Lazily:
         return self._all().bounds()
 
 
-def provided(value: int, condition: Callable[[], bool]) -> Lazily:
-    """The set of one value where the condition holds, which is asked only when it matters."""
-    return Lazily(
-        lambda x: x == value and condition(), lambda: np.array([value] if condition() else [], np.uint64)
-    )
+class Provided:
+    """The set of one value where the condition holds, which is asked once, and only when it matters."""
+
+    __slots__ = ("_condition", "_holds", "value")
+
+    def __init__(self, value: int, condition: Callable[[], bool]) -> None:
+        self.value = value
+        self._condition = condition
+        self._holds: bool | None = None
+
+    def _there(self) -> bool:
+        if self._holds is None:
+            self._holds = self._condition()
+        return self._holds
+
+    def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
+        """See `Piece.mark`."""
+        shift = 8 * k
+        if self.value & (1 << shift) - 1 == prefix:
+            byte = self.value >> shift & 255
+            if not out[byte] and self._there():
+                out[byte] = True
+
+    def has(self, k: int, prefix: int) -> bool:
+        """See `Piece.has`."""
+        return self.value & (1 << 8 * k) - 1 == prefix and self._there()
+
+    def contains(self, x: int) -> bool:
+        """See `Piece.contains`."""
+        return x == self.value and self._there()
+
+    def bounds(self) -> tuple[int, int] | None:
+        """See `Piece.bounds`."""
+        return (self.value, self.value) if self._there() else None
 
 
 class Behind:

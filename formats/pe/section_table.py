@@ -22,6 +22,7 @@ from bytegen.formats.pe.sets import Decimal, NotBeginning, When
 from bytegen.formats.pe.spec import offered
 
 _SLASH = ord("/")
+_TLS = 9
 _ANY_BUT_SLASH = IntSet(1, NotBeginning(1, b"/"))
 _ANY1 = IntSet(1, Span(0, 255), full=True)
 _ZERO = {2: exactly(2, 0), 4: exactly(4, 0)}
@@ -197,13 +198,30 @@ def _unused(plan: Plan, header: Header, i: int, start: int) -> Step:
     )
 
 
+def _index_owed(plan: Plan, header: Header, end: int) -> bool:
+    """Whether a section must be written to: the last that can hold the index of thread-local storage.
+
+    Loaders write it. The section that the entry point is in, which is executed, cannot be the one.
+    """
+    if not plan.strict or not plan.directories[_TLS][1]:
+        return False
+    if any(section.flags & MEM_WRITE and section.size >= 4 for section in plan.sections):
+        return False
+    left = plan.section_count - header.number - 1
+    return left == 0 or (left == 1 and plan.entry >= end)
+
+
 def _flags(plan: Plan, header: Header, start: int) -> Step:
     low = header.layout.low
     end, must = low + header.size, 0
     for need in plan.needs:
         if low <= need.start < end:
             must |= need.flags
-    pieces = [Bits(_PLAIN | MEM_EXECUTE, must)]
+    if _index_owed(plan, header, end) and not must & MEM_EXECUTE:
+        must |= MEM_WRITE
+    pieces = []
+    if not must & MEM_WRITE:
+        pieces.append(Bits(_PLAIN | MEM_EXECUTE, must))
     if not must & MEM_EXECUTE:
         pieces.append(Bits(_PLAIN | MEM_WRITE, must))
     return IntStep(

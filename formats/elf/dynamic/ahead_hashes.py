@@ -6,9 +6,10 @@ from bytegen.formats.core.intset import Finite, IntSet, Span, anything, exactly,
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.elf import tables
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.ahead import Facts
-from bytegen.formats.elf.dynamic.settled import MOST, hash_read
+from bytegen.formats.elf.dynamic.settled import MOST, count_settled, hash_read
 from bytegen.formats.elf.dynamic.symbols import Symbols
 from bytegen.formats.elf.plan import Plan, opener, proceed
 
@@ -16,7 +17,6 @@ from bytegen.formats.elf.plan import Plan, opener, proceed
 def _symbols_left(plan: Plan, region: Region, data: bytearray) -> int:
     """The greatest number of symbols that a hash table may give: those written, or those there is room for."""
     facts: Facts = region.detail
-    size = plan.target.sym_size
     if facts.exact is not None:
         return facts.exact
     most = facts.indices
@@ -27,13 +27,18 @@ def _symbols_left(plan: Plan, region: Region, data: bytearray) -> int:
         raw = bytes(data)
         symbols = Symbols(raw, AddressMap(facts.map.loads, region.start), plan.target, plan.tls_size)
         return min(most, symbols.run(facts.symtab, high, min(most, MOST), facts.names))
+    return min(most, _room_for_symbols(plan, facts))
+
+
+def _room_for_symbols(plan: Plan, facts: Facts) -> int:
+    """How many symbols have room where they are promised ahead."""
     known = plan.ledger.at(facts.symtab, "dynsym")
-    assert known is not None
     load = facts.map.find(facts.address)
+    assert known is not None
     assert load is not None
     following = plan.ledger.after(known.end)
     stop = min(load.offset + load.filesz, plan.limit if following is None else following.start)
-    return min(most, (stop - known.start) // size)
+    return (stop - known.start) // plan.target.sym_size
 
 
 def _with_symbols(plan: Plan, region: Region, count: int) -> Plan:
@@ -120,6 +125,11 @@ class _Hash:
         return proceed(plan.reach(end), end, data)
 
 
+_GOES_ON = Record(
+    ("chain", 4, interval(4, 0, 0xFFFFFFFE, 2), "even: the chain goes on, to symbols that are used")
+)
+
+
 @opener("gnu_hash")
 def _open_gnu_hash(plan: Plan, region: Region, data: bytearray) -> Step:
     most = _symbols_left(plan, region, data)
@@ -134,7 +144,7 @@ class _GnuHash:
     def __init__(self, plan: Plan, region: Region, most: int) -> None:
         self.plan, self.region, self.most = plan, region, most
         self.stop = _stop(plan, region)
-        self.used: int = region.detail.used
+        self.used: int = max(region.detail.used, region.detail.exact or 0)
         self.word = plan.target.word
         self.buckets = self.first = self.bloom = 0
 
@@ -194,11 +204,18 @@ class _GnuHash:
         if not last:
             plan = hash_read(self.plan, "gnu_hash", start - self.region.start, None)
             return proceed(plan.reach(start), start, data)
-        last = max(last, self.used - 1)
         end = start + 4 * (last - self.first)
         if end == start:
-            return self.link(start, last)
-        return FreeStep(start, end, None, "gnu_hash.chains", "", lambda data: self.link(end, last))
+            return self.last(start, last)
+        return FreeStep(start, end, None, "gnu_hash.chains", "", lambda data: self.last(end, last))
+
+    def last(self, start: int, head: int) -> Step:
+        """The last chain, from the first symbol in it: it goes on up to the symbols that are used already."""
+        count = self.used - 1 - head
+        if count <= 0:
+            return self.link(start, head)
+        end = start + 4 * count
+        return RecordsStep(start, count, _GOES_ON, "gnu_hash.last", lambda data: self.link(end, head + count))
 
     def link(self, start: int, index: int) -> Step:
         """The hash of symbol ``index``, at or after the first of the last chain: an odd one ends the table."""
@@ -215,3 +232,40 @@ class _GnuHash:
         return IntStep(
             start, 4, choices, lambda: f"gnu_hash.chain[{index}]", "odd where its chain ends", after
         )  # fmt: skip
+
+
+def _pending(plan: Plan) -> Region:
+    return next(r for r in plan.ledger.regions if r.kind in ("hash", "gnu_hash") and r.detail is not None)
+
+
+def _counts(plan: Plan, raw: bytes) -> tuple[int, int]:
+    """See `tables.Hooks.counts`."""
+    region = _pending(plan)
+    facts: Facts = region.detail
+    most = facts.indices
+    if region.kind == "hash":
+        most = min(most, (_stop(plan, region) - region.start) // 4 - 3)
+    if 0 <= facts.symtab < len(raw):
+        load = facts.map.find(facts.address)
+        assert load is not None
+        high = min(load.offset + load.filesz, len(raw))
+        symbols = Symbols(raw, AddressMap(facts.map.loads, len(raw)), plan.target, plan.tls_size)
+        return max(facts.used, 1), symbols.run(facts.symtab, high, min(most, MOST), facts.names)
+    return max(facts.used, 1), min(most, _room_for_symbols(plan, facts))
+
+
+def _count(plan: Plan, number: int) -> Plan:
+    """See `tables.Hooks.count`."""
+    region = _pending(plan)
+    facts: Facts = region.detail._replace(exact=number)
+    end = region.end if region.kind == "gnu_hash" else max(region.end, region.start + 12 + 4 * number)
+    ledger = plan.ledger.replace(region, region._replace(detail=facts, end=end))
+    known = ledger.at(facts.symtab, "dynsym")
+    if known is not None and known.start > plan.shoff:
+        grown = known._replace(end=known.start + number * plan.target.sym_size)
+        ledger, end = ledger.replace(known, grown), max(end, grown.end)
+    return count_settled(plan._replace(ledger=ledger).reach(end), number)
+
+
+tables.Hooks.counts = staticmethod(_counts)
+tables.Hooks.count = staticmethod(_count)

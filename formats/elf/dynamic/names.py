@@ -21,6 +21,7 @@ SHORTEST_KNOWN = 1 + min(len(name) for name in KNOWN_LIBRARIES)
 SHORTEST_NAME = 5  # "a.so" and a zero
 _PLAIN = frozenset(range(0x21, 0x7F)) - {0x2F, 0x24}  # printable, no slash, no "$"
 _NONE = np.zeros(0, np.int64)
+_MOST_KEPT = 256
 
 
 def is_library(name: bytes) -> bool:
@@ -71,13 +72,14 @@ def string_at(raw: bytes, offset: int, end: int) -> bytes | None:
 class Strings:
     """The written bytes of the segments, as string tables."""
 
-    __slots__ = ("_longest", "_names", "_tables", "_zeros", "map", "raw")
+    __slots__ = ("_longest", "_names", "_tables", "_with", "_zeros", "map", "raw")
 
     def __init__(self, raw: bytes, map: AddressMap) -> None:
         self.raw = raw
         self.map = map
         self._longest = -1
         self._zeros: dict[tuple[int, int], np.ndarray] = {}
+        self._with: dict[tuple[tuple[int, ...], int, int], np.ndarray] = {}
         self._names: dict[tuple[int, int], np.ndarray] = {}
         self._tables: dict[tuple[int, int], np.ndarray] = {}
 
@@ -154,9 +156,16 @@ class Strings:
 
     def tables_with(self, needed: tuple[int, ...], low: int, high: int) -> np.ndarray:
         """Where the string tables of a range begin that have libraries' names at all these places."""
-        starts = self.libraries(low, high) - needed[0]
-        starts = starts[(starts >= low) & (starts < high)]
-        return np.array([x for x in starts.tolist() if self.holds(x, high, needed)], np.int64)
+        key = (needed, low, high)
+        found = self._with.get(key)
+        if found is None:
+            starts = self.libraries(low, high) - needed[0]
+            starts = starts[(starts >= low) & (starts < high)]
+            found = np.array([x for x in starts.tolist() if self.holds(x, high, needed)], np.int64)
+            if len(self._with) >= _MOST_KEPT:
+                self._with.clear()
+            self._with[key] = found
+        return found
 
     def tables_of_names(self, low: int, high: int) -> np.ndarray:
         """Where the string tables of a range begin that may hold names: a zero and then another byte."""

@@ -21,7 +21,7 @@ from bytegen.formats.elf.dynamic.ahead import promise_details
 from bytegen.formats.elf.dynamic.state import State, settle, version_owed
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan, opener, proceed
-from bytegen.formats.elf.written import provided
+from bytegen.formats.elf.written import Provided
 
 _PADDING = {
     word: Record(
@@ -86,7 +86,7 @@ def _tags(state: State) -> list[Piece]:
     names = cache(partial(_possible, state, tags.SONAME))  # the names of paths may be the same
     for tag in _conditional(state):
         if _fits(state, tag, owed_versions):
-            pieces.append(provided(tag, names if tag in tags.PATHS else partial(_possible, state, tag)))
+            pieces.append(Provided(tag, names if tag in tags.PATHS else partial(_possible, state, tag)))
     return pieces
 
 

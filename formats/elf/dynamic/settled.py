@@ -77,17 +77,24 @@ def hash_read(plan: Plan, name: str, size: int, count: int | None) -> Plan:
     settled: Settled = plan.named
     places = dict(settled.places)
     places[name] = places[name]._replace(size=size, count=count)
-    if count is not None:
-        places["symbols"] = places["symbols"]._replace(size=count * plan.target.sym_size, count=count)
-        if "versym" in places:
-            places["versym"] = places["versym"]._replace(size=2 * count, count=count)
+    plan = plan._replace(named=settled._replace(places=places, pending=False))
+    return plan if count is None else count_settled(plan, count)
+
+
+def count_settled(plan: Plan, count: int) -> Plan:
+    """The plan in which the number of symbols is known."""
+    settled: Settled = plan.named
+    places = dict(settled.places)
+    places["symbols"] = places["symbols"]._replace(size=count * plan.target.sym_size, count=count)
+    if "versym" in places:
+        places["versym"] = places["versym"]._replace(size=2 * count, count=count)
     return plan._replace(named=settled._replace(places=places, pending=False))
 
 
 def settled(plan: Plan) -> tables.Dynamic | None:
     """What section headers have to agree with; None where there is no PT_DYNAMIC.
 
-    While the number of symbols is open, no section can be that of the symbols.
+    While the number of symbols is open, the section of the symbols or that of their versions settles it.
     """
     if plan.dynamic is None:
         return None
@@ -95,11 +102,10 @@ def settled(plan: Plan) -> tables.Dynamic | None:
     if plan.named is None:
         return tables.Dynamic(offset, size, address)
     places = dict(plan.named.places)
-    if plan.named.pending:
-        places.pop("symbols", None)
-    elif "versym" in places and places["versym"].size is None:
+    pending = plan.named.pending
+    if not pending and "versym" in places and places["versym"].size is None:
         _count_by_section(plan, places)
-    return tables.Dynamic(offset, size, address, True, places)
+    return tables.Dynamic(offset, size, address, True, places, pending)
 
 
 def _count_by_section(plan: Plan, places: dict[str, tables.Place]) -> None:

@@ -15,6 +15,7 @@ from bytegen.formats.elf.dynamic.symbols import Symbols
 from bytegen.formats.elf.target import Target
 
 _NONE = np.zeros(0, np.int64)
+_MOST_KEPT = 4096
 
 
 class Hashed(NamedTuple):
@@ -30,6 +31,7 @@ class View:
     __slots__ = (
         "_hashed",
         "_packed",
+        "_runs",
         "_starts",
         "_tables",
         "found",
@@ -49,6 +51,7 @@ class View:
         self.relocations = Relocations(raw, map, target, strict)
         self._hashed: dict[tuple[bool, int, int], Hashed] = {}
         self._packed: dict[tuple[int, int], np.ndarray] = {}
+        self._runs: dict[tuple[int, int], int] = {}
         self._starts: np.ndarray | None = None
         self._tables: dict[object, list[tuple[int, versions.Versions]]] = {}
         self.found: dict[int, int] = {}  # tag -> an address that was one of its table, the first to try again
@@ -102,7 +105,14 @@ class View:
 
     def packed_run(self, offset: int, high: int) -> int:
         """How many words of packed relative relocations begin at ``offset``."""
-        return packed_run(self.raw, offset, high, self.map, self.target.word, self.strict)
+        key = (offset, high)
+        found = self._runs.get(key)
+        if found is None:
+            found = packed_run(self.raw, offset, high, self.map, self.target.word, self.strict)
+            if len(self._runs) >= _MOST_KEPT:
+                self._runs.clear()
+            self._runs[key] = found
+        return found
 
     def versions(self, definitions: bool, table: versions.Table) -> list[tuple[int, versions.Versions]]:
         """The good version tables in any segment: (address, table)."""

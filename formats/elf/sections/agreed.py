@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import Finite, Piece
+from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.elf import space, tables
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.sections import links
-from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, GNU_VERSYM, NAMED, TABLES
+from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, GNU_HASH, GNU_VERSYM, HASH, NAMED, TABLES
 from bytegen.formats.elf.written import Table
 
 
@@ -36,6 +36,9 @@ def symbol_sizes(plan: Plan, table: Table, place: tables.Place, number: int) -> 
     versions = place_of(plan, GNU_VERSYM)
     if versions is not None and versions.size is not None:
         least = max(least, versions.size // 2)
+    if _pending(plan):
+        found = counts(plan, table, number)
+        return [] if found is None else [Span(size * found[0], size * found[1], size)]
     known = plan.ledger.at(place.offset, "dynsym")
     if known is not None and place.offset >= table.end:
         return [Finite((known.end - known.start,))] if known.end - known.start >= least * size else []
@@ -46,6 +49,41 @@ def symbol_sizes(plan: Plan, table: Table, place: tables.Place, number: int) -> 
         return pieces
     exact = place.count * size
     return [Finite((exact,))] if any(piece.contains(exact) for piece in pieces) else []
+
+
+def _pending(plan: Plan) -> bool:
+    dynamic = space.dynamic_owed(plan)
+    return dynamic is not None and dynamic.pending
+
+
+def unread(plan: Plan, table: Table, kind: int) -> bool:
+    """Whether a header is that of a hash table ahead, whose grammar says how long it is."""
+    place = place_of(plan, kind)
+    return kind in (HASH, GNU_HASH) and place is not None and place.offset >= table.end
+
+
+def counts(plan: Plan, table: Table, number: int) -> tuple[int, int] | None:
+    """The least and the greatest number of dynamic symbols, where a hash table ahead leaves it open."""
+    place = place_of(plan, DYNSYM)
+    if not _pending(plan) or place is None:
+        return None
+    size = plan.target.sym_size
+    low, high = tables.Hooks.counts(plan, table.behind.raw)
+    owed = plan.owed_at(number) or next((owed for _, owed in plan.owed if owed.types == {DYNSYM}), None)
+    low = max(low, owed.need if owed is not None and owed.types == {DYNSYM} else 0)
+    if place.offset < table.start:
+        detail = symbols.SymbolDetail(names=strings_size(plan) or 0)
+        pieces = symbols.sizes(plan, table, place.offset, tables.Request(low * size, number, detail=detail))
+        ends = [bounds[1] for bounds in (piece.bounds() for piece in pieces) if bounds]
+        high = min(high, max(ends, default=0) // size)
+    return (low, high) if low <= high else None
+
+
+def settle(plan: Plan, kind: int, size: int) -> Plan:
+    """The plan after the size of a section, which may settle how many dynamic symbols there are."""
+    if kind not in (DYNSYM, GNU_VERSYM) or not size or not _pending(plan):
+        return plan
+    return tables.Hooks.count(plan, size // (2 if kind == GNU_VERSYM else plan.target.sym_size))
 
 
 def symbols_fit(plan: Plan, table: Table, number: int) -> bool:
@@ -69,7 +107,10 @@ def symbols_fit(plan: Plan, table: Table, number: int) -> bool:
 def table_fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
     """Whether the header ``number`` may be that of a hash or version table."""
     place = place_of(plan, kind)
-    if place is None or place.size is None or (kind in NAMED and place.count is None):
+    if place is None or (kind in NAMED and place.count is None):
+        return False
+    known = place.size is not None or unread(plan, table, kind)
+    if not known and (kind != GNU_VERSYM or counts(plan, table, number) is None):
         return False
     pieces = links.dynamic_strings(plan, number) if kind in NAMED else symbols_of_table(plan, table, number)
     return any(piece.bounds() for piece in pieces)

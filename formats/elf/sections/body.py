@@ -19,6 +19,7 @@ from bytegen.formats.elf.sections.types import (
     COMPRESSED,
     DYNAMIC,
     DYNSYM,
+    GNU_VERSYM,
     HASH,
     INFO_LINK,
     NAMED,
@@ -127,7 +128,12 @@ def sizes(plan: Plan, header: Header) -> _Choices:
         return [Finite((owed.place[1],))], "the size that the dynamic section gives"
     if kind == DYNSYM and place is not None:
         return agreed.symbol_sizes(plan, table, place, number), "the dynamic symbols"
+    if agreed.unread(plan, table, kind) and (place is None or place.size is None):
+        return [Span(0, plan.limit - offset)], f"inside the {plan.limit} bytes of the file"
     if place is not None:
+        found = agreed.counts(plan, table, number)
+        if kind == GNU_VERSYM and found is not None:
+            return [Span(2 * found[0], 2 * found[1], 2)], "a version index for each dynamic symbol"
         assert place.size is not None
         return [Finite((place.size,))], "the size of the table that the dynamic section names"
     if kind == STRTAB:

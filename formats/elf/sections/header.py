@@ -26,7 +26,7 @@ from bytegen.formats.elf.sections.types import (
     kinds,
 )
 from bytegen.formats.elf.target import Target
-from bytegen.formats.elf.written import Behind, Table, provided
+from bytegen.formats.elf.written import Behind, Provided, Table
 
 _WORDS = ("sh_flags", "sh_addr", "sh_offset", "sh_size", "sh_addralign", "sh_entsize")
 _ORDER = (
@@ -85,8 +85,8 @@ class Header(NamedTuple):
 @opener("shdrs")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     if plan.shstrndx:
-        need = max(1, space.naming(plan).least)
-        plan = plan._replace(owed=((plan.shstrndx, Owed(frozenset({STRTAB}), need)),))
+        owed = Owed(frozenset({STRTAB}), 1, None, space.naming(plan).least)
+        plan = plan._replace(owed=((plan.shstrndx, owed),))
     table = Table(region.start, region.end, Behind(bytes(data)))
     return _null(plan, Header(table, plan.target, 0), 0, data)
 
@@ -125,10 +125,10 @@ def _named(plan: Plan, known: naming.Naming, name: int) -> Plan:
     owed = plan.owed_at(plan.shstrndx)
     spare = known.asks._replace(plain=(*known.asks.plain, name)).least
     # Only the dynamic section may take the last name that leaves it one.
-    need = max(name + 1, spare if spare <= known.most else known.asks.least)
-    if owed is not None and owed.need >= need:
+    spare = spare if spare <= known.most else known.asks.least
+    if owed is not None and owed.sure > name and owed.spare >= spare:
         return plan
-    return plan.owe(plan.shstrndx, frozenset({STRTAB}), need)
+    return plan.owe(plan.shstrndx, frozenset({STRTAB}), name + 1, None, spare)
 
 
 def _kind(plan: Plan, known: naming.Naming, header: Header) -> Step:
@@ -139,18 +139,18 @@ def _kind(plan: Plan, known: naming.Naming, header: Header) -> Step:
     plain = frozenset() if forced else types & sets.plain
     pieces: list[Piece] = [Finite(plain)] if plain else []
     if NOTE in types and not forced:
-        pieces.append(provided(NOTE, lambda: notes_fit(plan, header.table, number)))
+        pieces.append(Provided(NOTE, lambda: notes_fit(plan, header.table, number)))
     if DYNSYM in types and not forced:
-        pieces.append(provided(DYNSYM, lambda: agreed.symbols_fit(plan, header.table, number)))
+        pieces.append(Provided(DYNSYM, lambda: agreed.symbols_fit(plan, header.table, number)))
     if not forced:
         for kind in sorted(types & TABLES.keys()):
             pieces.append(
-                provided(kind, lambda kind=kind: agreed.table_fits(plan, header.table, number, kind))  # type: ignore[misc]
+                Provided(kind, lambda kind=kind: agreed.table_fits(plan, header.table, number, kind))  # type: ignore[misc]
             )
     if DYNAMIC in types and owed is None and links.dynamic_missing(plan) is not None:
         may = naming.dynamic_names(plan, known)
         name = header.name
-        pieces.append(provided(DYNAMIC, lambda: any(piece.contains(name) for piece in may)))
+        pieces.append(Provided(DYNAMIC, lambda: any(piece.contains(name) for piece in may)))
     return header.step(
         "sh_type",
         IntSet(4, *pieces),
@@ -163,7 +163,7 @@ def _typed(plan: Plan, header: Header, kind: int) -> Plan:
     """The plan after a type: the name table, if still to come, holds the name of the dynamic section."""
     if kind != DYNAMIC or len(plan.sections) > plan.shstrndx:
         return plan
-    return plan.owe(plan.shstrndx, frozenset({STRTAB}), header.name + body.DYNAMIC_NAME)
+    return plan.owe(plan.shstrndx, frozenset({STRTAB}), header.name + body.DYNAMIC_NAME, None, 0)
 
 
 def _flags(plan: Plan, header: Header) -> Step:
@@ -206,7 +206,7 @@ def _size(plan: Plan, header: Header) -> Step:
         "sh_size",
         IntSet(plan.target.word, *pieces),
         rule,
-        lambda value, data: _link(plan, header._replace(size=value)),
+        lambda value, data: _link(agreed.settle(plan, header.kind, value), header._replace(size=value)),
     )
 
 

@@ -20,7 +20,7 @@ from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import Contents, View, contents
 from bytegen.formats.pe.directories.unwind import HEAD, KIND, written
 from bytegen.formats.pe.plan import Plan, opener, proceed
-from bytegen.formats.pe.sets import When
+from bytegen.formats.pe.sets import Ranges, When
 from bytegen.formats.pe.target import Target
 
 SIZE = 12
@@ -125,7 +125,11 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         if found is None:
             return None
         other = found[1]
-        if other is None or _among(table.begins, other):
+        if other is None:
+            return table.owed
+        if not _unwinds(view, found[0] - 4):
+            return None
+        if _among(table.begins, other):
             return table.owed
         if other < low or other > plan.image_size:
             return None
@@ -139,7 +143,7 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         return known or view.ahead(plan.ledger, x) >= HEAD or chained(x) is not None
 
     def build() -> Iterable[Piece]:
-        yield from view.spans(plan.ledger, HEAD, align=4)
+        yield Ranges(((span.lo, span.hi) for span in view.spans(plan.ledger, HEAD, align=4)), 4)
         yield Finite([view.map.address(r.start) for r in plan.ledger.regions if r.kind == KIND])
         alone, others = _behind(view)
         yield alone
@@ -172,6 +176,12 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         "a multiple of 4 where unwind information is or fits",
         following,
     )
+
+
+def _unwinds(view: View, place_: int) -> bool:
+    """Whether the address at a file offset is that of unwind information that is written."""
+    offset = view.behind(int.from_bytes(view.raw[place_ : place_ + 4], "little"), HEAD)
+    return offset is not None and written(view.raw, offset, min(view.here, view.map.stop(offset))) is not None
 
 
 def _promised(plan: Plan, view: View, x: int) -> bool:

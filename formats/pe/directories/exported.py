@@ -165,7 +165,7 @@ class Continued:
                 # The names that go on with the same byte, together.
                 byte = names[i][size] if len(names[i]) > size else 0
                 end = bisect_left(names, self.prefix + bytes((byte + 1,)), i, high)
-                if exports.longest <= room or any(len(name) <= room for name in names[i:end]):
+                if len(names[i]) <= room or any(len(name) <= room for name in names[i:end]):
                     out[byte] = True
                 i = end
 

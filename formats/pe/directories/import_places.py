@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.intset import Finite, Piece
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.pe.directories.groups import (
     DLL,
@@ -23,6 +23,7 @@ from bytegen.formats.pe.directories.groups import (
 )
 from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Plan
+from bytegen.formats.pe.sets import Ranges
 
 _LEAST_FAR = 64  # past this distance no name of the table is short of room
 
@@ -64,13 +65,15 @@ def dll_places(plan: Plan, view: View) -> Iterator[Piece]:
     """The addresses for which `dll_fits`."""
     least = least_dll(plan, group_of(plan, -1))
     names = {region.start for region in plan.ledger.regions if region.kind == FUNCTION}
+    far = []
     for low, high in view.gaps(plan.ledger):
         close = plan.strict and not names.isdisjoint(_starts_before(plan, low))
         near = min(low + _LEAST_FAR, high) if close else low
         move = view.map.address(low) - low
-        yield Finite([x + move for x in range(low, near) if dll_fits(plan, view, x + move)])
-        if near <= high - least:
-            yield Span(near + move, high - least + move)
+        if close:
+            yield Finite([x + move for x in range(low, near) if dll_fits(plan, view, x + move)])
+        far.append((near + move, high - least + move))
+    yield Ranges(far)
 
 
 def function_fits(plan: Plan, view: View, index: int, x: int) -> bool:
@@ -91,14 +94,17 @@ def function_fits(plan: Plan, view: View, index: int, x: int) -> bool:
     return bool(group.dlls & fitting)
 
 
-def function_places(plan: Plan, view: View, index: int) -> Iterator[Piece]:
-    """The addresses for which `function_fits`."""
+def function_places(plan: Plan, view: View, index: int, first: int, last: int) -> Iterator[Piece]:
+    """The addresses from ``first`` to ``last`` for which `function_fits`."""
     group = group_of(plan, index)
     least = least_function(plan, group)
+    far = []
     for low, high in view.gaps(plan.ledger):
         close = plan.strict and group.dll_at >= 0 and group.dll_at in _starts_before(plan, low)
         near = min(low + _LEAST_FAR, high) if close else low
         move = view.map.address(low) - low
-        yield Finite([x + move for x in range(low, near) if function_fits(plan, view, index, x + move)])
-        if near <= high - least:
-            yield Span(near + move, high - least + move)
+        if close:
+            places = range(max(low + move, first), min(near + move, last + 1))
+            yield Finite([x for x in places if function_fits(plan, view, index, x)])
+        far.append((max(near + move, first), min(high - least + move, last)))
+    yield Ranges(far)

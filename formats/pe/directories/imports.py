@@ -37,7 +37,7 @@ from bytegen.formats.pe.directories.groups import (
 from bytegen.formats.pe.directories.import_places import dll_fits, dll_places
 from bytegen.formats.pe.directories.imported_names import DLL_NAME, dll_at
 from bytegen.formats.pe.directories.memory import Contents, View, contents, grown, room
-from bytegen.formats.pe.directories.thunks import ordinal_flag, written_name
+from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, written_name
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -178,16 +178,21 @@ def _runs(plan: Plan, view: View) -> Iterable[tuple[int, tuple[int, ...]]]:
     low, high = view.barred
     high = min(high, view.here)
     start, values, good = low, list[int](), True
+    least, most = 1, 0x7FFFFFFF
     for place_ in range(low, high - word + 1, word):
         value = int.from_bytes(view.raw[place_ : place_ + word], "little")
         if value:
             ordinal = flag < value <= flag + 0xFFFF
-            good = good and (ordinal or value <= 0x7FFFFFFF) and len(values) < _MOST_TABLE
+            within = ordinal or least <= value <= most
+            good = good and within and len(values) < _MOST_TABLE
             values.append(value)
+            if good and not ordinal:
+                least, most = max(least, value - MOST_SPREAD), min(most, value + MOST_SPREAD)
             continue
         if values and good and start % 2 == 0 and len(values) - len(set(values)) < 13:
             yield view.map.address(start), tuple(values)
         start, values, good = place_ + word, [], True
+        least, most = 1, 0x7FFFFFFF
 
 
 def _placed(plan: Plan, index: int, view: View, address: int, values: tuple[int, ...]) -> Option | None:

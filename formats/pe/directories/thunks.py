@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
@@ -34,6 +36,7 @@ from bytegen.formats.pe.sets import When
 
 _MOST_REPEATED = 13
 _ADDRESS_BITS = 0x7FFFFFFF
+MOST_SPREAD = 1 << 27
 
 
 class Reading(NamedTuple):
@@ -119,6 +122,14 @@ def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
     )
 
 
+def spread(values: tuple[int, ...], flag: int) -> tuple[int, int]:
+    """The least and the greatest address that may join these entries: pefile wants all within 128 MiB."""
+    addresses = [value for value in values if not value & flag]
+    if not addresses:
+        return 1, _ADDRESS_BITS
+    return max(max(addresses) - MOST_SPREAD, 1), min(min(addresses) + MOST_SPREAD, _ADDRESS_BITS)
+
+
 def _choices(plan: Plan, reading: Reading) -> list[Piece]:
     """The entries that are no end of the table."""
     flag, view = ordinal_flag(plan), reading.view
@@ -131,38 +142,41 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
     else:
         pieces.append(Span(flag | 1, flag | 0xFFFF))
 
+    low, high = spread(reading.values, flag)
+
     def allowed(x: int) -> bool:
-        if x > _ADDRESS_BITS:
+        if not low <= x <= high:
             return False
         return function_fits(plan, view, reading.group, x) or _known(plan, reading, group, x)
 
     def build() -> Iterable[Piece]:
-        yield from function_places(plan, view, reading.group)
-        yield Finite(_existing(plan, reading, group))
+        yield from function_places(plan, view, reading.group, low, high)
+        known = np.concatenate(_existing(plan, reading, group))
+        yield Finite(known[(known >= low) & (known <= high)])
 
     pieces.append(When(allowed, build))
     return pieces
 
 
-def _existing(plan: Plan, reading: Reading, group: Group) -> list[int]:
-    """Addresses for which `_known`: of names that are promised, and of names behind."""
+def _existing(plan: Plan, reading: Reading, group: Group) -> list[np.ndarray]:
+    """Addresses (uint64) for which `_known`: of names that are promised, and of names behind."""
     view, owner = reading.view, _owner(plan, reading.group)
     promised = [region for region in plan.ledger.regions if region.kind == FUNCTION]
     spent = {view.map.address(region.start) for region in promised if region.start < view.free}
     if reading.repeated >= _MOST_REPEATED:
         spent.update(reading.values)
-    found = [view.map.address(r.start) for r in promised if r.start >= view.free and r.detail == owner]
+    ahead = [view.map.address(r.start) for r in promised if r.start >= view.free and r.detail == owner]
+    found = [np.array(ahead, np.uint64)]
     for dlls, addresses in _names_behind(plan, view).items():
         if dlls & group.dlls or not plan.strict:
-            found += addresses
-    return [x for x in found if x not in spent] if spent else found
+            found.append(addresses)
+    return [x[np.isin(x, np.array(list(spent), np.uint64), invert=True)] for x in found] if spent else found
 
 
-def _names_behind(plan: Plan, view: View) -> dict[int, list[int]]:
+def _names_behind(plan: Plan, view: View) -> dict[int, np.ndarray]:
     """Addresses of the names written before, with their hints, by the DLLs that export them (0 at level "parse")."""
-    found: dict[int, list[int]] | None = view._memo.get("names")
-    if found is None:
-        found = {}
+    if "names" not in view._memo:
+        found: dict[int, list[int]] = {}
         for match in FUNCTION_NAME.finditer(view.raw):
             for offset in range(max(match.start() - HINT, 0), match.end() - HINT - 1):
                 if view.map.stop(offset):
@@ -171,8 +185,9 @@ def _names_behind(plan: Plan, view: View) -> dict[int, list[int]]:
                     if name is not None:
                         dlls = table_of(plan).exporters(name) if plan.strict else 0
                         found.setdefault(dlls, []).append(address)
-        view._memo["names"] = found
-    return found
+        view._memo["names"] = {dlls: np.array(places, np.uint64) for dlls, places in found.items()}
+    behind: dict[int, np.ndarray] = view._memo["names"]
+    return behind
 
 
 def _known(plan: Plan, reading: Reading, group: Group, x: int) -> bool:
@@ -234,4 +249,4 @@ def _ended(plan: Plan, reading: Reading, data: bytearray) -> Step:
     return proceed(plan, end, data)
 
 
-__all__ = ["Reading", "ordinal_flag", "referred", "written_name"]
+__all__ = ["MOST_SPREAD", "Reading", "ordinal_flag", "referred", "spread", "written_name"]

@@ -31,6 +31,8 @@ _MOST_CALLBACKS = 100
 
 def possible(plan: Plan) -> bool:
     """Whether a file may have a TLS directory: with DYNAMIC_BASE its addresses must be relocated."""
+    if plan.strict and plan.section_count < 2:
+        return False  # loaders write the index, and a section that holds the entry point cannot be written to
     if not plan.dll_flags & DYNAMIC_BASE:
         return True
     size = plan.directories[relocs.INDEX][1]

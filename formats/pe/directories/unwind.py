@@ -6,6 +6,7 @@ wants operations that it knows, and a chained function that the exception direct
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import Finite, IntSet, Span, anything, exactly, interval
@@ -18,6 +19,7 @@ KIND = "unwind"
 HEAD = 4
 CHAINED = 4  # UNW_FLAG_CHAININFO
 _FUNCTION = 12
+_EXCEPTIONS = 3
 _EPILOG = 6
 _ANY = {size: anything(size) for size in (1, 2, 4)}
 # operation -> slots that it takes, by its operand; others do not exist. 6 and 7 belong to version 2.
@@ -188,20 +190,29 @@ def _tail(unwind: _Unwind, data: bytearray) -> Step:
         return proceed(plan, start, data)
     if unwind.flags & CHAINED:
         known = contents(plan).functions
+
+        def rest(value: int, data: bytearray) -> Step:
+            # The whole record is the exception directory's.
+            table = plan.offset_of(plan.directories[_EXCEPTIONS][0])
+            assert table is not None
+            place = table + _FUNCTION * bisect_left(known, value)
+            same = int.from_bytes(data[place + 4 : place + _FUNCTION], "little")
+            return IntStep(
+                start + 4,
+                8,
+                exactly(8, same),
+                lambda: f"{unwind.region.path}.chained",
+                "the same as in the exception directory",
+                lambda value, data: proceed(plan, start + _FUNCTION, data),
+            )
+
         return IntStep(
             start,
             4,
             IntSet(4, Finite(known)),
             lambda: f"{unwind.region.path}.chained",
             "a function of the exception directory",
-            lambda value, data: FreeStep(
-                start + 4,
-                start + _FUNCTION,
-                None,
-                lambda: f"{unwind.region.path}.chained",
-                "",
-                lambda data: proceed(plan, start + _FUNCTION, data),
-            ),
+            rest,
         )
     return IntStep(
         start,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from bytegen.train.corpus.scan.measure import Account
 
 LEVELS = ("parse", "load", "code")
 
@@ -33,10 +37,12 @@ def scan(
 
     Prints the rate per format and level and the rule behind each refusal. The judges of a level (LIEF,
     readelf, pyelftools, pefile; the kernel, the dynamic loader, Wine) say which files a loader takes: a
-    refusal of one of those is marked.
+    refusal of one of those is marked, and beside the others is what a judge says.
+
+    Object files and core dumps, which nobody loads, are counted with the files in no format of ours.
     """
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TimeElapsedColumn
 
     from bytegen.benchmark import environment, write_json_lines
     from bytegen.errors import UserError
@@ -49,11 +55,15 @@ def scan(
             raise UserError(f"{click.format_filename(folder)}: no such file or folder")
     rows: list[Row] = []
     console = Console(stderr=True)
-    with Progress(console=console) as bar, ProcessPoolExecutor(jobs or os.cpu_count() or 1) as executor:
-        task = bar.add_task("files", total=None)
-        for row in measure_all(collect(folders), executor, judge=judges, most=most):
+    size = 0
+    with Progress("{task.description}", TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("0 files", total=None)
+        for row in measure_all(collect(folders), jobs or os.cpu_count() or 1, judge=judges, most=most):
             rows.append(row)
-            bar.update(task, advance=1, description=f"{len(rows)} files")
+            size += row.size
+            bar.update(task, advance=1, description=f"{len(rows)} files, {size / 1e6:.0f} MB")
+    if not rows:
+        raise UserError(f"no ELF or PE file in {', '.join(map(click.format_filename, folders))}")
     accounts, others = account(rows)
     _show(accounts, others, judges)
     if rows_path is not None:
@@ -67,16 +77,15 @@ def scan(
                 {
                     "measure": "completeness", "format": name, "files": total.files, "bytes": total.bytes,
                     "replays": dict(total.replays), "accepted_by_judges": dict(total.accepted),
-                    "accepted_and_replays": dict(total.replays_accepted), "judges": judges, **machine,
+                    "accepted_and_replays": dict(total.replays_accepted), "judges": judges,
+                    "seconds": dict(total.seconds), **machine,
                 }
                 for name, total in sorted(accounts.items())
             ],
         )  # fmt: skip
 
 
-def _show(accounts: dict, others: object, judged: bool) -> None:
-    from collections import Counter
-
+def _show(accounts: dict[str, Account], others: Counter[str], judged: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -88,25 +97,30 @@ def _show(accounts: dict, others: object, judged: bool) -> None:
         table.add_column(f"{level}: replay", justify="right")
         if judged and level != "code":
             table.add_column("of those the judges take", justify="right")
+    table.add_column("us/byte", justify="right")
     for name, total in sorted(accounts.items()):
         cells = [name, str(total.files), f"{total.bytes / 1e6:.0f}"]
         for level in LEVELS:
             cells.append(_share(total.replays[level], total.tried[level]))
             if judged and level != "code":
                 cells.append(_share(total.replays_accepted[level], total.accepted[level]))
+        tried = sum(total.tried[level] > 0 for level in LEVELS)
+        cells.append(f"{1e6 * sum(total.seconds.values()) / max(1, tried * total.bytes):.2f}")
         table.add_row(*cells)
     console.print(table)
     for name, total in sorted(accounts.items()):
         if not total.rules and not total.unsound:
             continue
         console.print(f"\n{name}: refusals", style="bold", markup=False)
-        for (level, fine, rule), paths in sorted(total.rules.items(), key=lambda item: -len(item[1])):
+        for key, paths in sorted(total.rules.items(), key=lambda item: -len(item[1])):
+            level, fine, rule = key
             mark = "  (the judges take it)" if fine and judged and level != "code" else ""
             console.print(f"  {len(paths):5} {level}: {printable(rule)}{mark}", markup=False)
             console.print(f"        first: {printable(paths[0])}", markup=False)
+            if key in total.words:
+                console.print(f"        a judge of it: {printable(total.words[key])}", markup=False)
         for line in total.unsound:
             console.print(f"  replays, but a judge refuses: {printable(line)}", markup=False)
-    assert isinstance(others, Counter)
     if others:
         console.print("\nin no format of ours:", style="bold")
         for what, count in others.most_common(20):

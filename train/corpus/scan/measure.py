@@ -7,11 +7,15 @@ the rule; a file that the rules take and a judge refuses is one too.
 
 from __future__ import annotations
 
+import re
 import tempfile
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bytegen import formats
@@ -19,6 +23,9 @@ from bytegen.formats.oracles import panel
 from bytegen.train.corpus.scan.collect import Found
 
 _IN_FLIGHT_BYTES = 512 << 20
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
+_E_TYPE = slice(16, 18)
+_LOADABLE = (2, 3)  # ET_EXEC, ET_DYN
 
 
 @dataclass
@@ -26,8 +33,9 @@ class Row:
     """What was found about one file.
 
     ``format`` is None for what is in no format of ours, ``what`` describes it. ``refused`` maps a level to
-    the first refusal there (offset, field, rule), ``judged`` to the complaints of that level's own judges;
-    a level that was not tried is in neither.
+    the first refusal there (offset, field, rule), ``rules`` to that without its numbers, ``judged`` to the
+    complaints of that level's own judges, ``seconds`` to the time that the replay took; a level that was not
+    tried is in none.
     """
 
     path: str
@@ -37,6 +45,7 @@ class Row:
     refused: dict[str, str | None] = field(default_factory=dict)
     rules: dict[str, str] = field(default_factory=dict)
     judged: dict[str, list[str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """The row in plain JSON types."""
@@ -49,7 +58,8 @@ def measure(found: Found, *, judge: bool = True, levels: tuple[str, ...] = ("par
 
     data = found.data
     name = detect(data)
-    row = Row(found.path, len(data), name if name in formats.available() else None, describe(data))
+    known = name in formats.available() and not _is_object(data)
+    row = Row(found.path, len(data), name if known else None, describe(data))
     if row.format is None:
         return row
     with tempfile.TemporaryDirectory(prefix="bytegen-scan-") as folder:
@@ -70,6 +80,11 @@ def measure(found: Found, *, judge: bool = True, levels: tuple[str, ...] = ("par
     return row
 
 
+def _is_object(data: bytes) -> bool:
+    """Whether it is an ELF file that no loader takes: an object file or a core dump."""
+    return data.startswith(b"\x7fELF") and int.from_bytes(data[_E_TYPE], "little") not in _LOADABLE
+
+
 def _replay(row: Row, data: bytes, level: str) -> None:
     assert row.format is not None
     least = formats.least_bytes(row.format, level)
@@ -78,7 +93,15 @@ def _replay(row: Row, data: bytes, level: str) -> None:
         row.rules[level] = "shorter than the least file"
         return
     constraint = formats.constraint(row.format, max_bytes=len(data), level=level)
-    refusal = formats.replay(constraint, data)
+    start = time.perf_counter()
+    try:
+        refusal = formats.replay(constraint, data)
+    except Exception as error:  # a fault of the engine is a finding; the other files go on
+        row.refused[level] = f"offset {constraint.position:#x}: {type(error).__name__}: {error}"
+        row.rules[level] = f"the engine fails: {type(error).__name__}"
+        return
+    finally:
+        row.seconds[level] = time.perf_counter() - start
     row.refused[level] = None if refusal is None else str(refusal)
     if refusal is not None:
         row.rules[level] = _family(refusal.field, refusal.rule)
@@ -86,33 +109,59 @@ def _replay(row: Row, data: bytes, level: str) -> None:
 
 def _family(path: str, rule: str) -> str:
     """A refusal without its numbers, so that like ones are counted together."""
-
-    def plain(text: str) -> str:
-        kept = "".join("#" if c.isdigit() else c for c in text)
-        while "##" in kept:
-            kept = kept.replace("##", "#")
-        return kept
-
-    return f"{plain(path)}: {plain(rule)}"
+    return _NUMBER.sub("#", f"{path}: {rule}")
 
 
 def measure_all(
-    files: Iterable[Found], executor: Executor, *, judge: bool = True, most: int | None = None
+    files: Iterable[Found], jobs: int, *, judge: bool = True, most: int | None = None
 ) -> Iterator[Row]:
-    """The rows of many files, in their order; at most 512 MiB of them wait at a time."""
-    waiting: list[tuple[Future[Row], int]] = []
+    """The rows of many files, in their order; at most 512 MiB of them wait at a time.
+
+    A file whose replay or judges kill their process gets a row that says so.
+    """
+    waiting: list[tuple[Future[Row], Found]] = []
     size = 0
-    for number, found in enumerate(files):
-        if most is not None and number >= most:
-            break
-        while waiting and (size + len(found.data) > _IN_FLIGHT_BYTES or len(waiting) >= 64):
-            done, length = waiting.pop(0)
-            size -= length
-            yield done.result()
-        waiting.append((executor.submit(measure, found, judge=judge), len(found.data)))
-        size += len(found.data)
-    for done, _ in waiting:
-        yield done.result()
+    executor = ProcessPoolExecutor(jobs)
+
+    def first() -> Row:
+        nonlocal executor, size
+        done, found = waiting.pop(0)
+        size -= len(found.data)
+        try:
+            return done.result()
+        except BrokenProcessPool:
+            executor = ProcessPoolExecutor(jobs)
+            again = [(executor.submit(task, other), other) for _, other in waiting]
+            waiting[:] = again
+            return _alone(found, judge)
+
+    task = partial(measure, judge=judge)
+    try:
+        for number, found in enumerate(files):
+            if most is not None and number >= most:
+                break
+            while waiting and (size + len(found.data) > _IN_FLIGHT_BYTES or len(waiting) >= 64):
+                yield first()
+            try:
+                waiting.append((executor.submit(task, found), found))
+            except BrokenProcessPool:
+                dead: Future[Row] = Future()
+                dead.set_exception(BrokenProcessPool())
+                waiting.append((dead, found))
+            size += len(found.data)
+        while waiting:
+            yield first()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _alone(found: Found, judge: bool) -> Row:
+    """The row of a file in a process of its own."""
+    with ProcessPoolExecutor(1) as executor:
+        try:
+            return executor.submit(measure, found, judge=judge).result()
+        except BrokenProcessPool:
+            return Row(found.path, len(found.data), None, "a file that kills the process that examines it")
 
 
 @dataclass
@@ -125,22 +174,29 @@ class Account:
     tried: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)  # by every judge up to that level
     replays_accepted: Counter[str] = field(default_factory=Counter)  # of those, by the rules too
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     rules: dict[tuple[str, bool, str], list[str]] = field(default_factory=dict)
+    words: dict[tuple[str, bool, str], str] = field(default_factory=dict)  # of a judge that refuses too
     unsound: list[str] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
         """Count one row."""
         self.files += 1
         self.bytes += row.size
-        fine = True
+        words: list[str] = []
         for level, refusal in row.refused.items():
-            fine = fine and not row.judged.get(level)
+            words += row.judged.get(level, [])
+            fine = not words
+            self.seconds[level] += row.seconds.get(level, 0.0)
             self.tried[level] += 1
             self.replays[level] += refusal is None
             self.accepted[level] += fine
             self.replays_accepted[level] += fine and refusal is None
             if refusal is not None:
-                self.rules.setdefault((level, fine, row.rules[level]), []).append(row.path)
+                key = (level, fine, row.rules[level])
+                self.rules.setdefault(key, []).append(row.path)
+                if words:
+                    self.words.setdefault(key, words[0])
             elif row.judged.get(level):
                 self.unsound.append(f"{row.path}: {level}: {row.judged[level][0]}")
 
