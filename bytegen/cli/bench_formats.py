@@ -1,14 +1,14 @@
 """`bytegen bench formats`: what the constraint costs a byte, beside llguidance and xgrammar in the same run.
 
-The peers get a far simpler task on the same bytes: a byte vocabulary and a one-line grammar that allows any
-text. Neither can say "any byte" (their grammars are over UTF-8), so they are fed the bytes' low seven bits.
+Compiled programs of every format, files of this system and random walks, at levels load and code. The peers
+(`bench_peers`) get a far simpler task on the same bytes.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,215 +16,240 @@ from typing import TYPE_CHECKING
 import click
 
 from bytegen.benchmark import Timing, environment, interleave, measure, summarise, write_json_lines
-from bytegen.cli.check import read_regular_file
+from bytegen.cli.bench_inputs import Input, compiled, named, of_this_system, random_walk
+from bytegen.cli.bench_peers import PEERS, Steps, peer_steps
 from bytegen.errors import UserError
 
 if TYPE_CHECKING:
     from bytegen.formats import Constraint
 
 PROGRAMS = (
-    "gcc-static",
     "gcc-static-stripped",
+    "gcc-static-pie",
     "gcc-free",
     "gcc-free-noseparate",
+    "gcc",
+    "gcc-stripped-now",
+    "gcc-shared",
+    "gcc-debug",
+    "g++",
     "musl-gcc-static",
+    "musl-gcc",
     "zig-cc-free",
+    "gcc-i386",
+    "gcc-i386-static",
+    "zig-i386-free",
+    "gcc-aarch64",
+    "gcc-aarch64-static",
+    "gcc-aarch64-shared",
+    "zig-aarch64-free",
+    "mingw-stripped-64",
+    "mingw-64",
+    "mingw-stripped-32",
+    "mingw-32",
 )
-WALK_BYTES = (300, 4_096, 40_960, 143_360)
-PEER_BYTES = 20_000
+LEVELS = ("load", "code")
+WALK_BYTES = (4_096, 143_360)
+PEER_BYTES = 65_536
 WINDOW_BYTES = 1_000
 WINDOWS = (0, 1_000, 139_500)
 LONG_BYTES = 140_500
-PEERS = ("llguidance", "xgrammar")
+BATCHES = (1, 64)
+_BATCH_STEPS = 200
 _MICRO = 1e6
-_FILE_WIDTH = 110
+_FILE_WIDTH = 120
 # Processor time: one thread computes, and what else the machine does shall not count.
 _clock = time.thread_time
 
 
 Row = dict[str, object]
-Steps = Callable[[bytes, int], float]
 
 
-def row(subject: str, what: str, source: str, size: int, unit: str, timing: Timing) -> Row:
+def row(
+    subject: str, what: str, source: str, size: int, unit: str, timing: Timing, format_name: str, level: str
+) -> Row:
     """One figure: who, what, on which input of how many bytes, and median, p20 and p80 in `unit`."""
     return {
         "bench": "formats", "subject": subject, "measure": what, "input": source, "bytes": size, "unit": unit,
         "median": timing.median, "p20": timing.p20, "p80": timing.p80, "rounds": timing.rounds,
+        "format": format_name, "level": level,
     }  # fmt: skip
 
 
-def peer_steps(peer: str) -> Steps | None:
-    """Seconds for mask + consume over data[skip:] by a peer, as a function; None if it is not installed."""
-    try:
-        return _llguidance_steps() if peer == "llguidance" else _xgrammar_steps()
-    except ImportError:
-        return None
+def fresh(given: Input, level: str) -> Constraint:
+    """A new constraint of the input's format, with room for it."""
+    from bytegen import formats
+
+    return formats.constraint(given.format, max_bytes=max(143_360, len(given.data)), level=level)
 
 
-def _llguidance_steps() -> Steps:
-    import llguidance
-    import llguidance.numpy as bitmasks
-
-    tokenizer = llguidance.LLTokenizer("byte")
-    bitmask = bitmasks.allocate_token_bitmask(1, tokenizer.vocab_size)
-    fill = bitmasks.fill_next_token_bitmask
-
-    def steps(data: bytes, skip: int) -> float:
-        matcher = llguidance.LLMatcher(tokenizer, r"start: /(?s:.*)/")
-        tokens = [byte & 0x7F for byte in data]
-        matcher.consume_tokens(tokens[:skip])
-        consume = matcher.consume_token
-        start = _clock()
-        for token in tokens[skip:]:
-            fill(matcher, bitmask, 0)
-            consume(token)
-        seconds = _clock() - start
-        if matcher.is_error():
-            raise RuntimeError(f"llguidance stopped: {matcher.get_error()[:200]}")
-        return seconds
-
-    return steps
+def after(given: Input, level: str, size: int) -> Constraint:
+    """A constraint that has read the first ``size`` bytes; `UserError` when it refuses one of them."""
+    constraint = fresh(given, level)
+    read = constraint.advance_many(given.data[:size])
+    if read < min(size, len(given.data)):
+        raise UserError(f"{given.name}: byte {read} is refused: {constraint.refusal()}")
+    return constraint
 
 
-def _xgrammar_steps() -> Steps:
-    import xgrammar
-
-    vocabulary = [bytes([byte]) for byte in range(256)] + [b"</s>"]
-    info = xgrammar.TokenizerInfo(vocabulary, xgrammar.VocabType.RAW, stop_token_ids=[256])
-    grammar = xgrammar.GrammarCompiler(info).compile_grammar(r"root ::= [\x00-\U0010FFFF]*")
-    bitmask = xgrammar.allocate_token_bitmask(1, 257)
-
-    def steps(data: bytes, skip: int) -> float:
-        matcher = xgrammar.GrammarMatcher(grammar)
-        tokens = [byte & 0x7F for byte in data]
-        fill, accept = matcher.fill_next_token_bitmask, matcher.accept_token
-        for token in tokens[:skip]:
-            accept(token)
-        accepted = True
-        start = _clock()
-        for token in tokens[skip:]:
-            fill(bitmask)
-            accepted &= accept(token)
-        seconds = _clock() - start
-        if not accepted:
-            raise RuntimeError("xgrammar refused a byte of any text")
-        return seconds
-
-    return steps
+def steps(level: str, given: Input, skip: int, stop: int) -> float:
+    """Seconds for mask + advance, byte by byte, over bytes [skip, stop)."""
+    constraint = after(given, level, skip)
+    mask, advance = constraint.mask, constraint.advance
+    start = _clock()
+    for byte in given.data[skip:stop]:
+        mask()
+        advance(byte)
+    return _clock() - start
 
 
-class Ours:
-    """The constraint under measurement: a format at a level, with room for files of `max_bytes`."""
-
-    def __init__(self, format_name: str, level: str, max_bytes: int) -> None:
-        self.format, self.level, self.max_bytes = format_name, level, max_bytes
-
-    def fresh(self) -> Constraint:
-        """A new constraint."""
-        from bytegen import formats
-
-        return formats.constraint(self.format, max_bytes=self.max_bytes, level=self.level)
-
-    def after(self, data: bytes) -> Constraint:
-        """A constraint that has read `data`; UserError when it refuses a byte of it."""
-        constraint = self.fresh()
-        read = constraint.advance_many(data)
-        if read < len(data):
-            raise UserError(
-                f"byte {read} is refused at {constraint.field()}: only files that replay can be timed"
-            )
-        return constraint
-
-    def steps(self, data: bytes, skip: int) -> float:
-        """Seconds for mask + advance, byte by byte, over data[skip:]."""
-        constraint = self.after(data[:skip])
-        mask, advance = constraint.mask, constraint.advance
-        start = _clock()
-        for byte in data[skip:]:
-            mask()
-            advance(byte)
-        return _clock() - start
-
-    def bulk(self, data: bytes, skip: int) -> float:
-        """Seconds for advance_many over data[skip:]."""
-        constraint = self.after(data[:skip])
-        start = _clock()
-        constraint.advance_many(data[skip:])
-        return _clock() - start
+def bulk(level: str, given: Input) -> float:
+    """Seconds for advance_many over the whole input."""
+    constraint = fresh(given, level)
+    start = _clock()
+    constraint.advance_many(given.data)
+    return _clock() - start
 
 
-def speed_rows(what: str, kind: str, files: dict[str, bytes], steps: Steps, rounds: int) -> Iterator[Row]:
-    """Microseconds a byte, a row for each file and one for all of them; one round before is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in files}
+def that_replay(inputs: Iterable[Input], level: str) -> list[Input]:
+    """The inputs that the level has and takes; of others there is nothing to time."""
+    from bytegen import formats
+
+    kept = []
+    for given in inputs:
+        if level in formats.levels(given.format):
+            constraint = fresh(given, level)
+            if formats.replay(constraint, given.data) is None:
+                kept.append(given)
+    return kept
+
+
+def speed_rows(what: str, kind: str, inputs: list[Input], level: str, rounds: int) -> Iterator[Row]:
+    """Microseconds a byte: a row for each input, one for all bytes, and the mean of the inputs' own figures.
+
+    One round before is not counted.
+    """
+    seconds: list[list[float]] = [[] for _ in inputs]
     for number in range(rounds + 1):
-        for name, data in files.items():
-            taken = steps(data, 0)
+        for given, kept in zip(inputs, seconds, strict=True):
+            taken = bulk(level, given) if what == "advance_many" else steps(level, given, 0, len(given.data))
             if number > 0:
-                seconds[name].append(taken)
-    for name, data in files.items():
-        timing = summarise(seconds[name]).scaled(_MICRO / len(data))
-        yield row("bytegen", what, f"{kind} {name}", len(data), "us/byte", timing)
-    size = sum(len(data) for data in files.values())
-    total = summarise(map(sum, zip(*seconds.values(), strict=True))).scaled(_MICRO / size)
-    yield row("bytegen", what, f"all of {kind}", size, "us/byte", total)
+                kept.append(taken)
+    if not inputs:
+        return
+    for given, kept in zip(inputs, seconds, strict=True):
+        size = len(given.data)
+        timing = summarise(kept).scaled(_MICRO / size)
+        yield row("bytegen", what, f"{kind} {given.name}", size, "us/byte", timing, given.format, level)
+    sizes = [len(given.data) for given in inputs]
+    total = summarise(map(sum, zip(*seconds, strict=True))).scaled(_MICRO / sum(sizes))
+    yield row("bytegen", what, f"all of {kind}", sum(sizes), "us/byte", total, "every", level)
+    own = [[second / size for second in kept] for kept, size in zip(seconds, sizes, strict=True)]
+    mean = summarise(map(sum, zip(*own, strict=True))).scaled(_MICRO / len(inputs))
+    yield row("bytegen", what, f"mean of {kind}", sum(sizes), "us/byte", mean, "every", level)
 
 
-def peer_rows(ours: Ours, files: dict[str, bytes], rounds: int) -> Iterator[Row]:
-    """The constraint and its peers taking turns on the first bytes of all files."""
-    cut = [data[:PEER_BYTES] for data in files.values()]
-    size = sum(map(len, cut))
-    found = {"bytegen": ours.steps} | {peer: peer_steps(peer) for peer in PEERS}
-    subjects = {name: partial(_all_seconds, steps, cut) for name, steps in found.items() if steps is not None}
-    for subject, timing in interleave(subjects, rounds).items():
-        source = f"first {PEER_BYTES:,} bytes of each"
-        yield row(subject, "mask+advance", source, size, "us/byte", timing.scaled(_MICRO / size))
+def peer_rows(inputs: dict[str, list[Input]], rounds: int) -> Iterator[Row]:
+    """The constraint at each level and its peers taking turns on the same bytes, and how much slower the peers are.
+
+    The inputs are those that every level takes, up to `PEER_BYTES` of each.
+    """
+    common = set.intersection(*(set(kept) for kept in inputs.values()))
+    cut = [given._replace(data=given.data[:PEER_BYTES]) for given in sorted(common)]
+    size = sum(len(given.data) for given in cut)
+    if not size:
+        return
+    subjects = {f"bytegen {level}": partial(_all_steps, level, cut) for level in inputs}
+    peers = {peer: peer_steps(peer) for peer in PEERS}
+    subjects |= {peer: partial(_all_peer, found, cut) for peer, found in peers.items() if found is not None}
+    taken = interleave(subjects, rounds)
+    source = f"first {PEER_BYTES:,} bytes of {len(cut)}"
+    for name, timing in taken.items():
+        subject, _, level = name.partition(" ")
+        scaled = timing.scaled(_MICRO / size)
+        yield row(subject, "mask+advance", source, size, "us/byte", scaled, "every", level or "any text")
+    for peer in set(taken) & set(PEERS):
+        for level in inputs:
+            ours = taken[f"bytegen {level}"].median
+            ratio = taken[peer].scaled(1 / ours)
+            yield row(peer, f"against bytegen at {level}", source, size, "times", ratio, "every", level)
 
 
-def _all_seconds(steps: Steps, inputs: list[bytes]) -> float:
-    return sum(steps(data, 0) for data in inputs)
+def _all_steps(level: str, inputs: list[Input]) -> float:
+    return sum(steps(level, given, 0, len(given.data)) for given in inputs)
 
 
-def flatness_rows(name: str, data: bytes, steps: Steps, rounds: int) -> Iterator[Row]:
+def _all_peer(found: Steps, inputs: list[Input]) -> float:
+    return sum(found(given.data, 0) for given in inputs)
+
+
+def flatness_rows(given: Input, kind: str, level: str, rounds: int) -> Iterator[Row]:
     """Mask + advance in a window at the beginning of a long file, after it, and far into it."""
     for skip in WINDOWS:
-        end = skip + WINDOW_BYTES
-        taken = [steps(data[:end], skip) for _ in range(rounds + 1)][1:]
+        taken = [steps(level, given, skip, skip + WINDOW_BYTES) for _ in range(rounds + 1)][1:]
         timing = summarise(taken).scaled(_MICRO / WINDOW_BYTES)
-        yield row("bytegen", "mask+advance", f"{name}, from byte {skip:,}", WINDOW_BYTES, "us/byte", timing)
+        source = f"{kind} {given.name}, from byte {skip:,}"
+        yield row("bytegen", "mask+advance", source, WINDOW_BYTES, "us/byte", timing, given.format, level)
 
 
-def state_rows(ours: Ours, name: str, data: bytes, rounds: int) -> Iterator[Row]:
-    """Constructing, forking and rolling back, in microseconds a call, `data` having been read."""
-    constraint = ours.after(data)
-    construct = measure(ours.fresh, rounds, calls=20, clock=_clock)
-    yield row("bytegen", "construct", "", 0, "us", construct.scaled(_MICRO))
-    yield row(
-        "bytegen",
-        "fork",
-        name,
-        len(data),
-        "us",
-        measure(constraint.fork, rounds, calls=200, clock=_clock).scaled(_MICRO),
-    )
-    for back in (1, 100, 10_000):
-        if back > len(data):
+def state_rows(given: Input, level: str, rounds: int) -> Iterator[Row]:
+    """Constructing, forking and rolling back, in microseconds a call, up to `LONG_BYTES` having been read."""
+    data = given.data[:LONG_BYTES]
+    size = len(data)
+    constraint = after(given, level, size)
+
+    def figure(what: str, source: str, size: int, timing: Timing) -> Row:
+        return row("bytegen", what, source, size, "us", timing.scaled(_MICRO), given.format, level)
+
+    built = measure(partial(fresh, given, level), rounds, calls=20, clock=_clock)
+    yield figure("construct", "", 0, built)
+    forked = measure(constraint.fork, rounds, calls=200, clock=_clock)
+    yield figure("fork", given.name, size, forked)
+    for back in (1, 100, 10_000, 100_000):
+        if back > size:
             continue
         taken = []
         for _ in range(rounds):
             start = _clock()
             constraint.rollback(back)
             taken.append(_clock() - start)
-            constraint.advance_many(data[len(data) - back :])
-        yield row("bytegen", f"rollback {back:,}", name, len(data), "us", summarise(taken).scaled(_MICRO))
+            constraint.advance_many(data[size - back :])
+        yield figure(f"rollback {back:,}", given.name, size, summarise(taken))
 
 
-def real_files(folder: Path, given: tuple[Path, ...]) -> dict[str, bytes]:
-    """Static programs from the compilers at hand, and the files given; UserError when there is none."""
-    from bytegen.formats.oracles.compilers import static_programs
+def batch_rows(inputs: list[Input], level: str, rounds: int) -> Iterator[Row]:
+    """One int32 bitmask array for B sequences, and an advance of each, in microseconds a sequence and step."""
+    from bytegen import formats
 
-    files = dict(static_programs(folder, names=PROGRAMS))
-    files |= {path.name: read_regular_file(path) for path in given}
+    long = [given for given in inputs if len(given.data) > _BATCH_STEPS]
+    for size in BATCHES if long else ():
+        taken = []
+        for _ in range(rounds + 1):
+            # Sequences at places all over the files.
+            batch = [long[i % len(long)] for i in range(size)]
+            starts = [(i * 7_919) % (len(given.data) - _BATCH_STEPS) for i, given in enumerate(batch)]
+            constraints = [after(given, level, at) for given, at in zip(batch, starts, strict=True)]
+            columns = zip(
+                *(given.data[at : at + _BATCH_STEPS] for given, at in zip(batch, starts, strict=True)),
+                strict=True,
+            )
+            advances = [constraint.advance for constraint in constraints]
+            masks = formats.fill_bitmasks(constraints)
+            start = _clock()
+            for column in columns:
+                formats.fill_bitmasks(constraints, masks)
+                for advance, byte in zip(advances, column, strict=True):
+                    advance(byte)
+            taken.append(_clock() - start)
+        timing = summarise(taken[1:]).scaled(_MICRO / (_BATCH_STEPS * size))
+        yield row(
+            "bytegen", "bitmask+advance", f"{size} side by side", size, "us/byte", timing, "every", level
+        )
+
+
+def real_files(folder: Path, given: Sequence[Path]) -> list[Input]:
+    """Programs from the compilers at hand, files of this system, and those given; `UserError` when there is none."""
+    files = [*compiled(folder, PROGRAMS), *of_this_system(), *(named(path) for path in given)]
     if not files:
         raise UserError(
             "no compiler here (gcc, musl-gcc or zig) to make programs with; name some with --files"
@@ -232,28 +257,34 @@ def real_files(folder: Path, given: tuple[Path, ...]) -> dict[str, bytes]:
     return files
 
 
-def random_walks(ours: Ours) -> dict[str, bytes]:
-    """Files sampled uniformly inside the masks, of mixed sizes."""
+def walks(level: str, chosen: Sequence[str]) -> list[Input]:
+    """Random walks of each format."""
     from bytegen import formats
 
-    walks = {}
-    for seed, limit in enumerate(WALK_BYTES):
-        data = formats.sample(ours.format, seed, limit, level=ours.level)
-        walks[f"{seed}, {len(data):,} bytes"] = data
-    return walks
+    return [
+        random_walk(name, level, seed, size)
+        for name in chosen
+        if level in formats.levels(name)
+        for seed, size in enumerate(WALK_BYTES)
+    ]
 
 
-def all_rows(ours: Ours, files: dict[str, bytes], rounds: int) -> Iterator[Row]:
-    """Every figure of the bench, one after another."""
-    walks = random_walks(ours)
-    long_name, long_file = max({**files, **walks}.items(), key=lambda item: len(item[1]))
-    yield from speed_rows("mask+advance", "real", files, ours.steps, rounds)
-    yield from speed_rows("mask+advance", "walk", walks, ours.steps, rounds)
-    yield from speed_rows("advance_many", "real", files, ours.bulk, rounds)
-    yield from peer_rows(ours, files, rounds)
-    if len(long_file) >= LONG_BYTES:
-        yield from flatness_rows(long_name, long_file, ours.steps, rounds)
-    yield from state_rows(ours, long_name, long_file[:LONG_BYTES], rounds)
+def level_rows(files: list[Input], drawn: list[Input], level: str, rounds: int) -> Iterator[Row]:
+    """Every figure of one level, one after another."""
+    yield from speed_rows("mask+advance", "real", files, level, rounds)
+    yield from speed_rows("mask+advance", "walk", drawn, level, rounds)
+    yield from speed_rows("advance_many", "real", files, level, rounds)
+    for kind, inputs in (("real", files), ("walk", drawn)):
+        longest: dict[str, Input] = {}
+        for given in inputs:
+            if len(given.data) > len(longest.get(given.format, ("", "", b""))[2]):
+                longest[given.format] = given
+        for given in longest.values():
+            if len(given.data) >= LONG_BYTES:
+                yield from flatness_rows(given, kind, level, rounds)
+            if kind == "real":
+                yield from state_rows(given, level, rounds)
+    yield from batch_rows(files, level, rounds)
 
 
 @click.command(name="formats")
@@ -266,41 +297,63 @@ def all_rows(ours: Ours, files: dict[str, bytes], rounds: int) -> Iterator[Row]:
 @click.option(
     "--files", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="Another real file."
 )
-@click.option("--format", "format_name", default="elf64-x86_64", show_default=True, metavar="F")
-@click.option("--level", default="load", show_default=True, metavar="L")
+@click.option(
+    "--format", "chosen", multiple=True, metavar="F", help="Only these formats (default: every one)."
+)
+@click.option(
+    "--level", "levels", multiple=True, metavar="L", help="Only these levels (default: load and code)."
+)
 def formats_bench(
-    json_file: Path | None, rounds: int, files: tuple[Path, ...], format_name: str, level: str
+    json_file: Path | None,
+    rounds: int,
+    files: tuple[Path, ...],
+    chosen: tuple[str, ...],
+    levels: tuple[str, ...],
 ) -> None:
     """Microseconds a byte of the constraint, on real files and random walks, beside its peers."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
+    from bytegen import formats
+
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
+    formats_chosen = chosen or formats.available()
+    for name in formats_chosen:
+        formats.levels(name)  # an unknown one is refused here
     stamp = environment(("numpy", "lief", "capstone", *PEERS))
     rows: list[Row] = []
+    left_out: list[str] = []
     with (
         tempfile.TemporaryDirectory(prefix="bytegen-bench-") as folder,
         console.status("compiling") as status,
     ):
-        inputs = real_files(Path(folder), files)
-        longest = max(WALK_BYTES[-1], *(len(data) for data in inputs.values()))
-        ours = Ours(format_name, level, longest)
-        for figures in all_rows(ours, inputs, rounds):
-            rows.append(figures | {"format": format_name, "level": level} | stamp)
-            status.update(f"{figures['subject']}: {figures['measure']}")
-    title = f"{format_name}, level {level}; {stamp['cpu']}, Python {stamp['python']}; medians of {rounds}"
+        inputs = [given for given in real_files(Path(folder), files) if given.format in formats_chosen]
+        taken: dict[str, list[Input]] = {}
+        for level in levels or LEVELS:
+            status.update(f"{level}: replaying and drawing")
+            taken[level] = that_replay(inputs, level)
+            left_out += [f"{given.name} ({level})" for given in inputs if given not in taken[level]]
+            for figures in level_rows(taken[level], walks(level, formats_chosen), level, rounds):
+                rows.append(figures | stamp)
+                status.update(f"{level}: {figures['measure']}, {figures['input']}")
+        status.update("peers")
+        rows += [figures | stamp for figures in peer_rows(taken, rounds)]
+    title = f"{stamp['cpu']}, Python {stamp['python']}; medians of {rounds}"
     table = Table(title=title, box=SIMPLE_HEAD)
-    for heading in ("who", "what", "input", "unit"):
+    for heading in ("who", "what", "format", "level", "input", "unit"):
         table.add_column(heading)
     for heading in ("median", "p20", "p80"):
         table.add_column(heading, justify="right")
+    shown = ("subject", "measure", "format", "level", "input", "unit")
     for figures in rows:
         numbers = [f"{figures[name]:.3g}" for name in ("median", "p20", "p80")]
-        table.add_row(*(str(figures[name]) for name in ("subject", "measure", "input", "unit")), *numbers)
+        table.add_row(*(str(figures[name]) for name in shown), *numbers)
     console.print(table)
+    if left_out:
+        console.print(f"refused, so not timed: {', '.join(left_out)}")
     missing = [peer for peer in PEERS if peer not in {figures["subject"] for figures in rows}]
     if missing:
         console.print(f"not installed, so not compared: {', '.join(missing)} (pip install 'bytegen[bench]')")

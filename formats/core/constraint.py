@@ -15,7 +15,7 @@ import numpy as np
 from bytegen.formats.core.intset import IntSet, anything
 from bytegen.formats.core.masks import ANY, ANY_OR_END, END, ONLY_END, fill_bitmasks
 from bytegen.formats.core.records import RecordsStep
-from bytegen.formats.core.spans import Field, fields, forced_flags, only_byte
+from bytegen.formats.core.spans import Field, code_spans, fields, forced_flags, only_byte
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.core.stream import StreamCursor, instruction_starts
 from bytegen.formats.core.written import Written
@@ -361,6 +361,10 @@ class Constraint(StreamCursor):
     def instruction_starts(self) -> np.ndarray:
         """int64: offsets of the instructions so far, at level ``code``; empty at other levels."""
         return instruction_starts(self._data)
+
+    def code_spans(self) -> list[tuple[int, int]]:
+        """(start, end) of the parts read as instructions so far, at level ``code``; empty at other levels."""
+        return code_spans(self._step, len(self._data))
 
     def fields(self) -> list[Field]:
         """The spans written so far, in order; a field begun but not complete has value None."""

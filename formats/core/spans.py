@@ -57,6 +57,20 @@ def fields(c: Constraint, last: Step, data: bytes) -> list[Field]:
     return spans
 
 
+def code_spans(last: Step, position: int) -> list[tuple[int, int]]:
+    """The ranges (start, end) of instructions up to ``last``, the step under a cursor at ``position``."""
+    found = []
+    chain = _chain(last)
+    for step, after in zip(chain, [*chain[1:], None], strict=True):
+        if isinstance(step, StreamStep):
+            end = min(step.stop, position)
+            if after is not None and after.start < end:
+                end = after.start - 2  # lists of addresses, which begin with two bytes of ones, take the rest
+            if step.start < end:
+                found.append((step.start, end))
+    return found
+
+
 def _record_fields(step: RecordsStep, data: bytes, flags: np.ndarray) -> list[Field]:
     spans = []
     at = step.start

@@ -303,8 +303,9 @@ class Tls(Kind):
         """See `Kind.align`."""
         if not header.plan.strict:
             return super().align(header)
-        choices = powers(header.plan.target.word, 1, _MOST_TLS_ALIGN, True)
-        return choices, f"0 or a power of two up to {_MOST_TLS_ALIGN}"
+        # The dynamic loader divides by it (glibc elf/dl-tls.c, _dl_determine_tlsoffset).
+        choices = powers(header.plan.target.word, 1, _MOST_TLS_ALIGN, not header.memsz)
+        return choices, f"a power of two up to {_MOST_TLS_ALIGN}; 0 where there is nothing"
 
     def done(self, header: Header) -> Plan:
         """See `Kind.done`."""

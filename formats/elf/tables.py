@@ -30,7 +30,7 @@ class Request(NamedTuple):
     """
 
     least: int = 0
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # hides tuple.index
     size: int | None = None
     detail: Any = None
 
@@ -91,7 +91,7 @@ class Place(NamedTuple):
     offset: int
     address: int
     size: int | None = None
-    count: int | None = None
+    count: int | None = None  # type: ignore[assignment]  # hides tuple.count
 
 
 class Dynamic(NamedTuple):

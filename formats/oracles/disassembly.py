@@ -38,7 +38,7 @@ def sweep_code(data: bytes, sweep_bytes: int = SWEEP_BYTES) -> dict[str, object]
     executable segment around the entry point, or for a machine not known here, only the first two are there.
     Raises ValueError when `data` is neither a PE file nor a little-endian ELF file with a whole header.
     """
-    machine, entry, parts = _pe_parts(data) if data[:2] == b"MZ" else _elf_parts(data)
+    machine, entry, parts = _parts(data)
     facts: dict[str, object] = {
         "executable_bytes": sum(part.end - part.start for part in parts),
         "entry": entry,
@@ -55,6 +55,19 @@ def sweep_code(data: bytes, sweep_bytes: int = SWEEP_BYTES) -> dict[str, object]
         "first_undecodable": first_bad,
     }
     return facts
+
+
+def executable_parts(data: bytes) -> tuple[int, list[tuple[int, int, int]]]:
+    """Entry address of a PE or ELF file, and its executable parts: (start, end) in the file, and address.
+
+    Raises ValueError as `sweep_code` does.
+    """
+    _, entry, parts = _parts(data)
+    return entry, [tuple(part) for part in parts]
+
+
+def _parts(data: bytes) -> tuple[str, int, list[_Part]]:
+    return _pe_parts(data) if data[:2] == b"MZ" else _elf_parts(data)
 
 
 def _elf_parts(data: bytes) -> tuple[str, int, list[_Part]]:

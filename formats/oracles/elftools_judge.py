@@ -6,6 +6,7 @@ import io
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
@@ -56,9 +57,7 @@ def _walk(raw: RawElf, data: bytes, name: str, parts: Iterator[object]) -> Itera
         count += 1
         yield from _fields(f"{name}[{index}]", part, fields_of[index])
         read = _section if name == "section" else _segment
-        yield from _each(
-            f"{name}[{index}]", lambda part=part, index=index, read=read: read(raw, data, index, part)
-        )  # type: ignore[misc]
+        yield from _each(f"{name}[{index}]", partial(read, raw, data, index, part))
     if count != len(fields_of):
         yield f"it finds {count} of {len(fields_of)} {name}s"
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from bytegen.formats.oracles.rawelf import RawElf, read_raw_elf
 
 _ET_EXEC, _PT_DYNAMIC, _PT_INTERP = 2, 2, 3
+_LEVELS = ("parse", "load", "code")
 _WINE = ("pe32plus-x86_64", "pe32-i386")
 
 
@@ -39,7 +40,8 @@ class Judge(NamedTuple):
 def judges(format: str, level: str) -> tuple[Judge, ...]:
     """The judges of a format at a level, those of the levels below included; absent ones too."""
     found = _elf_judges(format) if format.startswith("elf") else _pe_judges(format)
-    return tuple(judge for judge in found if judge.level == "parse" or level != "parse")
+    found = (*found, Judge("capstone", "code", lambda path: _instructions(path, format)))
+    return tuple(judge for judge in found if _LEVELS.index(judge.level) <= _LEVELS.index(level))
 
 
 def complaints(path: Path, format: str, level: str) -> list[str]:
@@ -50,6 +52,12 @@ def complaints(path: Path, format: str, level: str) -> list[str]:
         if judge.absent is None
         for line in judge.ask(path)
     ]
+
+
+def _instructions(path: Path, format: str) -> list[str]:
+    from bytegen.formats.oracles.instructions import instructions_judge
+
+    return instructions_judge(path.read_bytes(), format)
 
 
 def _missing(package: str) -> str | None:

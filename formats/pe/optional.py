@@ -272,7 +272,8 @@ def _headers_size(plan: Plan, start: int) -> Step:
 
 
 def _subsystem(plan: Plan, start: int) -> Step:
-    known, rule = SUBSYSTEMS, "a known subsystem"
+    known: tuple[int, ...] = SUBSYSTEMS
+    rule = "a known subsystem"
     if plan.strict:
         known = LOADED_SUBSYSTEMS if plan.base else EFI_SUBSYSTEMS
         rule = "a subsystem whose programs are loaded" if plan.base else "EFI, since ImageBase is 0"

@@ -21,7 +21,7 @@ from bytegen.formats.elf.dynamic.state import (
     version_table,
 )
 
-GNU_HASH_LEAST = 20  # and a word: head, one bucket
+GNU_HASH_LEAST = 24  # and a word: head, one bucket, one symbol
 HASH_LEAST = 16
 
 
@@ -112,10 +112,14 @@ def _ahead(state: State, tag: int, place: Place) -> State | None:
 def table(state: State, tag: int, address: int) -> State | None:
     """An entry that names a table by its address.
 
-    Relocations at address 0 are none: so GNU ld writes it in static programs that move (RELASZ is 0 then).
+    Relocations at address 0 are none: so GNU ld writes it in static programs that move (RELASZ is 0 then). Nor are
+    strings, which at level parse may be missing where nothing has a name.
     """
     if tag in (tags.RELA, tags.REL) and not address:
         return settle(state.with_tag(tag, 0)) if state.view.map.find(0) is not None else None
+    if tag == tags.STRTAB and not address and not state.view.strict and tags.STRSZ not in state.owed:
+        after = state.with_tag(tag, 0)
+        return settle(after._replace(owed=after.owed - {tags.STRSZ}, nameless=True))
     place = place_of(state, address)
     if place is None:
         return None

@@ -29,7 +29,7 @@ def read(raw: bytes, offset: int, high: int, word: int) -> GnuHash | None:
         return None
     buckets, first, bloom, shift = (int(n) for n in np.frombuffer(raw, "<u4", 4, offset))
     chains = offset + HEAD + word * bloom + 4 * buckets
-    if not buckets or not first or not bloom or bloom & bloom - 1 or shift >= 64 or chains > high:
+    if not buckets or not first or not bloom or bloom & bloom - 1 or shift >= 64 or chains + 4 > high:
         return None
     heads = np.frombuffer(raw, "<u4", buckets, chains - 4 * buckets)
     last = int(heads.max())

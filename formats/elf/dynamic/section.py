@@ -43,6 +43,9 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         found = settle(state._replace(owed=owed))
         # A zero byte is mapped, that of the program headers at least, and three entries were asked for.
         state = found if found is not None else state
+    else:
+        # Where there is none, LIEF looks for it beyond the section, to the end of the file.
+        state = state._replace(owed=frozenset({tags.STRTAB}))
     return _entry(state)
 
 
@@ -66,9 +69,12 @@ def _tag_rule(state: State) -> str:
 
 def _fits(state: State, tag: int, owed_versions: bool) -> bool:
     """Whether the entries left suffice for what is owed after a tag."""
-    new = sum(
-        1 for other in tags.PARTNERS.get(tag, ()) if other not in state.seen and other not in state.owed
-    )
+    if state.nameless and tags.STRSZ in tags.PARTNERS.get(tag, ()):
+        return False
+    partners = tags.PARTNERS.get(tag, ())
+    if tag == tags.STRTAB and not state.view.strict:
+        partners = ()  # DT_STRTAB may be 0
+    new = sum(1 for other in partners if other not in state.seen and other not in state.owed)
     count = len(state.owed) - (tag in state.owed) + new
     if owed_versions and tag not in (tags.VERNEED, tags.VERDEF):
         count += 2

@@ -51,6 +51,7 @@ class State(NamedTuple):
     highest: int = 1  # greatest index that the version tables define
     packs: bool = True  # whether DT_VERNEED lets packed relocations stand
     ahead: bool = False  # the string table is to lie ahead
+    nameless: bool = False  # DT_STRTAB is 0: there is no string table, and nothing has a name
     reserved: tuple[tuple[str, Region], ...] = ()
 
     @property
@@ -229,6 +230,8 @@ def settle(state: State) -> State | None:
 
 def settle_strings(state: State) -> State | None:
     """The part of `settle` that is about the string table."""
+    if state.nameless:
+        return None if tags.STRSZ in state.owed else state
     need = state.string_need()
     size = state.seen.get(tags.STRSZ)
     if size is not None:
@@ -238,8 +241,8 @@ def settle_strings(state: State) -> State | None:
         if place.behind:
             return state if need <= state.view.strings.longest_from(place.offset, place.high) else None
         return state.grow(STRINGS, state.ahead_need()) if state.pins_fit() else None
-    if tags.STRTAB not in state.owed and not state.ahead:
-        return state
+    if not state.ahead and not state.owed >= {tags.STRTAB, tags.STRSZ}:
+        return state.without(STRINGS)
     if not state.ahead and state.longest_behind() >= need:
         return state.without(STRINGS)
     return state.reserve(STRINGS, state.ahead_need(), 1) if state.pins_fit() else None
@@ -305,7 +308,8 @@ def version_table(state: State, high: int) -> versions.Table:
         found = [view.raw[place.offset + x : view.raw.find(0, place.offset + x, end)] for x in state.needed]
         files = frozenset(found)
     strings = (place.offset, place.offset + size) if place.behind else None
-    return versions.Table(view.raw, high, strings, size, view.strict, files)
+    needed = frozenset() if place.behind else frozenset(state.needed)
+    return versions.Table(view.raw, high, strings, size, view.strict, files, needed)
 
 
 def _versions_settle(state: State) -> bool:

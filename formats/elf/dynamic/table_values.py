@@ -14,6 +14,7 @@ from bytegen.formats.elf.written import Lazily
 
 _NONE = np.zeros(0, np.uint64)
 _UNBOUNDED = 1 << 31
+_OR_NONE = (tags.RELA, tags.REL, tags.STRTAB)  # address 0 may say that there is none
 
 
 def most_symbols(state: State) -> int:
@@ -34,7 +35,7 @@ def most_symbols(state: State) -> int:
 def tables(state: State, tag: int) -> list[Piece]:
     """Addresses of the table of a tag."""
     pieces: list[Piece] = [_behind(state, tag), *_ahead(state, tag)]
-    if tag in (tags.RELA, tags.REL) and accept.table(state, tag, 0) is not None:
+    if tag in _OR_NONE and accept.table(state, tag, 0) is not None:
         pieces.append(Finite((0,)))
     return pieces
 
@@ -44,7 +45,7 @@ def exist(state: State, tag: int) -> bool:
     found = state.view.found.get(tag)
     if found is not None and _is_behind(state, tag, found):
         return True
-    if _ahead(state, tag) or (tag in (tags.RELA, tags.REL) and accept.table(state, tag, 0) is not None):
+    if _ahead(state, tag) or (tag in _OR_NONE and accept.table(state, tag, 0) is not None):
         return True
     members = _members(state, tag)
     if len(members):

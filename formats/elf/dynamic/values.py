@@ -103,7 +103,7 @@ def needed(state: State) -> list[Piece]:
     place, view = state.places.get(tags.STRTAB), state.view
     if not view.strict:
         return [Span(0, _most_name(state, accept.needed))]
-    pieces = []
+    pieces: list[Piece] = []
     if place is None or place.behind:
         pieces.append(Lazily(lambda v: accept.needed(state, v) is not None, lambda: _names_behind(state)))
     if place is None or not place.behind:

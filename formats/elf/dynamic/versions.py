@@ -30,7 +30,7 @@ class Table(NamedTuple):
     """The bytes a version table is read from, and the string table its names are in.
 
     ``strings``: offset and end of the string table, None where it lies ahead; ``strict``: level load; ``files``:
-    the names of DT_NEEDED.
+    the names of DT_NEEDED, ``needed`` their places in the string table.
     """
 
     raw: bytes
@@ -39,6 +39,7 @@ class Table(NamedTuple):
     size: int
     strict: bool
     files: frozenset[bytes]
+    needed: frozenset[int] = frozenset()
 
     def name(self, place: int) -> bytes | None:
         """The name at an offset of the string table; empty where the table lies ahead."""
@@ -80,7 +81,7 @@ def read_needs(table: Table, offset: int) -> Versions | None:
         name = table.name(file)
         if version != 1 or not count or name is None or first < _NEED.size or first % 4 or following % 4:
             return None
-        if table.strict and table.strings is not None and name not in table.files:
+        if table.strict and (file not in table.needed if table.strings is None else name not in table.files):
             return None
         names += count
         if names > MOST_NAMES:

@@ -25,12 +25,12 @@ from bytegen.formats.elf.notes.owners import (
     NT_FDO_PACKAGE,
     NT_GNU_PROPERTY,
     NT_GO_BUILD_ID,
-    SAFE_FIRST,
     SAFE_NAMES,
     SAFE_TYPES,
     STAPSDT,
     fills,
     gnu_fits,
+    letters,
     properties,
     stapsdt_fits,
     up,
@@ -161,10 +161,7 @@ def _name(note: _Note, data: bytearray) -> Step:
         size, safe = 8, _FIRST8
         known.append(STAPSDT)
     else:
-        choices = SAFE_FIRST if note.namesz > 1 else _ZEROS[1]
-        return IntStep(
-            start, 1, choices, lambda: note.path("name"), rule, lambda value, data: _name_rest(note, data)
-        )
+        return _letter(note, 0, data)
     return IntStep(
         start,
         size,
@@ -175,16 +172,20 @@ def _name(note: _Note, data: bytearray) -> Step:
     )
 
 
-def _name_rest(note: _Note, data: bytearray) -> Step:
-    """The name from its second byte on: any bytes, and a zero."""
+def _letter(note: _Note, i: int, data: bytearray) -> Step:
+    """Byte ``i`` of a name that may still begin like a known owner's; its end where it may not."""
     start, last = note.start + HEAD, note.start + HEAD + note.namesz - 1
-    if note.namesz == 1:
-        return _padding_of_name(note, data)
+    choices = letters(bytes(data[start : start + i]))
 
     def end(note: _Note, data: bytearray) -> Step:
         return _padding(note, last, last + 1, "name.end", _padding_of_name, data)
 
-    return _free(note, start + 1, note.namesz - 2, "name", end, data)
+    if choices is None or start + i == last:
+        return _free(note, start + i, last - start - i, "name", end, data)
+    rule = "a name that begins like that of no owner whose notes tools decode"
+    return IntStep(
+        start + i, 1, choices, lambda: note.path("name"), rule, lambda value, data: _letter(note, i + 1, data)
+    )
 
 
 def _free(note: _Note, start: int, size: int, name: str, then: Then, data: bytearray) -> Step:

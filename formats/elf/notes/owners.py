@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, Window
+from bytegen.formats.core.intset import IntSet, Piece, Span, Window, exactly
 from bytegen.formats.elf.target import AARCH64, X86_64, Target
 
 HEAD = 12
@@ -42,7 +42,6 @@ _SAFE_RANGES = tuple(
     )
     if low <= high
 )
-SAFE_FIRST = IntSet(1, *(Span(low, high) for low, high in _SAFE_RANGES))
 # Names of four bytes, the last a zero, that begin like no known owner.
 SAFE_NAMES: tuple[Piece, ...] = tuple(Window(0, 0xFFFFFF, 256, low, high) for low, high in _SAFE_RANGES)
 SAFE_TYPES = IntSet(4, Span(0, 0xFF), Span(0x102, 0xFFFFFFFF))  # no build attributes
@@ -51,6 +50,16 @@ SAFE_TYPES = IntSet(4, Span(0, 0xFF), Span(0x102, 0xFFFFFFFF))  # no build attri
 def up(value: int, align: int) -> int:
     """The least multiple of ``align`` that is at least ``value``."""
     return -(-value // align) * align
+
+
+@lru_cache(maxsize=256)
+def letters(begun: bytes) -> IntSet | None:
+    """The bytes after the beginning of an owner's name that make it begin like no known one; None: any."""
+    near = [name for name in _VENDORS if name.startswith(begun)]
+    if not near:
+        return None
+    barred = {name[len(begun)] for name in near if len(name) == len(begun) + 1}
+    return exactly(1, *(letter for letter in range(256) if letter not in barred))
 
 
 @lru_cache(maxsize=8)

@@ -53,6 +53,7 @@ class _Table(NamedTuple):
     low: int = 0
     begins: Begins = ((),)  # where the functions so far begin, ascending, in pieces
     owed: tuple[int, ...] = ()  # functions that must come yet, ascending
+    full: bool = False  # there was no place for unwind information ahead when the table began
 
 
 def record_size(target: Target) -> int:
@@ -69,7 +70,9 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         return FreeStep(
             region.start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
         )
-    return _function(_Table(plan, view, region, (region.end - region.start) // SIZE), data)
+    full = not any(high - low >= 2 * HEAD - 1 for low, high in view.gaps(plan.ledger))
+    count = (region.end - region.start) // SIZE
+    return _function(_Table(plan, view, region, count, full=full), data)
 
 
 def _function(table: _Table, data: bytearray) -> Step:
@@ -162,12 +165,11 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
             owed = chained(value) or ()
         return _function(table._replace(plan=settled, number=table.number + 1, owed=owed), data)
 
-    # An odd address is that of a function of the table whose unwind information is shared.
-    table_at = view.map.address(table.region.start)
-    pieces: list[Piece] = [
-        When(allowed, build),
-        Span(table_at + 1, table_at + 1 + SIZE * max(table.number - 1, 0), SIZE, (table_at + 1) % SIZE),
-    ]
+    pieces: list[Piece] = [When(allowed, build)]
+    if table.full:
+        # An odd address is that of a function of the table whose unwind information is shared.
+        first = view.map.address(table.region.start) + 1
+        pieces.append(Span(first, first + SIZE * max(table.number - 1, 0), SIZE, first % SIZE))
     return IntStep(
         start,
         4,

@@ -2,7 +2,7 @@
 
 Tables and strings lie ahead of what refers to them, as linkers write them. A function is 0, an address outside
 of the directory, or, inside of it, the address of a forwarder's text ("DLL.function"). Each count leaves room for
-its tables, in one row with a string of a letter for each name.
+its tables in one row. Names can be the directory's own, or one kept in reserve where it has none.
 
 Sources: Microsoft's PE format specification; LIEF and pefile (which functions are forwarders, letters of names).
 """
@@ -18,7 +18,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.imported_names import letters
-from bytegen.formats.pe.directories.memory import Contents, View, after, contents, mapping
+from bytegen.formats.pe.directories.memory import View, after, mapping
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -48,11 +48,12 @@ class _Exports(NamedTuple):
     base: int = 0
     functions: int = 0
     names: int = 0
+    nameless: bool = False  # there is no string that the names of functions can be
 
 
 def _row(functions: int, names: int) -> int:
-    """Bytes of the tables, and of the shortest strings."""
-    return 4 * functions + (6 + _LEAST_STRING) * names
+    """Bytes of the tables."""
+    return 4 * functions + 6 * names
 
 
 @opener("exports")
@@ -80,7 +81,7 @@ def _name(read: _Exports) -> Step:
         IntSet(4, Span(0, 0), When(allowed, lambda: view.spans(plan.ledger, _LEAST_STRING))),
         "exports.Name",
         "0, or where a string fits",
-        lambda value, data: following(value, data) if value else _base(read),
+        lambda value, data: following(value, data) if value else _base(_with_string(read)),
     )
 
 
@@ -89,6 +90,16 @@ def _promise(plan: Plan, view: View, address: int, kind: str, path: str, size: i
     assert offset is not None
     least = size or (_LEAST_STRING if kind == STRING else _LEAST_FORWARDER)
     return place(plan, Region(offset, offset + least, kind, path))
+
+
+def _with_string(read: _Exports) -> _Exports:
+    """The directory with a string at the end of the last gap: one that the names can be, since it has no name."""
+    view, plan = read.view, read.plan
+    for low, high in reversed(view.gaps(plan.ledger)):
+        if high - low >= _LEAST_STRING:
+            region = Region(high - _LEAST_STRING, high, STRING, "exports.spare")
+            return read._replace(plan=place(plan, region))
+    return read._replace(nameless=True)
 
 
 def _base(read: _Exports) -> Step:
@@ -116,7 +127,7 @@ def _functions(read: _Exports) -> Step:
 
 def _names(read: _Exports) -> Step:
     room = _longest(read.plan, read.view) - _row(read.functions, 0)
-    most = max(room, 0) // (6 + _LEAST_STRING) if read.functions else 0
+    most = max(room, 0) // 6 if read.functions and not read.nameless else 0
     return IntStep(
         read.region.start + 24,
         4,
@@ -138,7 +149,7 @@ def _table(read: _Exports, i: int) -> Step:
     plan, view = read.plan, read.view
     field, kind, width = _TABLES[i]
     count = read.names if i else read.functions
-    rest = [_row(0, read.names), 4 * read.names, _LEAST_STRING * read.names][i]
+    rest = [_row(0, read.names), 2 * read.names, 0][i]
     start = read.region.start + 28 + 4 * i
     # Tables of nothing are nowhere, or anywhere in the sections' bytes.
     choices = IntSet(4, Span(0, 0), *(Span(a, a + size - 1) for a, _, size in view.map.spans))
@@ -160,7 +171,7 @@ def _table(read: _Exports, i: int) -> Step:
             settled = place(plan, Region(offset, offset + width * count, kind, f"exports.{kind[7:]}", detail))
         if i + 1 < len(_TABLES):
             return _table(read._replace(plan=settled), i + 1)
-        return proceed(_with_spare(settled, view) if read.names else settled, read.region.end, data)
+        return proceed(settled, read.region.end, data)
 
     return IntStep(
         start,
@@ -170,26 +181,6 @@ def _table(read: _Exports, i: int) -> Step:
         f"where {width * count} bytes fit" if count else "any",
         following,
     )
-
-
-def _with_spare(plan: Plan, view: View) -> Plan:
-    """The plan that keeps a string at the end of the last gap until the names are read, so that there is one."""
-    for low, high in reversed(view.gaps(plan.ledger)):
-        if high - low >= _LEAST_STRING:
-            start = high - _LEAST_STRING
-            kept: Contents = contents(plan)
-            plan = plan._replace(contents=kept._replace(export_spare=start))
-            return place(plan, Region(start, high, STRING, "exports.spare"))
-    return plan
-
-
-def _released(plan: Plan, view: View) -> Plan:
-    kept: Contents = contents(plan)
-    if kept.export_spare < view.free:
-        return plan
-    ledger = plan.ledger
-    regions = tuple(r for r in ledger.regions if r.start != kept.export_spare)
-    return plan._replace(ledger=type(ledger)(ledger.limit, regions), contents=kept._replace(export_spare=-1))
 
 
 class _Rows(NamedTuple):
@@ -255,8 +246,7 @@ def _function(rows: _Rows, i: int, data: bytearray) -> Step:
 
 @opener("export_names")
 def _open_names(plan: Plan, region: Region, data: bytearray) -> Step:
-    rows = _rows(plan, region, data)
-    return _pointer(rows._replace(plan=_released(plan, rows.view)), 0, data)
+    return _pointer(_rows(plan, region, data), 0, data)
 
 
 def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import Bits, IntSet, Piece, Span, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.pe.constants import MEM_WRITE
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import View, after, mapping
@@ -22,7 +23,7 @@ from bytegen.formats.pe.sets import When
 from bytegen.formats.pe.target import Target
 
 FREE, ADDRESS, TABLE, COUNT, FLAGS, ZERO = "free", "address", "table", "count", "flags", "zero"
-VOLATILE = "volatile"
+VOLATILE, COOKIE = "volatile", "cookie"
 _VOLATILE_SIZE = 24
 _OLD_SIZE = 64
 _MOST_STRIDE = 5  # an entry of a guard table: an address, and a byte of flags where GuardFlags says so
@@ -46,7 +47,7 @@ FIELDS = (
     ("CSDVersion", 2, FREE),
     ("DependentLoadFlags", 2, FREE),
     ("EditList", 0, ADDRESS),
-    ("SecurityCookie", 0, ADDRESS),
+    ("SecurityCookie", 0, COOKIE),
     ("SEHandlerTable", 0, TABLE),
     ("SEHandlerCount", 0, COUNT),
     ("GuardCFCheckFunctionPointer", 0, ADDRESS),
@@ -192,7 +193,12 @@ def _choices(config: _Config, size: int, kind: str, start: int) -> tuple[IntSet,
         return IntSet(size, *pieces), "0, or where the volatile metadata fits"
     if base + plan.image_size >= 1 << 8 * plan.target.word:
         return exactly(size, 0), "0: the image ends where addresses do"
-    if kind == ADDRESS:
+    if kind == COOKIE and plan.strict:
+        # Loaders change it.
+        held = [s for s in plan.sections if s.flags & MEM_WRITE and s.size >= size]
+        pieces += [Span(base + s.address, base + s.address + s.size - size) for s in held]
+        return IntSet(size, *pieces), "0, or an address in a section that can be written to"
+    if kind in (ADDRESS, COOKIE):
         pieces += [Span(base + s.address, base + s.address + s.size - 1) for s in plan.sections]
         return IntSet(size, *pieces), "0, or an address in a section"
     spans = mapping(plan.sections).spans

@@ -2,10 +2,10 @@
 
 Usage: python -m bytegen.formats.pe.directories.make_exports WINE_FOLDER MINGW_LIBRARIES OUTPUT
 
-The names are facts read from two places: the export directories of Wine's own DLLs (WINE_FOLDER, such as
-/usr/lib/x86_64-linux-gnu/wine/x86_64-windows), which stand for what x86-64 programs find, and the import
-libraries of mingw-w64 for i386 (MINGW_LIBRARIES, such as /usr/i686-w64-mingw32/lib). DLLs that Windows does not
-have (no import library of mingw-w64 names them) and Wine's own extensions are left out.
+The names are facts read from two places: the export directories of Wine's own DLLs for x86-64 (WINE_FOLDER, such
+as /usr/lib/x86_64-linux-gnu/wine/x86_64-windows), and the import libraries of mingw-w64 for i386 and for x86-64
+(MINGW_LIBRARIES, such as /usr/i686-w64-mingw32/lib, and its sibling). A DLL is in the table if Wine has it and
+Windows too (an import library of mingw-w64 names it, or `_ALSO`); Wine's own extensions are left out.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from bytegen.formats.oracles.rawpe import read_exports, read_raw_pe
 # DLLs of Windows or of Microsoft's runtimes that have no import library in mingw-w64.
 _ALSO = frozenset(
     """
-    combase.dll kernelbase.dll win32u.dll gdi32full.dll mscoree.dll bcryptprimitives.dll dxcore.dll d3d10_1.dll
+    combase.dll kernelbase.dll rtworkq.dll webservices.dll d3d10core.dll win32u.dll gdi32full.dll bcryptprimitives.dll dxcore.dll d3d10_1.dll
     vulkan-1.dll opencl.dll vcruntime140.dll vcruntime140_1.dll vcomp140.dll concrt140.dll msvcp80.dll msvcp90.dll
     msvcp100.dll msvcp110.dll msvcp120.dll msvcp140.dll msvcp140_1.dll msvcp140_2.dll
     """.split()  # noqa: SIM905  # a list of words reads better so
 )
+# Wine has them only where Mono and Gecko are installed.
+_NOT_EVERYWHERE = frozenset({"mscoree.dll", "mshtml.dll"})
 # What Microsoft's runtime has for i386 only; there is no import library for it.
 _RUNTIME_I386 = frozenset(
     """
@@ -35,6 +37,8 @@ _RUNTIME_I386 = frozenset(
     _seh_longjmp_unwind4 _setjmp3 __CxxLongjmpUnwind
     """.split()  # noqa: SIM905
 )
+# Names of C++ functions that take 64-bit pointers.
+_WIDE_ONLY = re.compile(r"^\?.*(PEA|PEB|QEA|AEA|UEA|IEA|QEB|XPEA)")
 _WINE_ONLY = re.compile(r"^_*wine_|^__wine|^DllMain$|^Dll(Register|Unregister)Server$")
 _LEGAL = re.compile(r"^[A-Za-z0-9._?@$()<>]+$")
 _USER_DLL = re.compile(r"\.(dll|drv|cpl|ocx)$")
@@ -128,19 +132,16 @@ def table(wine: Path, libraries: Path) -> str:
     only x86-64 has it, and with "+" where only i386 has it.
     """
     theirs, small = _wine(wine), _mingw(libraries)
-    known = set(small) | set(_mingw(libraries.parent.parent / "x86_64-w64-mingw32" / "lib")) | _ALSO
+    large = _mingw(libraries.parent.parent / "x86_64-w64-mingw32" / "lib")
+    known = (set(small) | set(large) | _ALSO) - _NOT_EVERYWHERE
     sets: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
     for dll in sorted(set(theirs) & known):
         names, ordinals = theirs[dll]
-        wide_only = {n for n in names if re.search(r"^\?.*(PEA|PEB|QEA|AEA|UEA|IEA|QEB|XPEA)", n)}
-        if dll in small:
-            lines = {n for n in names if n in small[dll]}
-            lines |= {f"-{n}" if n in wide_only else n for n in names - lines}
-            lines |= {f"+{n}" for n in small[dll] - names}
-        else:
-            lines = {f"-{n}" if n in wide_only else n for n in names}
-            if dll == "vcruntime140.dll":
-                lines |= {f"+{n}" for n in _RUNTIME_I386 - names}
+        wide = names | large.get(dll, set())
+        narrow = {n for n in names if not _WIDE_ONLY.search(n)} | small.get(dll, set())
+        if dll == "vcruntime140.dll":
+            narrow |= _RUNTIME_I386
+        lines = {n if n in narrow else f"-{n}" for n in wide} | {f"+{n}" for n in narrow - wide}
         sets.setdefault((tuple(sorted(lines)), tuple(sorted(ordinals))), []).append(dll)
     hosts = {dll: listed for listed in sets.values() for dll in listed}
     for contract, host in sorted(_api_sets(wine).items()):

@@ -24,7 +24,6 @@ class Contents(NamedTuple):
 
     imports: tuple[Any, ...] = ()  # groups of imports: see `imports`
     duties: tuple[int, ...] = ()  # addresses that must be relocated: see `relocs`
-    export_spare: int = -1  # file offset of a string that no name of an export is yet
     resource_bytes: int = 0  # sizes of the resources so far
     functions: tuple[int, ...] = ()  # where the functions of the exception directory begin
 
