@@ -25,22 +25,18 @@ if TYPE_CHECKING:
 
 PROGRAMS = (
     "gcc-static-stripped",
-    "gcc-static-pie",
     "gcc-free",
     "gcc-free-noseparate",
     "gcc",
     "gcc-stripped-now",
     "gcc-shared",
     "gcc-debug",
-    "g++",
     "musl-gcc-static",
     "musl-gcc",
     "zig-cc-free",
     "gcc-i386",
-    "gcc-i386-static",
     "zig-i386-free",
     "gcc-aarch64",
-    "gcc-aarch64-static",
     "gcc-aarch64-shared",
     "zig-aarch64-free",
     "mingw-stripped-64",
@@ -162,7 +158,7 @@ def peer_rows(inputs: dict[str, list[Input]], rounds: int) -> Iterator[Row]:
     subjects = {f"bytegen {level}": partial(_all_steps, level, cut) for level in inputs}
     peers = {peer: peer_steps(peer) for peer in PEERS}
     subjects |= {peer: partial(_all_peer, found, cut) for peer, found in peers.items() if found is not None}
-    taken = interleave(subjects, rounds)
+    taken = interleave(subjects, (rounds + 1) // 2)
     source = f"first {PEER_BYTES:,} bytes of {len(cut)}"
     for name, timing in taken.items():
         subject, _, level = name.partition(" ")
@@ -272,7 +268,7 @@ def walks(level: str, chosen: Sequence[str]) -> list[Input]:
 def level_rows(files: list[Input], drawn: list[Input], level: str, rounds: int) -> Iterator[Row]:
     """Every figure of one level, one after another."""
     yield from speed_rows("mask+advance", "real", files, level, rounds)
-    yield from speed_rows("mask+advance", "walk", drawn, level, rounds)
+    yield from speed_rows("mask+advance", "walk", drawn, level, (rounds + 1) // 2)
     yield from speed_rows("advance_many", "real", files, level, rounds)
     for kind, inputs in (("real", files), ("walk", drawn)):
         longest: dict[str, Input] = {}

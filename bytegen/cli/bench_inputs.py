@@ -14,7 +14,7 @@ from bytegen.errors import UserError
 
 _TOOLS = ("true", "env", "ls", "sort")
 _MOST_LIBRARIES = 6
-_MOST_BYTES = 2_000_000
+_MOST_BYTES = 400_000
 
 
 class Input(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf import names, tables
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.written import Table
@@ -44,9 +45,9 @@ def dynamic_owed(plan: Plan) -> tables.Dynamic | None:
     return tables.Hooks.dynamic(plan) if plan.shnum >= 4 else None
 
 
-def longest(plan: Plan, table: Table, without: int | None = None) -> Longest:
-    """The greatest sizes of string tables read later; ``without``: leave out the gap that begins there."""
-    ahead = [high - low for low, high in plan.ledger.gaps(table.end) if low != without]
+def longest(plan: Plan, table: Table, without: tuple[int, ...] = ()) -> Longest:
+    """The greatest sizes of string tables read later; ``without``: leave out the gaps that begin there."""
+    ahead = [high - low for low, high in plan.ledger.gaps(table.end) if low not in without]
     most = max([*ahead, *_shared(plan, table), 0])
     behind = table.behind
     named = most
@@ -68,14 +69,24 @@ def _needs(plan: Plan, index: int) -> Longest:
     return Longest(plain, named)
 
 
-def _kept(plan: Plan, table: Table, gap: int, needs: Longest) -> int:
-    """Bytes of the gap that begins at ``gap`` which must be left to string tables still owed."""
+def _kept(plan: Plan, table: Table, gap: int, needs: Longest, also: tuple[int, ...] = ()) -> int:
+    """Bytes of the gap that begins at ``gap`` which must be left to string tables still owed.
+
+    ``also``: where gaps begin that may be taken besides.
+    """
     if not needs.plain and not needs.names:
         return 0
-    others = longest(plan, table, gap)
+    others = longest(plan, table, (gap, *also))
     return max(
         needs.plain if others.plain < needs.plain else 0, needs.names if others.names < needs.names else 0
     )
+
+
+def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[int]:
+    """How far the end of each of these promises ahead may move up, all together, for the section ``index``."""
+    needs = _needs(plan, index)
+    ends = tuple(region.end for region in regions)
+    return [plan.ledger.room(end, end) - _kept(plan, table, end, needs, ends) for end in ends]
 
 
 def starts(plan: Plan, table: Table, kind: str, index: int, least: int, align: int = 1) -> list[Piece]:

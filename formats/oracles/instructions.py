@@ -1,7 +1,8 @@
 """capstone as a judge of level `code`: what the rules read as instructions decodes without a gap, and branches land.
 
 The rules tell which bytes are instructions and where those start; capstone decodes these bytes by itself, and must
-come upon the same starts, upon direct branches that go to one of them, and upon one at the entry point.
+come upon the same starts, upon direct branches that go to one of them, and upon one at the entry point. A branch,
+and the entry point, may skip a lock prefix.
 """
 
 from __future__ import annotations
@@ -110,6 +111,6 @@ def _complaints(
     lands = found.starts | found.skipped | {0}
     wrong = [(at, goes) for at, goes in found.branches if goes not in lands]
     complaints += [f"the branch at {at:#x} goes to {goes:#x}, where none starts" for at, goes in wrong[:3]]
-    if entry and entry not in found.starts:
+    if entry and entry not in found.starts | found.skipped:
         complaints.append(f"the entry point {entry:#x} is no instruction")
     return complaints

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf import space, tables
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.sections import links
 from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, GNU_HASH, GNU_VERSYM, HASH, NAMED, TABLES
 from bytegen.formats.elf.written import Table
+
+HASH_HEAD = 12  # bytes of a hash table of one bucket before its chains
 
 
 def place_of(plan: Plan, kind: int) -> tables.Place | None:
@@ -76,7 +79,23 @@ def counts(plan: Plan, table: Table, number: int) -> tuple[int, int] | None:
         pieces = symbols.sizes(plan, table, place.offset, tables.Request(low * size, number, detail=detail))
         ends = [bounds[1] for bounds in (piece.bounds() for piece in pieces) if bounds]
         high = min(high, max(ends, default=0) // size)
+    # What grows with the symbols leaves room for string tables still owed.
+    growing = [
+        (region, unit)
+        for region, unit in ((plan.ledger.at(place.offset, "dynsym"), size), (_hash_ahead(plan, table), 4))
+        if region is not None and region.start >= table.end
+    ]
+    room = space.growth(plan, table, number, [region for region, _ in growing])
+    for (region, unit), more in zip(growing, room, strict=True):
+        head = HASH_HEAD if unit == 4 else 0
+        high = min(high, (region.end - region.start + max(more, 0) - head) // unit)
     return (low, high) if low <= high else None
+
+
+def _hash_ahead(plan: Plan, table: Table) -> Region | None:
+    """The promise of a hash table with a chain entry for each symbol."""
+    place = place_of(plan, HASH)
+    return plan.ledger.at(place.offset, "hash") if place is not None else None
 
 
 def settle(plan: Plan, kind: int, size: int) -> Plan:

@@ -35,19 +35,26 @@ def _written(view: View, address: int) -> bool:
     return view.behind(address, size) is not None
 
 
+def _records(view: View) -> Iterable[Piece]:
+    """Addresses of the records written."""
+    if "records" not in view._memo:
+        found = []
+        for address, offset, length in view.map.spans:
+            stop = min(address + length, address + max(view.here - offset, 0))
+            found.append(Finite([a for a in range(address + -address % 4, stop, 4) if _written(view, a)]))
+        view._memo["records"] = found
+    records: list[Piece] = view._memo["records"]
+    return records
+
+
 def arm64_function(plan: Plan, view: View, region: Region, number: int, data: bytearray) -> Step:
     """The step of a function of the table."""
     start = region.start + SIZE * number
     if start == region.end:
         return proceed(plan, start, data)
 
-    def build() -> Iterable[Piece]:
-        for address, offset, length in view.map.spans:
-            stop = min(address + length, address + max(view.here - offset, 0))
-            yield Finite([a for a in range(address + -address % 4, stop, 4) if _written(view, a)])
-
     unwind: list[Piece] = [Span(0, _WORD, 4, 1), Span(0, _WORD, 4, 2)]
-    unwind.append(When(lambda x: _written(view, x), build))
+    unwind.append(When(lambda x: _written(view, x), lambda: _records(view)))
     return IntStep(
         start, 4, interval(4, 0, plan.image_size - 1), lambda: f"exceptions[{number}].BeginAddress",
         "an address in the image",

@@ -7,6 +7,10 @@ with an address table still to be promised, or with one that is written already.
 the directory of address tables (12), so without it there are no imports. A descriptor imports something: pefile
 warns of one that does not. At level "load" a name is kept in reserve until the first entry of a table ahead is
 read, so that there is one to import.
+
+Level "load" promises imports that a bare system resolves: every DLL is one that each Windows (and Wine) has, and every
+function one that it exports, by the table of `exported`. A file that imports a DLL which comes along with it
+(python311.dll) is for level "parse": alone, no loader takes it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from bytegen.formats.oracles.rawpe import read_exports, read_raw_pe
 # DLLs of Windows or of Microsoft's runtimes that have no import library in mingw-w64.
 _ALSO = frozenset(
     """
-    combase.dll kernelbase.dll rtworkq.dll webservices.dll d3d10core.dll win32u.dll gdi32full.dll bcryptprimitives.dll dxcore.dll d3d10_1.dll
+    rtworkq.dll webservices.dll d3d10core.dll
+    combase.dll kernelbase.dll win32u.dll gdi32full.dll bcryptprimitives.dll dxcore.dll d3d10_1.dll
     vulkan-1.dll opencl.dll vcruntime140.dll vcruntime140_1.dll vcomp140.dll concrt140.dll msvcp80.dll msvcp90.dll
     msvcp100.dll msvcp110.dll msvcp120.dll msvcp140.dll msvcp140_1.dll msvcp140_2.dll
     """.split()  # noqa: SIM905  # a list of words reads better so
