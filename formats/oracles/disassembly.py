@@ -63,7 +63,7 @@ def executable_parts(data: bytes) -> tuple[int, list[tuple[int, int, int]]]:
     Raises ValueError as `sweep_code` does.
     """
     _, entry, parts = _parts(data)
-    return entry, [tuple(part) for part in parts]
+    return entry, [(part.start, part.end, part.address) for part in parts]
 
 
 def _parts(data: bytes) -> tuple[str, int, list[_Part]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 _NONE = np.zeros(0, np.int64)
 HEAD = 8
+_LOOK = 10  # entries that are looked at everywhere at once
 
 
 def symbols_of(raw: bytes, offset: int, high: int) -> int | None:
@@ -21,10 +22,21 @@ def symbols_of(raw: bytes, offset: int, high: int) -> int | None:
     if not buckets or not chains or offset + HEAD + 4 * (buckets + chains) > high:
         return None
     table = np.frombuffer(raw, "<u4", buckets + chains, offset + HEAD)
-    if int(table.max()) >= chains:
-        return None
-    named = np.bincount(table, minlength=1)
-    return chains if not (named[1:] > 1).any() else None
+    # What is no table shows it soon, so that looking for one in a large file does not read it over and over.
+    seen = min(len(table), 64)
+    while not _repeats(table[:seen], chains):
+        if seen == len(table):
+            return chains
+        seen = min(len(table), 16 * seen)
+    return None
+
+
+def _repeats(entries: np.ndarray, chains: int) -> bool:
+    """Whether an entry is no symbol, or a symbol is named twice."""
+    if int(entries.max()) >= chains:
+        return True
+    named = np.sort(entries[entries > 0])
+    return bool((named[1:] == named[:-1]).any())
 
 
 def size_of(raw: bytes, offset: int) -> int:
@@ -43,6 +55,9 @@ def starts(raw: bytes, low: int, high: int) -> np.ndarray:
     room = np.arange(count, 1, -1) - 2
     buckets, chains = words[:-1], words[1:]
     likely = (buckets > 0) & (chains > 0) & (buckets + chains <= room)
-    likely[:-1] &= words[2:] < chains[:-1]
-    places = (np.flatnonzero(likely) * 4 + base).tolist()
+    found = np.flatnonzero(likely)
+    for ahead in range(2, _LOOK):
+        entry = words[np.minimum(found + ahead, count - 1)]
+        found = found[(entry < chains[found]) | (buckets[found] + chains[found] <= ahead - 2)]
+    places = (found * 4 + base).tolist()
     return np.array([x for x in places if symbols_of(raw, x, high) is not None], np.int64)
