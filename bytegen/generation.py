@@ -47,10 +47,16 @@ class Output:
 
 
 def _rows(
-    lm: ByteLM, jobs: Sequence[tuple[str, int]], format: str, level: str, max_bytes: int, sampling: Sampling
+    lm: ByteLM,
+    jobs: Sequence[tuple[str, int]],
+    format: str,
+    level: str,
+    max_bytes: int,
+    sampling: Sampling,
+    static: bool = True,
 ) -> tuple[Iterator[Row], int]:
     """Return the sequences to decode, made one by one, and the positions that the longest may take."""
-    start = formats.constraint(format, max_bytes=max_bytes, level=level)
+    start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static)
     tag = tokenizer.format_tag(format)
     prompts = {prompt: tokenizer.encode_prompt(prompt, tag) for prompt, _ in jobs}
     longest = max(len(ids) for ids in prompts.values())
@@ -68,13 +74,14 @@ def generate_many(
     lm: ByteLM, prompts: Sequence[str], *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL,
     max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
     top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
-    on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None,
+    on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None, static: bool = True,
 ) -> list[Output]:  # fmt: skip
     """Write `samples` files for each prompt, in batches; outputs come prompt by prompt.
 
     Sample j of a prompt draws with seed `seed` + j, whatever else is in the batch. `on_bytes(row, new)`
     hears of bytes as they are written, `on_output(index, output)` of each finished file; `timing` is
-    added to. Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling
+    added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has seen
+    no others, and was not trained on bytes that had one choice there. Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling
     parameters out of range; FormatError for an unknown format or level, or a max_bytes below the least file.
     """
     if samples < 1 or batch_size < 1:
@@ -86,7 +93,7 @@ def generate_many(
         temperature=defaults.temperature if temperature is None else temperature, top_p=top_p, min_p=min_p
     )
     jobs = [(prompt, seed + j) for prompt in prompts for j in range(samples)]
-    rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling)
+    rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling, static)
     decoder = Decoder(lm, batch_size=min(batch_size, len(jobs)), max_length=longest)
     if timing is not None:
         decoder.timing = timing

@@ -68,12 +68,20 @@ def least_bytes(format: str, level: str = "load") -> int:
 
 
 def constraint(
-    format: str, *, max_bytes: int = 143_360, level: str = "load", privileged: bool = False
+    format: str,
+    *,
+    max_bytes: int = 143_360,
+    level: str = "load",
+    privileged: bool = False,
+    static: bool = False,
 ) -> Constraint:
     """A constraint at the start of a file of at most ``max_bytes`` bytes.
 
     ``privileged`` lets level ``code`` hold privileged and system instructions, ports, interrupts and far
     transfers; without it code's way into the system is the system call. Other levels do not look at code.
+
+    ``static`` keeps ELF files to programs at a fixed address without a dynamic section (ET_EXEC, statically
+    linked); PE files have no such kind, and it does nothing there.
 
     Raises `FormatError` for an unknown format or level (listing those there are) and for a limit below the
     smallest file (saying its size).
@@ -85,7 +93,9 @@ def constraint(
     if max_bytes > MOST_BYTES:
         raise FormatError(f"max_bytes is {max_bytes}; it may be at most {MOST_BYTES}")
     begin = found.begin(max_bytes, level)
-    return Constraint(begin, format=format, level=level, max_bytes=max_bytes, privileged=privileged)
+    return Constraint(
+        begin, format=format, level=level, max_bytes=max_bytes, privileged=privileged, static=static
+    )
 
 
 MOST_BYTES = 1 << 32

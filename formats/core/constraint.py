@@ -63,11 +63,12 @@ class Constraint(StreamCursor):
         level: str,
         max_bytes: int,
         privileged: bool = False,
+        static: bool = False,
     ) -> None:
         self.format = format
         self.level = level
         self.max_bytes = max_bytes
-        self._data = Written(privileged=privileged)
+        self._data = Written(privileged=privileged, static=static)
         self._push = self._data.append
         self._ended = 0
         self._no_stream()

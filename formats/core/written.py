@@ -43,11 +43,14 @@ def _set_bits(bitmap: bytearray, offsets: np.ndarray) -> np.ndarray:
 class Written(bytearray):
     """The bytes so far. Formats read it; `Constraint` alone appends and takes back."""
 
-    __slots__ = ("log", "privileged", "shared", "starts", "wanted")
+    __slots__ = ("log", "privileged", "shared", "starts", "static", "wanted")
 
-    def __init__(self, data: bytes | bytearray = b"", *, privileged: bool = False) -> None:
+    def __init__(
+        self, data: bytes | bytearray = b"", *, privileged: bool = False, static: bool = False
+    ) -> None:
         super().__init__(data)
         self.privileged = privileged  # whether system instructions are allowed
+        self.static = static  # whether nothing but programs at a fixed address is
         self.shared = False  # whether a twin has the same bitmaps and log: `own` them before changing one
         self.starts = bytearray()  # bit i: an instruction starts at offset i
         self.wanted = bytearray()  # bit i: one has to
@@ -65,6 +68,7 @@ class Written(bytearray):
         twin = Written.__new__(Written)
         bytearray.__init__(twin, self)
         twin.privileged = self.privileged
+        twin.static = self.static
         twin.starts, twin.wanted, twin.log = self.starts, self.wanted, self.log
         twin.shared = self.shared = True
         return twin

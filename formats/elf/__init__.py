@@ -21,7 +21,7 @@ __all__ = ["contents", "dynamic", "interp", "sections", "segments"]
 
 def _register(target: Target) -> None:
     def start(max_bytes: int, level: str) -> Callable[[bytearray], Step]:
-        return lambda data: begin(target, max_bytes, level)
+        return lambda data: begin(target, max_bytes, level, static=getattr(data, "static", False))
 
     def least(level: str) -> int:
         # The tables, and at level code a first instruction.

@@ -63,8 +63,8 @@ def _sizes(target: Target) -> tuple[_Fixed, ...]:
     return tuple(_Fixed(f"ehdr.{name}", size, exactly(size, value), rule) for name, size, value, rule in rows)
 
 
-def begin(target: Target, limit: int, level: str) -> Step:
-    """The first step of a file for that machine of at most ``limit`` bytes."""
+def begin(target: Target, limit: int, level: str, *, static: bool = False) -> Step:
+    """The first step of a file for that machine of at most ``limit`` bytes; ``static``: see `formats.constraint`."""
     strict = level != "parse"
     plan = Plan(
         target,
@@ -75,6 +75,7 @@ def begin(target: Target, limit: int, level: str) -> Step:
         target.ehdr_size,
         table_owed=True,
         bss_left=BSS_TOTAL,
+        static=static,
     )
     return _ident(plan, 0, 0)
 
@@ -92,7 +93,12 @@ def _ident(plan: Plan, i: int, start: int) -> Step:
             after = plan._replace(kind=value, low=lowest)
         return _ident(after, i + 1, start + field.size)
 
+    if plan.static and field.path == "ehdr.e_type":
+        return IntStep(start, field.size, _STATIC, field.path, "2: at a fixed address", then)
     return IntStep(start, field.size, field.choices, field.path, field.rule, then)
+
+
+_STATIC = exactly(2, ET_EXEC)
 
 
 def _entry(plan: Plan) -> Step:

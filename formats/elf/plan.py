@@ -81,6 +81,7 @@ class Plan(NamedTuple):
     ledger: Ledger
     min_end: int  # the file is at least this long
     kind: int = ET_EXEC  # e_type
+    static: bool = False  # no dynamic section and no interpreter
     entry: int = 0
     phoff: int = 0
     phnum: int = 0

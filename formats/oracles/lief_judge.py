@@ -200,5 +200,7 @@ def _compare_relocations(raw: RawElf, data: bytes, binary: lief.ELF.Binary) -> l
             continue
         for number, want in enumerate(relocations_of(raw, data, index)[:_MOST_SYMBOLS]):
             if want not in have:
-                complaints.append(f"read-back: relocation {number} of section {index}, {want}, is not in LIEF")
+                complaints.append(
+                    f"read-back: relocation {number} of section {index}, {want}, is not in LIEF"
+                )
     return complaints[:20]
