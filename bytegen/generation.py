@@ -80,9 +80,11 @@ def generate_many(
 
     Sample j of a prompt draws with seed `seed` + j, whatever else is in the batch. `on_bytes(row, new)`
     hears of bytes as they are written, `on_output(index, output)` of each finished file; `timing` is
-    added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has seen
-    no others, and was not trained on bytes that had one choice there. Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling
-    parameters out of range; FormatError for an unknown format or level, or a max_bytes below the least file.
+    added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has
+    seen no others, and was not trained on bytes that had one choice there.
+
+    Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling parameters out
+    of range; FormatError for an unknown format or level, or a max_bytes below the least file.
     """
     if samples < 1 or batch_size < 1:
         raise UserError(f"samples={samples} and batch_size={batch_size} must be at least 1")

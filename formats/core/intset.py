@@ -185,7 +185,7 @@ class Finite:
 
     def __init__(self, values: object) -> None:
         listed = values.tolist() if isinstance(values, np.ndarray) and len(values) <= _FEW else values
-        few = None if isinstance(listed, np.ndarray) else frozenset(listed)  # type: ignore[call-overload]
+        few = None if isinstance(listed, np.ndarray) else frozenset(listed)  # type: ignore[call-overload,arg-type]
         if few is not None and len(few) <= _FEW:
             self._few: tuple[int, ...] | None = tuple(sorted(few))
             self._members: frozenset[int] | None = few

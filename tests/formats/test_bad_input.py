@@ -35,7 +35,7 @@ def samples(format: str, level: str, number: int, most: int = 1_500) -> list[byt
     return [formats.sample(format, seed, most, level) for seed in range(number)]
 
 
-def refused_well(data: bytes, format: str, level: str) -> None:
+def refused_well(data: bytes, format: str, level: str) -> bool:
     """Whatever is wrong is one problem that names a place inside the file, a field and a rule."""
     found = problems(data, format, level)
     assert len(found) <= 1
@@ -45,21 +45,21 @@ def refused_well(data: bytes, format: str, level: str) -> None:
         assert 0 <= offset <= len(data)
         assert problem["field"]
         assert problem["message"]
+    return bool(found)
 
 
 @pytest.mark.parametrize(("format", "level"), PAIRS)
 def test_a_file_cut_anywhere_is_refused_at_a_named_field(format: str, level: str) -> None:
     (data,) = samples(format, level, 1, 400)
     refusals = 0
-    for length in range(0, len(data), 1 + len(data) // 300):
-        refused_well(data[:length], format, level)
-        refusals += bool(problems(data[:length], format, level))
+    for length in range(0, len(data), 1 + len(data) // 60):
+        refusals += refused_well(data[:length], format, level)
     assert refusals, "a file cut inside its header cannot be whole"
     assert problems(data[: formats.least_bytes(format, level) - 1], format, level)
 
 
 @pytest.mark.parametrize(("format", "level"), PAIRS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data())
 def test_any_byte_of_a_header_with_any_value_gives_consistent_answers(
     format: str, level: str, data: st.DataObject
@@ -73,7 +73,7 @@ def test_any_byte_of_a_header_with_any_value_gives_consistent_answers(
 
 
 @pytest.mark.parametrize(("format", "level"), PAIRS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(noise=st.binary(max_size=400), cut=st.integers(0, 400))
 def test_noise_behind_a_good_beginning_gives_consistent_answers(
     format: str, level: str, noise: bytes, cut: int
@@ -177,7 +177,8 @@ from bytegen.formats.annotate import annotate
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 account = annotate(sys.stdin.buffer.read())
 assert sum(area.end - area.start for area in account.areas) == account.size
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) // 1024)
 """
 
 
@@ -189,4 +190,5 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 def test_the_tolerant_reader_stays_within_bounds(data: bytes) -> None:
     done = subprocess.run([sys.executable, "-c", HOSTILE], input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-500:]
+    # VmHWM is this process's own; ru_maxrss begins with what the parent had when it forked.
     assert int(done.stdout) < 1_000, "MiB"

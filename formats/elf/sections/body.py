@@ -131,9 +131,9 @@ def sizes(plan: Plan, header: Header) -> _Choices:
     if agreed.unread(plan, table, kind) and (place is None or place.size is None):
         return [Span(0, plan.limit - offset)], f"inside the {plan.limit} bytes of the file"
     if place is not None:
-        found = agreed.counts(plan, table, number)
-        if kind == GNU_VERSYM and found is not None:
-            return [Span(2 * found[0], 2 * found[1], 2)], "a version index for each dynamic symbol"
+        bounds = agreed.counts(plan, table, number)
+        if kind == GNU_VERSYM and bounds is not None:
+            return [Span(2 * bounds[0], 2 * bounds[1], 2)], "a version index for each dynamic symbol"
         assert place.size is not None
         return [Finite((place.size,))], "the size of the table that the dynamic section names"
     if kind == STRTAB:
