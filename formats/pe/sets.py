@@ -132,7 +132,7 @@ class Ranges:
             return
         first, count = first[there] & 255, np.minimum(count[there], 256)
         changes = np.bincount(first, minlength=513) - np.bincount(first + count, minlength=513)
-        inside: np.ndarray = changes[:512].cumsum().reshape(2, 256).any(axis=0)
+        inside = np.asarray(changes[:512].cumsum().reshape(2, 256).any(axis=0))
         if k or self.mod == 1:
             out[:256] |= inside
         else:
