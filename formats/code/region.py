@@ -109,6 +109,23 @@ class Code(NamedTuple):
             fine[inside] = good
         return fine
 
+    def functions_may_start(
+        self,
+        executable: Iterable[tuple[int, int, int]],
+        addresses: np.ndarray,
+        base: int,
+        data: bytes | bytearray,
+    ) -> np.ndarray:
+        """bool for each address: outside the executable parts (start, stop, address) True, inside as `may_start`.
+
+        ``base`` is added to what is asked and to the parts' addresses alike.
+        """
+        wide = addresses.astype(np.uint64)
+        outside = np.ones(len(addresses), dtype=bool)
+        for start, stop, address in executable:
+            outside &= (wide < np.uint64(address)) | (wide >= np.uint64(address + stop - start))
+        return outside | self.may_start(wide + np.uint64(base), data)
+
     def promise(self, address: int, data: bytearray) -> None:
         """Owe an instruction start at an address that `may_start`; harmless where one is already."""
         assert isinstance(data, Written)

@@ -50,11 +50,7 @@ def _function_starts(plan: Plan, addresses: np.ndarray, data: bytes | bytearray)
     """Where functions may begin: inside executable memory where instructions do, elsewhere anywhere."""
     if plan.code is None:
         return np.ones(len(addresses), dtype=bool)
-    outside = np.ones(len(addresses), dtype=bool)
-    wide = addresses.astype(np.uint64)
-    for start, stop, address in plan.executable:
-        outside &= (wide < np.uint64(address)) | (wide >= np.uint64(address + stop - start))
-    return outside | plan.code.may_start(addresses, data)
+    return plan.code.functions_may_start(plan.executable, addresses, 0, data)
 
 
 Hooks.function_starts = staticmethod(_function_starts)

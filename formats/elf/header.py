@@ -16,7 +16,7 @@ from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, ET_EXEC, MAX_SHNUM
 from bytegen.formats.elf.plan import Plan, proceed
 from bytegen.formats.elf.target import Target
-from bytegen.formats.elf.worlds import dynamic_room, readable
+from bytegen.formats.elf.worlds import dynamic_room
 
 
 class _Fixed(NamedTuple):
@@ -114,7 +114,7 @@ def _entry(plan: Plan) -> Step:
     pieces = entry.addresses(plan, max(low, 1), high)
     rule = f"an address from {low:#x} to {high:#x} that a segment of the file can hold"
     library = plan._replace(entry=0)
-    if plan.kind == ET_DYN and readable() and plan.limit >= target.ehdr_size + _least_tables(library):
+    if plan.kind == ET_DYN and plan.limit >= target.ehdr_size + _least_tables(library):
         pieces.append(Finite((0,)))
         rule = f"0 for a shared object, or {rule}"
     return IntStep(24, word, IntSet(word, *pieces), "ehdr.e_entry", rule, then)

@@ -26,7 +26,6 @@ from bytegen.formats.elf.worlds import (
     World,
     dynamic_size,
     keeping,
-    readable,
 )
 from bytegen.formats.elf.written import Lazily
 
@@ -186,7 +185,7 @@ def _room(ledger: Ledger, start: int, offset: int) -> int:
 
 def _may_be_dynamic(plan: Plan) -> bool:
     """Whether there may be an interpreter, which asks for a PT_DYNAMIC."""
-    return not plan.static and not plan.unpaged and readable() and bool(plan.entry) and names.kept(plan)
+    return not plan.static and not plan.unpaged and bool(plan.entry) and names.kept(plan)
 
 
 class Interp(Content):
@@ -241,7 +240,7 @@ class Dynamic(Content):
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
         plan = header.plan
-        if plan.static or not readable() or not names.kept(plan):
+        if plan.static or not names.kept(plan):
             return False
         if plan.dynamic is not None or (plan.strict and plan.unpaged):
             return False

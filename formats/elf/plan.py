@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from bytegen.formats.code.region import Code
-from bytegen.formats.core.ledger import Ledger, Region
-from bytegen.formats.core.steps import FreeStep, Step
+from bytegen.formats.core.ledger import Ledger
+from bytegen.formats.core.promised import Grammar
 from bytegen.formats.elf.constants import ET_DYN, ET_EXEC
 from bytegen.formats.elf.target import Target
 
@@ -180,39 +179,5 @@ class Plan(NamedTuple):
         return self._replace(min_end=end) if end > self.min_end else self
 
 
-Opener = Callable[[Plan, Region, bytearray], Step]
-OPENERS: dict[str, Opener] = {}
-
-
-def opener(kind: str) -> Callable[[Opener], Opener]:
-    """Register the grammar of a kind of region."""
-
-    def register(function: Opener) -> Opener:
-        OPENERS[kind] = function
-        return function
-
-    return register
-
-
-def proceed(plan: Plan, position: int, data: bytearray) -> Step:
-    """The step at ``position``, where nothing is being read: the promise there, or bytes up to the next."""
-    region = plan.ledger.after(position)
-    if region is not None and region.start == position:
-        return OPENERS[region.kind](plan, region, data)
-    stop = region.start if region is not None else plan.limit
-    path = "gap"
-    for start, end, name in plan.labels:
-        if start <= position < end:
-            path, stop = name, min(stop, end)
-        elif position < start < stop:
-            stop = start
-    if region is None:
-        end_from, rule = (
-            plan.min_end,
-            f"the file is at least {plan.min_end} and at most {plan.limit} bytes long",
-        )
-    else:
-        end_from, rule = None, f"{region.path} is promised at offset {region.start:#x}"
-    if stop == plan.limit and region is None:
-        return FreeStep(position, stop, end_from, path, rule, None)
-    return FreeStep(position, stop, end_from, path, rule, lambda data: proceed(plan, stop, data))
+_GRAMMAR: Grammar[Plan] = Grammar()
+opener, proceed = _GRAMMAR.opener, _GRAMMAR.proceed

@@ -17,7 +17,7 @@ from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import PF_W
 from bytegen.formats.elf.held import hold
 from bytegen.formats.elf.load import Duties, duties
-from bytegen.formats.elf.plan import OPENERS, Plan
+from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.role import up
 
 # DT_STRTAB, DT_STRSZ and DT_NULL: what loaders ask for. A string table of one zero can lie among the program
@@ -43,11 +43,6 @@ def dynamic_size(plan: Plan) -> int:
 def dynamic_room(plan: Plan) -> int:
     """Bytes of the file that are sure to hold the shortest dynamic section."""
     return dynamic_size(plan) + plan.target.word + NAME_ROOM
-
-
-def readable() -> bool:
-    """Whether there is a grammar for dynamic sections."""
-    return "dynamic" in OPENERS
 
 
 def mapped(plan: Plan, ledger: Ledger, start: int) -> list[tuple[int, int]]:
@@ -102,7 +97,7 @@ def worlds_with(plan: Plan, slots: int) -> Iterator[World]:
     if not plan.dynamic_owed:
         yield World(duties(plan), slots, ledger)
         return
-    if slots < 1 or not readable() or not names.kept(plan):
+    if slots < 1 or not names.kept(plan):
         return
     size, word = dynamic_size(plan), plan.target.word
     for place in _ends(mapped(plan, ledger, plan.phdrs_end), size, word):

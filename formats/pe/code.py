@@ -49,10 +49,6 @@ def function_starts(plan: Plan, addresses: np.ndarray, data: bytes | bytearray) 
 
     Inside executable sections where instructions do, elsewhere anywhere; below level `code` anywhere.
     """
-    outside = np.ones(len(addresses), dtype=bool)
     if plan.code is None:
-        return outside
-    wide = addresses.astype(np.uint64)
-    for start, stop, address in plan.executable:
-        outside &= (wide < np.uint64(address)) | (wide >= np.uint64(address + stop - start))
-    return outside | plan.code.may_start(wide + np.uint64(plan.base), data)
+        return np.ones(len(addresses), dtype=bool)
+    return plan.code.functions_may_start(plan.executable, addresses, plan.base, data)

@@ -9,7 +9,7 @@ from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe import section_table
 from bytegen.formats.pe.constants import CERTIFICATE_TABLE, COFF_SIZE, DIRECTORIES, DIRECTORY_NAMES
-from bytegen.formats.pe.layout import Layout, Range, up, with_need
+from bytegen.formats.pe.layout import Layout, Range, greatest, up, with_need
 from bytegen.formats.pe.plan import Plan
 from bytegen.formats.pe.sets import Slot, When
 from bytegen.formats.pe.spec import Directory, offered
@@ -108,14 +108,7 @@ def _most(plan: Plan, spec: Directory, address: int) -> int:
     after = min((start for start, _ in plan.heads if start >= address), default=None)
     if after is None or address + spec.head(target, most) <= after:
         return most
-    low, high = least, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        if address + spec.head(target, middle) <= after:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return greatest(least, most, lambda size: address + spec.head(target, size) <= after)
 
 
 def _size(plan: Plan, index: int, spec: Directory | None, address: int, data: bytearray) -> Step:

@@ -18,7 +18,7 @@ specification (alignments), pefile (a raw pointer that is no multiple of FileAli
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import Piece, Span
@@ -31,6 +31,14 @@ _NEVER = -(1 << 80)
 def up(value: int, step: int) -> int:
     """The least multiple of ``step`` that is not below ``value``."""
     return -(-value // step) * step
+
+
+def greatest(low: int, high: int, holds: Callable[[int], bool]) -> int:
+    """The greatest x of [low, high] that holds, where ``low`` does and so does everything below one that does."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low
 
 
 class Cluster(NamedTuple):
@@ -125,13 +133,7 @@ class Layout:
         """The greatest x of [low, high] where [x, x + size) fits, if that holds from ``low`` on up to some x."""
         if low > high or not self.fits(low, low + size):
             return low - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.fits(middle, middle + size):
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return greatest(low, high, lambda x: self.fits(x, x + size))
 
     def places(self, size: int, align: int = 1) -> list[Slot]:
         """The x where [x, x + size) can be owed as well; size is at most a page."""
@@ -187,13 +189,7 @@ class Layout:
         low, high = least, self.top - start
         if low > high or not self.fits(start, start + low):
             return least - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.fits(start, start + middle):
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return greatest(low, high, lambda size: self.fits(start, start + size))
 
     def tops(self, highest: int) -> Piece:
         """The values of ``top`` (SizeOfImage), multiples of the page."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from bytegen.formats.code.region import Code
-from bytegen.formats.core.ledger import Ledger, Region
-from bytegen.formats.core.steps import FreeStep, Step
+from bytegen.formats.core.ledger import Ledger
+from bytegen.formats.core.promised import Grammar
 from bytegen.formats.pe.constants import DIRECTORIES, MEM_EXECUTE
 from bytegen.formats.pe.layout import Range
 from bytegen.formats.pe.target import Target
@@ -128,41 +127,5 @@ class Plan(NamedTuple):
         return plan.reach(end)
 
 
-Opener = Callable[[Plan, Region, bytearray], Step]
-OPENERS: dict[str, Opener] = {}
-
-
-def opener(kind: str) -> Callable[[Opener], Opener]:
-    """Register the grammar of a kind of region."""
-
-    def register(function: Opener) -> Opener:
-        OPENERS[kind] = function
-        return function
-
-    return register
-
-
-def proceed(plan: Plan, position: int, data: bytearray) -> Step:
-    """The step at ``position``, where nothing is being read: the promise there, or bytes up to the next."""
-    region = plan.ledger.after(position)
-    if region is not None and region.start == position:
-        return OPENERS[region.kind](plan, region, data)
-    stop = region.start if region is not None else plan.limit
-    path = "gap"
-    for start, end, name in plan.labels:
-        if start <= position < end:
-            path, stop = name, min(stop, end)
-        elif position < start < stop:
-            stop = start
-    if path == "gap" and plan.labels and position >= plan.labels[-1][1]:
-        path = "overlay"
-    if region is None:
-        end_from, rule = (
-            plan.min_end,
-            f"the file is at least {plan.min_end} and at most {plan.limit} bytes long",
-        )
-    else:
-        end_from, rule = None, f"{region.path} is promised at offset {region.start:#x}"
-    if stop == plan.limit and region is None:
-        return FreeStep(position, stop, end_from, path, rule, None)
-    return FreeStep(position, stop, end_from, path, rule, lambda data: proceed(plan, stop, data))
+_GRAMMAR: Grammar[Plan] = Grammar("overlay")
+opener, proceed = _GRAMMAR.opener, _GRAMMAR.proceed

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from code_streams import BITS, Listing, executable
+from code_streams import BITS, executable
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +17,7 @@ from bytegen import formats
 from bytegen.formats import END, Constraint, FormatError
 from bytegen.formats.core import drive
 from bytegen.formats.core.spans import only_byte
+from bytegen.formats.oracles.instructions import Listing
 
 NAMES = st.sampled_from(["x86_64", "i386"])
 SEEDS = st.integers(0, 1 << 30)

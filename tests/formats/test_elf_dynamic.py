@@ -17,10 +17,11 @@ from oracles import lief_judge, readelf_judge
 
 from bytegen import formats
 from bytegen.formats.elf.dynamic import gnu_hash, hashes
-from bytegen.formats.elf.dynamic.addresses import AddressMap, Load
+from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.names import Strings, is_library
 from bytegen.formats.elf.dynamic.relocations import packed_run
 from bytegen.formats.elf.dynamic.versions import elf_hash
+from bytegen.formats.elf.plan import Segment
 from bytegen.formats.identify import detect
 from bytegen.formats.oracles.dynamic_loader import loader_lists, loader_verifies
 
@@ -197,7 +198,7 @@ def test_a_gnu_hash_table_is_found_where_it_is_good(data: st.DataObject) -> None
 @given(st.lists(st.integers(0, 40), max_size=12), st.booleans())
 def test_packed_relocations_begin_with_an_address(words: list[int], strict: bool) -> None:
     raw = b"".join(word.to_bytes(8, "little") for word in words)
-    map = AddressMap((Load(0, 0, 24, 24, 4),), len(raw))
+    map = AddressMap((Segment(0, 0, 24, 24, 4),), len(raw))
     run = packed_run(raw, 0, len(raw), map, 8, strict)
     good = 0
     for word in words:
@@ -211,7 +212,7 @@ def test_packed_relocations_begin_with_an_address(words: list[int], strict: bool
 @given(st.lists(st.sampled_from([b"\0", b"a", b".so", b"/", b"\xff", b"libx", b".6"]), max_size=20))
 def test_names_of_libraries_are_found_wherever_they_stand(parts: list[bytes]) -> None:
     raw = b"".join(parts)
-    strings = Strings(raw, AddressMap((Load(0, 0, len(raw), len(raw), 4),), len(raw)))
+    strings = Strings(raw, AddressMap((Segment(0, 0, len(raw), len(raw), 4),), len(raw)))
     found = strings.libraries(0, len(raw)).tolist()
     expected = []
     for x in range(1, len(raw)):
@@ -235,7 +236,7 @@ def test_elf_hash_is_that_of_the_gabi(name: bytes) -> None:
 
 
 def test_addresses_go_to_the_segment_that_holds_them() -> None:
-    loads = (Load(0, 0x1000, 0x100, 0x200, 4), Load(0x80, 0x5080, 0x100, 0x100, 6))
+    loads = (Segment(0, 0x1000, 0x100, 0x200, 4), Segment(0x80, 0x5080, 0x100, 0x100, 6))
     map = AddressMap(loads, 0xC0)
     rng = random.Random(1)
     for address in [rng.randrange(0x6000) for _ in range(500)]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import Piece, Span
 from bytegen.formats.elf.constants import PT_LOAD
-from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.plan import Plan, Segment
 from bytegen.formats.elf.written import Lazily
 
 PF_W, PF_R = 2, 4
@@ -21,21 +21,6 @@ PHDR_NAMES = {
 }
 _NONE = np.zeros(0, np.uint64)
 _WRAP = (1 << 64) - 1
-
-
-class Load(NamedTuple):
-    """A PT_LOAD: file bytes [offset, offset + filesz) at ``address``, ``memsz`` bytes in memory."""
-
-    offset: int
-    address: int
-    filesz: int
-    memsz: int
-    flags: int
-
-    @property
-    def shift(self) -> int:
-        """Address minus file offset."""
-        return self.address - self.offset
 
 
 class Other(NamedTuple):
@@ -56,14 +41,14 @@ class AddressMap:
 
     __slots__ = ("_ranges", "loads", "others", "stop")
 
-    def __init__(self, loads: tuple[Load, ...], stop: int, others: tuple[Other, ...] = ()) -> None:
+    def __init__(self, loads: tuple[Segment, ...], stop: int, others: tuple[Other, ...] = ()) -> None:
         self.others = others
         self.loads = tuple(sorted((load for load in loads if load.memsz), key=lambda load: load.address))
         self.stop = stop
         found = [(*self.written(load), load.shift) for load in self.loads]
         self._ranges = [(low, high, shift) for low, high, shift in found if low < high]
 
-    def find(self, address: int) -> Load | None:
+    def find(self, address: int) -> Segment | None:
         """The segment whose file bytes hold the address."""
         for load in self.loads:
             if load.address <= address < load.address + load.filesz:
@@ -75,7 +60,7 @@ class AddressMap:
         load = self.find(address)
         return None if load is None else address - load.shift
 
-    def written(self, offset_of: Load) -> tuple[int, int]:
+    def written(self, offset_of: Segment) -> tuple[int, int]:
         """The file bytes of a segment that are written already: [low, high), empty when high <= low."""
         return offset_of.offset, min(offset_of.offset + offset_of.filesz, self.stop)
 
@@ -179,7 +164,7 @@ class AddressMap:
 
 def map_of(plan: Plan, stop: int, data: bytes) -> AddressMap:
     """The map through the PT_LOADs of a plan; at level load those that can be read."""
-    loads = [Load(*segment) for segment in plan.segments]
+    loads = list(plan.segments)
     # What can be written can be read on all three machines.
     readable = tuple(load for load in loads if not plan.strict or load.flags & (PF_R | PF_W))
     return AddressMap(readable, stop, tuple(_others(plan, data)))
