@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,13 +29,13 @@ def tile_mask(q_pos: Tensor, k_pos: Tensor, window: int | None) -> Tensor:
     return seen if window is None else seen & (distance < window)
 
 
-def scores_of(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+def scores_of(q: Tensor, k: Tensor, scale: float, mask: Tensor | None, softcap: float = 0.0) -> Tensor:
     """Return float32 (or float64) scores [..., Hkv, G*Tq, Tk]; unseen keys are -inf.
 
     q is [..., Hkv, G*Tq, D], k is [..., Hkv, Tk, D]; mask is [..., 1, Tq, Tk] over each group's rows.
     """
     dtype = torch.promote_types(q.dtype, torch.float32)
-    s = torch.matmul(q.to(dtype) * scale, k.to(dtype).transpose(-1, -2))
+    s = bend(torch.matmul(q.to(dtype) * scale, k.to(dtype).transpose(-1, -2)), softcap)
     if mask is not None:
         groups = s.shape[-2] // mask.shape[-2]
         s = (
@@ -45,6 +44,16 @@ def scores_of(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Tensor
             .flatten(-3, -2)
         )
     return s
+
+
+def bend(s: Tensor, softcap: float) -> Tensor:
+    """Return softcap * tanh(s / softcap), as Gemma 2 bounds its scores; 0 leaves them as they are."""
+    return softcap * torch.tanh(s / softcap) if softcap else s
+
+
+def per_row(sinks: Tensor, n_kv: int, length: int, dtype: torch.dtype) -> Tensor:
+    """Return the sinks [Hq] as one score a row of a tile: [Hkv, G*length, 1]."""
+    return sinks.to(dtype).view(n_kv, -1, 1).expand(-1, -1, length).flatten(1, 2).unsqueeze(-1)
 
 
 class OnlineSoftmax:
@@ -66,6 +75,10 @@ class OnlineSoftmax:
             shrink = torch.exp(self.maximum - safe)
             total, out = total + self.total * shrink, out + self.out * shrink
         self.maximum, self.total, self.out = new, total, out
+
+    def add_sinks(self, scores: Tensor) -> None:
+        """Take one more key a row, with these scores [..., Hkv, R, 1] and no value (Xiao et al. 2023)."""
+        self.add(scores, scores.new_zeros(*scores.shape[:-2], 1, 1))
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Return (output [..., Hkv, R, D], LSE [..., Hkv, R]) in the scores' dtype."""
@@ -108,8 +121,9 @@ def _unrows(x: Tensor, length: int) -> Tensor:
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, window: int | None, bounds: list[int], scale: float
-) -> tuple[Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, window: int | None, bounds: list[int], scale: float,
+    softcap: float = 0.0, sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return (o [B, T, Hq, D], lse [B, Hq, T] float32); `bounds` are the documents' limits, 0 and T included."""
     n_batch, length, n_heads, _ = q.shape
     n_kv = k.shape[2]
@@ -121,6 +135,9 @@ def forward(
     def close() -> None:
         q0, q1 = current
         if q1 > q0:
+            if sinks is not None:
+                rows = per_row(sinks, n_kv, q1 - q0, dtype)
+                state.add_sinks(rows.expand(n_batch, -1, -1, -1))
             o_tile, lse_tile = state.result()
             out[:, q0:q1] = _unrows(o_tile, q1 - q0).to(q.dtype)
             lse[:, :, q0:q1] = lse_tile.unflatten(2, (-1, q1 - q0)).flatten(1, 2)
@@ -131,7 +148,7 @@ def forward(
             close()
             state, current = OnlineSoftmax(), (q0, q1)
             q_tile = _rows(q, q0, q1, n_kv)
-        s = scores_of(q_tile, k[:, k0:k1].transpose(1, 2), scale, _mask_of(tile, window, q.device))
+        s = scores_of(q_tile, k[:, k0:k1].transpose(1, 2), scale, _mask_of(tile, window, q.device), softcap)
         state.add(s, v[:, k0:k1].transpose(1, 2))
     close()
     return out, lse
@@ -140,8 +157,9 @@ def forward(
 def backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor,
     dlse: Tensor | None, window: int | None, bounds: list[int], scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return (dq, dk, dv); probabilities are recomputed tile by tile from the LSE."""
+    softcap: float = 0.0, sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
+    """Return (dq, dk, dv, dsinks); probabilities are recomputed tile by tile from the LSE."""
     n_kv = k.shape[2]
     dtype = lse.dtype
     dq, dk, dv = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (q, k, v))
@@ -154,30 +172,16 @@ def backward(
         k_tile, v_tile = k[:, k0:k1].transpose(1, 2).to(dtype), v[:, k0:k1].transpose(1, 2).to(dtype)
         lse_tile = lse[:, :, q0:q1].unflatten(1, (n_kv, -1)).flatten(2, 3).unsqueeze(-1)
         delta_tile = delta[:, :, q0:q1].unflatten(1, (n_kv, -1)).flatten(2, 3).unsqueeze(-1)
-        p = torch.exp(scores_of(q_tile, k_tile, scale, _mask_of(tile, window, q.device)) - lse_tile)
+        s = scores_of(q_tile, k_tile, scale, _mask_of(tile, window, q.device), softcap)
+        p = torch.exp(s - lse_tile)
         dv[:, k0:k1] += torch.matmul(p.transpose(-1, -2), do_tile).transpose(1, 2)
         ds = p * (torch.matmul(do_tile, v_tile.transpose(-1, -2)) - delta_tile) * scale
+        if softcap:
+            ds = ds * (1.0 - (s.masked_fill(p == 0, 0.0) / softcap) ** 2)
         dq[:, q0:q1] += _unrows(torch.matmul(ds, k_tile), q1 - q0)
         dk[:, k0:k1] += torch.matmul(ds.transpose(-1, -2), q_tile.to(dtype)).transpose(1, 2)
-    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype)
-
-
-class BlockwiseAttention(torch.autograd.Function):
-    """Autograd around `forward` and `backward`; saves inputs, output and LSE only."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, window: int | None, bounds: list[int], scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Save what the backward recomputes from."""
-        o, lse = forward(q, k, v, window, bounds, scale)
-        ctx.save_for_backward(q, k, v, o, lse)
-        ctx.window, ctx.bounds, ctx.scale = window, bounds, scale
-        return o, lse
-
-    @staticmethod
-    def backward(ctx: Any, do: Tensor, dlse: Tensor | None) -> tuple[Any, ...]:  # type: ignore[override]
-        """Return gradients of q, k, v."""
-        q, k, v, o, lse = ctx.saved_tensors
-        dq, dk, dv = backward(do, q, k, v, o, lse, dlse, ctx.window, ctx.bounds, ctx.scale)
-        return dq, dk, dv, None, None, None
+    dsinks = None
+    if sinks is not None:
+        # A sink carries no value, so its score has the gradient -P delta in every row.
+        dsinks = -(torch.exp(sinks.to(dtype)[None, :, None] - lse) * delta).sum((0, 2)).to(sinks.dtype)
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dsinks

@@ -7,8 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from bytegen.kernels.attention.blockwise import KEY_BLOCK, OnlineSoftmax, scores_of, tile_mask
-from bytegen.kernels.attention.interface import check_attention_args
+from bytegen.kernels import backend
+from bytegen.kernels.attention.blockwise import KEY_BLOCK, OnlineSoftmax, per_row, scores_of, tile_mask
+from bytegen.kernels.checks import check_attention_args, check_scores
+from bytegen.kernels.elementwise.rope import rotate
+from bytegen.kernels.library import define
 
 DENSE_SCORES = 1 << 22
 """Scores held at once before keys are taken block by block."""
@@ -25,43 +28,118 @@ def slot_positions(capacity: int, end: Tensor, slots: int) -> Tensor:
     return last - (last - slot) % capacity
 
 
-def decode_attention(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    start: Tensor,
-    *,
-    window: int | None = None,
-    scale: float | None = None,
-) -> Tensor:
-    """Attend from T new positions a sequence to a cache that already holds their keys and values.
-
-    q is [B, T, Hq, D]; caches are [B, C, Hkv, D] with position p in slot p mod C; `start` [B] is each
-    sequence's first new position, so its queries stand at start .. start + T - 1. A ring must have
-    C >= window + T - 1, or keys still in sight are overwritten; a global cache C >= start + T.
-    Returns o [B, T, Hq, D]. Raises ValueError when shapes, dtypes or capacities do not fit.
-    """
-    check_attention_args(q, k_cache, v_cache, window)
-    n_batch, n_new, _, head_dim = q.shape
-    capacity, n_kv = k_cache.shape[1], k_cache.shape[2]
-    end = start + n_new
-    longest = int(end.max())
-    if longest > capacity and (window is None or capacity < window + n_new - 1):
-        need = longest if window is None else window + n_new - 1
-        raise ValueError(
-            f"the cache holds {capacity} positions; {n_new} queries up to position {longest - 1} need {need}"
-        )
-    scale = 1.0 / math.sqrt(head_dim) if scale is None else scale
-    slots = min(longest, capacity)
+def _by_blocks(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, k_new: Tensor | None, v_new: Tensor | None,
+    cos: Tensor | None, sin: Tensor | None, sinks: Tensor | None, window: int | None, scale: float, softcap: float,
+) -> Tensor:  # fmt: skip
+    """The twin in plain torch."""
+    n_new, capacity, n_kv = q.shape[1], k_cache.shape[1], k_cache.shape[2]
     q_pos = start.unsqueeze(1) + torch.arange(n_new, device=q.device)  # [B, T]
+    if cos is not None and sin is not None:
+        q = rotate(q, cos, sin)
+        k_new = None if k_new is None else rotate(k_new, cos, sin)
+    if k_new is not None and v_new is not None:
+        batch = torch.arange(len(q), device=q.device).unsqueeze(1)
+        k_cache[batch, q_pos % capacity] = k_new
+        v_cache[batch, q_pos % capacity] = v_new
+    end = start + n_new
+    slots = min(int(end.max()), capacity)
     k_pos = slot_positions(capacity, end, slots)  # [B, slots]
     rows = q.transpose(1, 2).unflatten(1, (n_kv, -1)).flatten(2, 3)  # [B, Hkv, G*T, D]
-    block = slots if q.shape[2] * n_batch * n_new * slots <= DENSE_SCORES else KEY_BLOCK
+    block = slots if q.shape[2] * len(q) * n_new * slots <= DENSE_SCORES else KEY_BLOCK
     state = OnlineSoftmax()
     for k0 in range(0, slots, block):
         k1 = min(k0 + block, slots)
         mask = tile_mask(q_pos, k_pos[:, k0:k1], window).unsqueeze(1)  # [B, 1, T, t]
-        s = scores_of(rows, k_cache[:, k0:k1].transpose(1, 2), scale, mask)
+        s = scores_of(rows, k_cache[:, k0:k1].transpose(1, 2), scale, mask, softcap)
         state.add(s, v_cache[:, k0:k1].transpose(1, 2))
+    if sinks is not None:
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        state.add_sinks(per_row(sinks, n_kv, n_new, dtype).expand(len(q), -1, -1, -1))
     o, _ = state.result()
     return o.unflatten(2, (-1, n_new)).flatten(1, 2).transpose(1, 2).to(q.dtype)
+
+
+def _compute(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, k_new: Tensor | None, v_new: Tensor | None,
+    cos: Tensor | None, sin: Tensor | None, sinks: Tensor | None, window: int | None, scale: float, softcap: float,
+) -> Tensor:  # fmt: skip
+    if q.dtype != torch.float64 and backend.takes_triton(q):
+        from bytegen.kernels.attention.fused.decode_launch import decode as compute
+    else:
+        compute = _by_blocks
+    return compute(q, k_cache, v_cache, start, k_new, v_new, cos, sin, sinks, window, scale, softcap)
+
+
+define(
+    "decode_attention(Tensor q, Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor start, Tensor? k_new, Tensor? v_new, "
+    "Tensor? cos, Tensor? sin, Tensor? sinks, int? window, float scale, float softcap) -> Tensor",
+    compute=_compute,
+    fake=lambda q, *_: torch.empty(q.shape, dtype=q.dtype, device=q.device),
+)
+
+
+def _check_new(
+    q: Tensor, k_new: Tensor | None, v_new: Tensor | None, cos: Tensor | None, sin: Tensor | None
+) -> None:
+    if (k_new is None) != (v_new is None) or (cos is None) != (sin is None):
+        raise ValueError("k_new goes with v_new, and cos with sin: one of a pair is missing")
+    if k_new is not None and v_new is not None:
+        check_attention_args(q, k_new, v_new, None)
+        if k_new.shape[1] != q.shape[1]:
+            raise ValueError(f"q and k_new differ in length: {tuple(q.shape)}, {tuple(k_new.shape)}")
+    want = (*q.shape[:2], q.shape[3] // 2)
+    if cos is not None and sin is not None and (tuple(cos.shape) != want or tuple(sin.shape) != want):
+        raise ValueError(f"cos and sin are [B, T, D/2] = {want}; got {tuple(cos.shape)}, {tuple(sin.shape)}")
+    if cos is not None and q.shape[3] % 2:
+        raise ValueError(
+            f"rotary embedding pairs the halves of a head: an even dimension; q {tuple(q.shape)}"
+        )
+
+
+def _check_capacity(q: Tensor, k_cache: Tensor, start: Tensor, window: int | None) -> None:
+    capacity, n_new = k_cache.shape[1], q.shape[1]
+    if window is not None and capacity >= window + n_new - 1:
+        return
+    # On a GPU only what needs no synchronisation is known: the caller's cache has the last word there.
+    longest = n_new if start.is_cuda or torch.compiler.is_compiling() else int((start + n_new).max())
+    if longest > capacity:
+        need = longest if window is None else window + n_new - 1
+        raise ValueError(
+            f"the cache holds {capacity} positions; {n_new} queries up to position {longest - 1} need {need}; "
+            f"q {tuple(q.shape)}, k_cache {tuple(k_cache.shape)}"
+        )
+
+
+def decode_attention(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, *, k_new: Tensor | None = None,
+    v_new: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None, window: int | None = None,
+    scale: float | None = None, softcap: float = 0.0, sinks: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Attend from T new positions a sequence to a cache of keys and values.
+
+    q is [B, T, Hq, D]; caches are [B, C, Hkv, D] with position p in slot p mod C; `start` [B] (int32 or int64) is
+    each sequence's first new position, so its queries stand at start .. start + T - 1. With `k_new` and `v_new`
+    [B, T, Hkv, D] the call writes the new positions into the caches itself; without, they are there already.
+    `cos` and `sin` [B, T, D/2] turn queries and new keys first (rotary embedding, pairs of halves). A ring must have
+    C >= window + T - 1, or keys still in sight are overwritten; a global cache C >= start + T. `softcap` and `sinks`
+    are those of `local_attention`. Returns o [B, T, Hq, D]; not differentiable. On a GPU nothing synchronises, so a
+    step captures in a CUDA graph. Raises ValueError when shapes, dtypes or capacities do not fit.
+    """
+    check_attention_args(q, k_cache, v_cache, window)
+    if (
+        start.shape != q.shape[:1]
+        or start.dtype not in (torch.int32, torch.int64)
+        or start.device != q.device
+    ):
+        raise ValueError(
+            f"start is int32 or int64 [B] on the device of q; got {start.dtype} {tuple(start.shape)} on "
+            f"{start.device}, q {tuple(q.shape)} on {q.device}"
+        )
+    _check_new(q, k_new, v_new, cos, sin)
+    scale = 1.0 / math.sqrt(q.shape[3]) if scale is None else float(scale)
+    check_scores(q, scale, softcap, sinks)
+    _check_capacity(q, k_cache, start, window)
+    return torch.ops.bytegen.decode_attention(
+        q, k_cache, v_cache, start, k_new, v_new, cos, sin, sinks, window, scale, float(softcap)
+    )

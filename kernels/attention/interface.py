@@ -10,45 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bytegen.kernels.attention.blockwise import BlockwiseAttention
-
-
-def check_attention_args(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> None:
-    """Raise ValueError, with the shapes in it, when the arguments do not fit each other."""
-    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
-        raise ValueError(f"attention takes [B, T, H, D] tensors; got {shapes}")
-    if k.shape != v.shape:
-        raise ValueError(f"k and v differ in shape: {shapes}")
-    if q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"q and k differ in batch or head dimension: {shapes}")
-    if q.shape[2] % k.shape[2]:
-        raise ValueError(f"the query heads are not a multiple of the key heads: {shapes}")
-    if not (q.dtype == k.dtype == v.dtype):
-        raise ValueError(f"q, k, v differ in dtype: {q.dtype}, {k.dtype}, {v.dtype}")
-    if not (q.device == k.device == v.device):
-        raise ValueError(f"q, k, v lie on different devices: {q.device}, {k.device}, {v.device}")
-    if window is not None and window < 1:
-        raise ValueError(f"window={window}: it counts the query itself, so at least 1, or None for global")
-
-
-def document_bounds(cu_seqlens: Tensor | None, batch: int, length: int) -> list[int]:
-    """Return the documents' limits as a list from 0 to `length`; ValueError when they do not fit."""
-    if cu_seqlens is None:
-        return [0, length]
-    if batch != 1:
-        raise ValueError(f"cu_seqlens goes with packed documents, B = 1; got B = {batch}")
-    bounds = [int(x) for x in cu_seqlens.tolist()]
-    if (
-        not bounds
-        or bounds[0] != 0
-        or bounds[-1] != length
-        or any(a > b for a, b in itertools.pairwise(bounds))
-    ):
-        raise ValueError(
-            f"cu_seqlens must rise from 0 to the length {length}; got {bounds[:4]}...{bounds[-1:]}"
-        )
-    return bounds
+from bytegen.kernels import backend
+from bytegen.kernels.attention import ops  # noqa: F401  (registers torch.ops.bytegen.attention)
+from bytegen.kernels.checks import check_attention_args, check_cu_seqlens, check_scores, document_bounds
 
 
 def _documents_as_batch(q: Tensor, k: Tensor, v: Tensor, bounds: list[int], scale: float) -> Tensor:
@@ -68,49 +32,65 @@ def _documents_as_batch(q: Tensor, k: Tensor, v: Tensor, bounds: list[int], scal
     return o.transpose(1, 2).flatten(0, 1)[real].unsqueeze(0)
 
 
+def _by_sdpa(
+    q: Tensor, k: Tensor, v: Tensor, window: int | None, cu_seqlens: Tensor | None, scale: float
+) -> Tensor | None:
+    """The output by torch's fused CPU kernel where no window cuts a document, or None."""
+    bounds = sorted(set(document_bounds(cu_seqlens, q.shape[1])))
+    if len(bounds) < 2:
+        return q.clone()
+    longest = max(b - a for a, b in itertools.pairwise(bounds))
+    if window is not None and longest > window:
+        return None
+    if len(bounds) == 2:
+        o = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
+            is_causal=True, scale=scale, enable_gqa=q.shape[2] != k.shape[2],
+        )  # fmt: skip
+        return o.transpose(1, 2)
+    if longest * (len(bounds) - 1) <= 2 * q.shape[1]:  # padding at most doubles the rows
+        return _documents_as_batch(q, k, v, bounds, scale)
+    return None
+
+
 @overload
 def local_attention(
     q: Tensor, k: Tensor, v: Tensor, *, window: int | None = ..., cu_seqlens: Tensor | None = ...,
-    scale: float | None = ..., return_lse: Literal[False] = ...,
+    scale: float | None = ..., softcap: float = ..., sinks: Tensor | None = ..., return_lse: Literal[False] = ...,
 ) -> Tensor: ...  # fmt: skip
 
 
 @overload
 def local_attention(
     q: Tensor, k: Tensor, v: Tensor, *, window: int | None = ..., cu_seqlens: Tensor | None = ...,
-    scale: float | None = ..., return_lse: Literal[True],
+    scale: float | None = ..., softcap: float = ..., sinks: Tensor | None = ..., return_lse: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 
 
-@torch.compiler.disable
-def local_attention(  # type: ignore[misc]
+def local_attention(
     q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, cu_seqlens: Tensor | None = None,
-    scale: float | None = None, return_lse: bool = False,
+    scale: float | None = None, softcap: float = 0.0, sinks: Tensor | None = None, return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Causal attention in which a query sees at most `window` keys, itself included; None is global.
 
-    q is [B, T, Hq, D], k and v are [B, T, Hkv, D], Hq a multiple of Hkv. Packed documents come as
-    B = 1 with `cu_seqlens` (int, [documents + 1], from 0 to T). `scale` is 1/sqrt(D) unless given.
-    Returns o [B, T, Hq, D], and with `return_lse` the log-sum-exp of the scaled scores [B, Hq, T] in
-    float32 or float64. Differentiable in both. Raises ValueError when shapes, dtypes or devices differ.
+    q is [B, T, Hq, D], k and v are [B, T, Hkv, D], Hq a multiple of Hkv, D at most 256. Packed documents come as
+    B = 1 with `cu_seqlens` (int, [documents + 1], from 0 to T). `scale` is 1/sqrt(D) unless given; `softcap` c > 0
+    bends scaled scores to c tanh(s / c) (Gemma 2); `sinks` [Hq] are scores of one more key a head, which carries no
+    value (gpt-oss). Returns o [B, T, Hq, D], and with `return_lse` the log-sum-exp of the scores, sinks included,
+    [B, Hq, T] in float32 or float64. Differentiable in both. Blocks that no query of a tile sees are never visited,
+    memory is linear in T, and the backward is deterministic. `backend.use` chooses the code; float64 always goes to
+    the torch twin. Raises ValueError when shapes, dtypes, devices or options do not fit.
     """
     check_attention_args(q, k, v, window)
     if q.shape[1] != k.shape[1]:
         raise ValueError(f"q and k differ in length: {tuple(q.shape)}, {tuple(k.shape)}")
-    scale = 1.0 / math.sqrt(q.shape[3]) if scale is None else scale
-    bounds = document_bounds(cu_seqlens, q.shape[0], q.shape[1])
-    bounds = sorted(set(bounds))  # empty documents have no rows
-    if len(bounds) < 2:
-        return (q.clone(), q.new_zeros(q.shape[0], q.shape[2], 0)) if return_lse else q.clone()
-    longest = max(b - a for a, b in itertools.pairwise(bounds))
-    if not return_lse and (window is None or longest <= window):
-        if len(bounds) == 2:
-            o = F.scaled_dot_product_attention(
-                q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2),
-                is_causal=True, scale=scale, enable_gqa=q.shape[2] != k.shape[2],
-            )  # fmt: skip
-            return o.transpose(1, 2)
-        if longest * (len(bounds) - 1) <= 2 * q.shape[1]:  # padding at most doubles the rows
-            return _documents_as_batch(q, k, v, bounds, scale)
-    o, lse = BlockwiseAttention.apply(q, k, v, window, bounds, scale)
+    scale = 1.0 / math.sqrt(q.shape[3]) if scale is None else float(scale)
+    check_scores(q, scale, softcap, sinks)
+    check_cu_seqlens(cu_seqlens, q)
+    plain = not (return_lse or softcap) and sinks is None
+    if plain and not torch.compiler.is_compiling() and not backend.takes_triton(q) and q.device.type == "cpu":
+        o = _by_sdpa(q, k, v, window, cu_seqlens, scale)
+        if o is not None:
+            return o
+    o, lse = torch.ops.bytegen.attention(q, k, v, sinks, cu_seqlens, window, scale, float(softcap))
     return (o, lse) if return_lse else o

@@ -1,5 +1,5 @@
-"""Sampling one byte a sequence under a mask."""
+"""Sampling under a mask."""
 
-from bytegen.kernels.sampling.masked import Sampled, masked_sample
+from bytegen.kernels.sampling.masked import InstructionTable, Sampled, masked_sample
 
-__all__ = ["Sampled", "masked_sample"]
+__all__ = ["InstructionTable", "Sampled", "masked_sample"]

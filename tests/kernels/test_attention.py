@@ -1,29 +1,13 @@
 """Local and global attention against torch's own in float64 with an explicit mask."""
 
-import math
-
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_attention import attention as reference
 
 from bytegen.kernels import decode_attention, local_attention
 from bytegen.kernels.attention import blockwise
-
-
-def reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: int | None, bounds: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    length, groups = q.shape[1], q.shape[2] // k.shape[2]
-    i, j = torch.arange(length)[:, None], torch.arange(length)[None, :]
-    seen = (j <= i) if window is None else (j <= i) & (i - j < window)
-    document = torch.searchsorted(torch.tensor(bounds), torch.arange(length), right=True)
-    seen &= document[:, None] == document[None, :]
-    k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
-    o = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=seen)
-    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[3])
-    return o.transpose(1, 2), scores.masked_fill(~seen, float("-inf")).logsumexp(-1)
 
 
 @st.composite

@@ -1,0 +1,1 @@
+"""Attention in Triton: forward, backward, and decoding over caches."""
