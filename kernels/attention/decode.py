@@ -57,7 +57,7 @@ def _by_blocks(
         dtype = torch.promote_types(q.dtype, torch.float32)
         state.add_sinks(per_row(sinks, n_kv, n_new, dtype).expand(len(q), -1, -1, -1))
     o, _ = state.result()
-    return o.unflatten(2, (-1, n_new)).flatten(1, 2).transpose(1, 2).to(q.dtype)
+    return o.unflatten(2, (-1, n_new)).flatten(1, 2).transpose(1, 2).to(q.dtype).contiguous()
 
 
 def _compute(

@@ -76,3 +76,112 @@ def test_a_mask_that_allows_nothing_and_shapes_that_differ_are_refused() -> None
         masked_sample(torch.zeros(1, 4), torch.zeros(1, 4, dtype=torch.bool), torch.zeros(1))
     with pytest.raises(ValueError, match=r"\(1, 4\)"):
         masked_sample(torch.zeros(1, 4), torch.ones(1, 5, dtype=torch.bool), torch.zeros(1))
+
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def test_philox_gives_the_published_words() -> None:
+    """Known answers of Random123's kat_vectors for philox4x32-10."""
+    from bytegen.kernels.sampling.random import philox
+
+    assert philox(torch.tensor([0]), torch.tensor([0])).tolist() == [0x6627E8D5]
+    ones = torch.tensor([-1])
+    # All counter words set needs the upper two as well; the key and the lower two are what a draw uses.
+    assert philox(ones, torch.tensor([0])).tolist() != philox(torch.tensor([0]), torch.tensor([0])).tolist()
+
+
+def test_seeds_draw_uniformly_and_apart() -> None:
+    from bytegen.kernels.sampling.random import uniform
+
+    steps = torch.arange(50_000)
+    u = uniform(torch.full_like(steps, 7), steps)
+    assert chisquare(np.histogram(u.numpy(), bins=64, range=(0, 1))[0]).pvalue > 1e-4
+    other = uniform(torch.full_like(steps, 8), steps)
+    assert abs(np.corrcoef(u.numpy(), other.numpy())[0, 1]) < 0.02
+    assert uniform(torch.tensor([7 + 2**40]), torch.tensor([0])) != u[0]
+    assert uniform(torch.tensor([7]), torch.tensor([2**40])) != u[0]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10_000), st.booleans(), st.sampled_from([9, 64, 257]), st.sampled_from([0, 3]),
+       st.sampled_from([1.0, 0.7]), st.sampled_from([0.0, 0.2]))  # fmt: skip
+def test_the_triton_kernel_draws_what_the_twin_draws(
+    seed: int, bits: bool, n: int, top_k: int, top_p: float, min_p: float
+) -> None:
+    from bytegen.kernels import backend
+
+    rng = np.random.default_rng(seed)
+    rows = 6
+    logits = torch.tensor(rng.normal(size=(rows, n)) * 2, dtype=torch.float32, device=DEVICE)
+    mask = torch.tensor(rng.random((rows, n)) < 0.5)
+    mask[:, int(rng.integers(n))] = True
+    packed = np.packbits(np.pad(mask.numpy(), ((0, 0), (0, -n % 32))), axis=1, bitorder="little").view(
+        np.int32
+    )
+    given_mask = (torch.tensor(packed) if bits else mask).to(DEVICE)
+    options = {
+        "seed": torch.tensor(rng.integers(0, 2**62, rows), device=DEVICE), "step": torch.arange(rows, device=DEVICE),
+        "temperature": torch.tensor([0.0, 0.3, 1.0, 1.0, 2.0, 1.0], device=DEVICE),
+        "top_k": top_k, "top_p": top_p, "min_p": min_p,
+    }  # fmt: skip
+    with backend.use("torch"):
+        want = masked_sample(logits, given_mask, **options)
+    with backend.use("triton"):
+        got = masked_sample(logits, given_mask, **options)
+    assert torch.equal(got.choice, want.choice)
+    torch.testing.assert_close(got.logprob, want.logprob.double(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got.removed, want.removed.double(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "i386", "aarch64"])
+def test_code_rows_step_the_automaton_as_the_constraint_does(machine: str) -> None:
+    """Whole instructions, the last of which ends with the budget, whatever is drawn."""
+    from bytegen.formats.code.automaton import load
+    from bytegen.kernels import backend
+    from bytegen.kernels.sampling import InstructionTable
+
+    automaton = load(machine)
+    table = InstructionTable(
+        torch.tensor(automaton.following.astype(np.int32), device=DEVICE),
+        torch.tensor(automaton.least_array.astype(np.int32), device=DEVICE), automaton.accept,
+    )  # fmt: skip
+    rows, length = 3, 24
+    words = torch.full((rows, 9), -1, dtype=torch.int32, device=DEVICE)
+    for name in ("torch", "triton"):
+        state = torch.tensor([1, 1, 0], dtype=torch.int32, device=DEVICE)
+        written: list[list[int]] = []
+        for place in range(length if name == "torch" else 8):
+            budget = torch.full((rows,), length - place, dtype=torch.int32, device=DEVICE)
+            with backend.use(name):  # type: ignore[arg-type]
+                drawn = masked_sample(
+                    torch.zeros(rows, 257, device=DEVICE), words, seed=torch.arange(rows, device=DEVICE),
+                    step=torch.full((rows,), place, device=DEVICE), table=table, state=state, budget=budget,
+                )  # fmt: skip
+            written.append(drawn.choice.tolist())
+        if name == "torch":
+            for row in range(2):
+                code = bytes(step[row] for step in written)
+                assert automaton.starts(code)[1] == length, code.hex()
+            assert state.tolist() == [1, 1, 0]
+            first = written
+        else:
+            assert written == first[:8]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask": torch.ones(2, 8, dtype=torch.bool)}, "bool mask"),
+        ({"mask": torch.ones(2, 0, dtype=torch.int32)}, "int32 bitmask"),
+        ({"mask": torch.ones(3, 9, dtype=torch.bool)}, "a mask a row"),
+        ({"uniform": None}, "either uniform, or seed and step"),
+        ({"seed": torch.tensor([1, 2])}, "either uniform, or seed and step"),
+        ({"uniform": torch.zeros(3)}, "one number a row"),
+        ({"top_p": torch.ones(3)}, "top_p is a number or one a row"),
+    ],
+)
+def test_what_does_not_fit_is_named(change: dict, message: str) -> None:
+    options = {"mask": torch.ones(2, 9, dtype=torch.bool), "uniform": torch.zeros(2)} | change
+    with pytest.raises(ValueError, match=message):
+        masked_sample(torch.zeros(2, 9), options.pop("mask"), options.pop("uniform"), **options)

@@ -40,9 +40,11 @@ def backward_kernel(dy, dh, h, weight, rstd, dx, dw_parts, rows, share,
     inside = dims < DIM
     w = tl.load(weight + dims, mask=inside, other=0.0).to(tl.float32)
     dw = tl.zeros([BLOCK], tl.float32)
-    for row in tl.range(program * share, tl.minimum((program + 1) * share, rows)):
-        at = row.to(tl.int64) * DIM + dims
-        scale = tl.load(rstd + row)
+    begin = program * share
+    base = begin.to(tl.int64) * DIM + dims
+    for i in tl.range(tl.minimum(share, rows - begin)):
+        at = base + i * DIM
+        scale = tl.load(rstd + begin + i)
         normed = tl.load(h + at, mask=inside, other=0.0).to(tl.float32) * scale
         d = tl.load(dy + at, mask=inside, other=0.0).to(tl.float32)
         dw += d * normed
