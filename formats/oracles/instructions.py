@@ -22,7 +22,9 @@ _ENDS = {
     "jmp", "call", "ret", "lcall", "ljmp", "retf", "retfq", "iretd", "iretq", "iret", "int3", "ud0", "ud1", "ud2",
     "hlt", "b", "bl", "br", "blr", "brk", "udf",
 }  # fmt: skip
-_LONGEST, _LOCK, _ALIGNED = 16, 0xF0, 4
+_LONGEST, _LOCK, _ALIGNED, _ADDRESS_SIZE = 16, 0xF0, 4, 0x67
+_PREFIXES = bytes((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, _ADDRESS_SIZE, _LOCK, 0xF2, 0xF3))
+_NEAR = (0xE8, 0xE9, 0x0F, 0xC7)  # call, jmp, jcc, xbegin
 
 
 class Listing:
@@ -35,6 +37,7 @@ class Listing:
 
     def __init__(self, name: str, data: bytes, parts: list[tuple[int, int, int]], starts: set[int]) -> None:
         machine = capstone.Cs(*_MODES[name])
+        self._near32 = name == "i386"
         self.starts: set[int] = set()
         self.skipped: set[int] = set()
         self.branches: list[tuple[int, int]] = []
@@ -69,9 +72,20 @@ class Listing:
                 self.skipped.add(here + 1)
             goes = operands.replace("#", "").split(", ")[-1]
             if _branches(words[-1]) and goes.startswith("0x"):
-                self.branches.append((here, int(goes, 16)))
+                whole = data[at : at + size]
+                near = self._near32 and _ADDRESS_SIZE in whole and _near(whole)
+                self.branches.append((here, here + size + near & 0xFFFFFFFF if near else int(goes, 16)))
             before = "ud2" if words[-1] == "int" and goes == "0x29" else words[-1]
             at += size
+
+
+def _near(whole: bytes) -> int:
+    """The displacement of a near branch for i386; 0 where it is none, or short.
+
+    After a prefix 67 capstone takes 16 bits of the four bytes, of which processors take all.
+    """
+    opcode = whole.lstrip(_PREFIXES)
+    return int.from_bytes(whole[-4:], "little", signed=True) if opcode[0] in _NEAR else 0
 
 
 def _branches(mnemonic: str) -> bool:

@@ -180,6 +180,30 @@ def _imports(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
     return complaints
 
 
+def _delay_imports(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
+    ours, theirs = rawpe.read_delay_imports(raw), list(binary.delay_imports)
+    complaints = _rows("delay_imports", [i.name for i in ours], [_text(i.name) for i in theirs])
+    if complaints:
+        return complaints
+    for mine, found in zip(ours, theirs, strict=True):
+        path = f"delay import {mine.name.decode(errors='replace')}"
+        fields = (
+            found.attribute,
+            found.handle,
+            found.iat,
+            found.names_table,
+            found.biat,
+            found.uiat,
+            found.timestamp,
+        )
+        complaints += _rows(path, (mine.fields[0], *mine.fields[2:]), fields)
+        entries = [
+            (e.ordinal, 0, b"") if e.is_ordinal else (None, e.hint, _text(e.name)) for e in found.entries
+        ]
+        complaints += _rows(path, [tuple(thunk) for thunk in mine.thunks], entries)
+    return complaints
+
+
 def _exports(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
     ours = rawpe.read_exports(raw)
     export = binary.get_export() if binary.has_exports else None
@@ -187,18 +211,12 @@ def _exports(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
         return [] if (ours is None) == (export is None) else ["read-back: only one of us has exports"]
     fields, functions, names = ours
     complaints = _fields("exports", fields, export, _EXPORT_FIELDS)
-    start, size = raw.directory(rawpe.EXPORT)
-    # LIEF keeps the module of a forwarder apart from the function, and 0 for the address.
-    mine = sorted((o, 0 if start <= f < start + size else f) for o, f in functions)
-    found = sorted({(e.ordinal, 0 if e.is_forwarded else e.address) for e in export.entries if _present(e)})
-    complaints += _rows("export", mine, found)
+    found = [e for e in export.entries if e.function_rva]
+    complaints += _rows("export", sorted(functions), sorted({(e.ordinal, e.function_rva) for e in found}))
+    # LIEF names a forwarder that has no name by its text.
     listed = {name for ordinal in names.values() for name in ordinal}
-    missing = {_text(e.name) for e in export.entries if e.name} - listed
-    return complaints + [f"read-back: no export {name!r} in the file" for name in sorted(missing)[:1]]
-
-
-def _present(entry: lief.PE.ExportEntry) -> bool:
-    return bool(entry.address) or entry.is_forwarded
+    unknown = {_text(e.name) for e in found if e.name and not e.is_extern} - listed
+    return complaints + [f"read-back: no export {name!r} in the file" for name in sorted(unknown)[:1]]
 
 
 def _relocations(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
@@ -224,8 +242,25 @@ def _resources(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
 
     if isinstance(binary.resources, lief.PE.ResourceNode):
         walk(binary.resources, ())
-    ours = [(leaf.path, leaf.size, leaf.code_page) for leaf in rawpe.read_resources(raw)]
-    return _rows("resource", ours, found)
+    leaves = rawpe.read_resources(raw, _Guard(raw))
+    return _rows("resource", [(leaf.path, leaf.size, leaf.code_page) for leaf in leaves], found)
+
+
+class _Guard:
+    """LIEF's guard against loops, which keeps offsets of tables in the file among offsets of leaves in the tree.
+
+    So it stops at a leaf, and leaves out a table, where one of the other kind has the same number.
+    """
+
+    def __init__(self, raw: RawPe) -> None:
+        self._root = raw.offset(raw.directory(rawpe.RESOURCE)[0]) or 0
+        self._seen: set[int] = set()
+
+    def __call__(self, place: int, table: bool) -> bool:
+        key = place + self._root if table else place
+        known = key in self._seen
+        self._seen.add(key)
+        return not known
 
 
 def _functions(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
@@ -274,6 +309,7 @@ def _load_config(raw: RawPe, binary: lief.PE.Binary) -> list[str]:
 _COMPARISONS: tuple[Callable[[RawPe, lief.PE.Binary], list[str]], ...] = (
     _headers,
     _imports,
+    _delay_imports,
     _exports,
     _relocations,
     _resources,

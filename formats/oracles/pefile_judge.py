@@ -30,6 +30,12 @@ _NOT_COMPLAINTS = (
     "entries typical of packed executables",
     "Assuming corrupt",
 )
+# A DLL may do without an entry point.
+_NO_ENTRY = (
+    "SizeOfHeaders is smaller than AddressOfEntryPoint",
+    "AddressOfEntryPoint lies outside the sections'",
+)
+_DLL = 0x2000
 _MOST_NAME = 0x200  # pefile reads no more of an imported name
 
 
@@ -48,12 +54,19 @@ def pefile_judge(data: bytes) -> list[str]:
     except Exception as error:  # it raises whatever its parsers run into
         return [f"pefile fails: {type(error).__name__}: {error}"]
     try:
+        exempt: tuple[str, ...] = _NOT_COMPLAINTS
+        if raw.coff["Characteristics"] & _DLL and not raw.optional["AddressOfEntryPoint"]:
+            exempt += _NO_ENTRY
         complaints = [
             f"pefile warns: {warning}"
             for warning in parsed.get_warnings()
-            if not any(text in warning for text in _NOT_COMPLAINTS)
+            if not any(text in warning for text in exempt)
         ]
-        complaints += _headers(raw, parsed) + _imports(raw, parsed)
+        complaints += _headers(raw, parsed)
+        complaints += _imports(rawpe.read_imports(raw), getattr(parsed, _ATTRIBUTES[rawpe.IMPORT], ()))
+        complaints += _imports(
+            rawpe.read_delay_imports(raw), getattr(parsed, _ATTRIBUTES[rawpe.DELAY_IMPORT], ())
+        )
         return complaints + _exports(raw, parsed) + _relocations(raw, parsed)
     finally:
         parsed.close()
@@ -95,14 +108,14 @@ def _expects(raw: RawPe, index: int) -> bool:
     return True
 
 
-def _imports(raw: RawPe, parsed: pefile.PE) -> list[str]:
-    ours = [(i.name, [(t.ordinal, t.name[:_MOST_NAME]) for t in i.thunks]) for i in rawpe.read_imports(raw)]
+def _imports(listed: list[rawpe.Import], parsed: Any) -> list[str]:
+    ours = [(i.name, [(t.ordinal, t.name[:_MOST_NAME]) for t in i.thunks]) for i in listed]
     found = [
         (
             entry.dll,
             [(t.ordinal, b"") if t.import_by_ordinal else (None, t.name or b"") for t in entry.imports],
         )
-        for entry in getattr(parsed, "DIRECTORY_ENTRY_IMPORT", ())
+        for entry in parsed
     ]
     if len(ours) != len(found):
         return [f"read-back: {len(ours)} imported DLLs, pefile has {len(found)}"]

@@ -7,6 +7,7 @@ compared with what the file says. Nothing is checked beyond what must be read; e
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ class Thunk(NamedTuple):
 class Import(NamedTuple):
     """One import descriptor and its thunks, read from the lookup table or else from the address table."""
 
-    fields: tuple[int, int, int, int, int]  # lookup table, time stamp, forwarder chain, name, address table
+    fields: tuple[int, ...]  # lookup table, time stamp, forwarder chain, name, address table
     name: bytes
     thunks: tuple[Thunk, ...]
 
@@ -193,6 +194,19 @@ def read_imports(raw: RawPe) -> list[Import]:
     return found
 
 
+def read_delay_imports(raw: RawPe) -> list[Import]:
+    """The descriptors of delayed imports up to the null one; ``fields`` are all eight of each."""
+    rva, size = raw.directory(DELAY_IMPORT)
+    form = struct.Struct("<8I")
+    found: list[Import] = []
+    while rva and size and len(found) < 65536:
+        fields = raw.integers(form, rva + form.size * len(found))
+        if fields is None or not any(fields):
+            break
+        found.append(Import(fields, raw.string(fields[1]), read_thunks(raw, fields[4])))
+    return found
+
+
 def read_exports(raw: RawPe) -> tuple[dict[str, int], list[tuple[int, int]], dict[int, list[bytes]]] | None:
     """The export directory, its (ordinal, RVA) pairs without empty ones, and the names of each ordinal."""
     rva, size = raw.directory(EXPORT)
@@ -260,8 +274,12 @@ def read_tls(raw: RawPe) -> tuple[dict[str, int], list[int]] | None:
     return fields, callbacks
 
 
-def read_resources(raw: RawPe) -> list[Leaf]:
-    """The resources, in the order of the tree (at most 8 levels and `MOST` entries)."""
+def read_resources(raw: RawPe, enter: Callable[[int, bool], bool] = lambda place, table: True) -> list[Leaf]:
+    """The resources, in the order of the tree (at most 8 levels and `MOST` entries).
+
+    ``enter(place, table)`` is asked before each table and leaf, by its offset in the tree; where it says no, a table
+    is passed over, and with a leaf the rest of its table.
+    """
     rva, size = raw.directory(RESOURCE)
     found: list[Leaf] = []
     budget = [MOST]
@@ -281,8 +299,11 @@ def read_resources(raw: RawPe) -> list[Leaf]:
                 length = int.from_bytes(raw.at(start, 2), "little")
                 name = raw.at(start + 2, 2 * length).decode("utf-16-le", "replace")
             if entry[1] >> 31:
-                walk(entry[1] & 0x7FFFFFFF, (*path, name))
+                if enter(entry[1] & 0x7FFFFFFF, True):
+                    walk(entry[1] & 0x7FFFFFFF, (*path, name))
                 continue
+            if not enter(entry[1], False):
+                return
             leaf = raw.integers(struct.Struct("<IIII"), rva + entry[1])
             if leaf is not None:
                 found.append(Leaf((*path, name), leaf[0], leaf[1], leaf[2]))

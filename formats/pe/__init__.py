@@ -12,9 +12,8 @@ for _target in TARGETS.values():
     register(
         Format(
             _target.name,
-            # AArch64 words leave the entry point of a small image no room beside its tables: no level code.
-            ("parse", "load") if _target.name == "pe32plus-aarch64" else ("parse", "load", "code"),
-            lambda level, target=_target: dos.least(target),  # type: ignore[misc]
+            ("parse", "load", "code"),
+            lambda level, target=_target: dos.least(target, level),  # type: ignore[misc]
             lambda max_bytes, level, target=_target: (  # type: ignore[misc]
                 lambda data: dos.begin(target, max_bytes, level, coff.begin)
             ),

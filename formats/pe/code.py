@@ -31,7 +31,7 @@ def sections_read(plan: Plan, position: int, data: bytearray) -> Plan:
         instructions=plan.target.instructions,
         bits=8 * plan.target.word,
         privileged=data.privileged,
-        lists=True,
+        lists=plan.target.legacy,  # GNU ld's; on AArch64 an instruction may begin as they do
     )
     if plan.entry:
         code.promise(plan.base + plan.entry, data)

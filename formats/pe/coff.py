@@ -17,7 +17,7 @@ from bytegen.formats.pe.constants import (
     SECTION_SIZE,
     SYMBOL_SIZE,
 )
-from bytegen.formats.pe.dos import RICH
+from bytegen.formats.pe.dos import RICH, least_content
 from bytegen.formats.pe.layout import up
 from bytegen.formats.pe.plan import Plan
 from bytegen.formats.pe.sets import NotBeginning
@@ -52,7 +52,8 @@ def _machine(plan: Plan) -> Step:
 
 def _sections(plan: Plan) -> Step:
     fixed = plan.lfanew + COFF_SIZE + plan.target.optional_size
-    room = min((plan.limit - 1) // LEAST_BLOCK * LEAST_BLOCK, HEADERS_END - 1)
+    content = least_content(plan.target, plan.level)
+    room = min((plan.limit - content) // LEAST_BLOCK * LEAST_BLOCK, HEADERS_END - 1)
     most = min(MAX_SECTIONS, (room - fixed) // SECTION_SIZE)
     return IntStep(
         plan.lfanew + 6,
@@ -75,13 +76,13 @@ def _timestamp(plan: Plan) -> Step:
 
 
 def _symbols(plan: Plan) -> Step:
-    least = up(plan.headers_end, LEAST_BLOCK) + 1
+    least = up(plan.headers_end, LEAST_BLOCK) + least_content(plan.target, plan.level)
     return IntStep(
         plan.lfanew + 12,
         4,
         IntSet(4, Span(0, 0), Span(least, min(plan.limit - 4, 0x7FFFFFFF))),
         "coff.PointerToSymbolTable",
-        f"0, or from {least} on, past the headers and a byte of a section, with room for a string table",
+        f"0, or from {least} on, past the headers and the entry point, with room for a string table",
         lambda value, data: _symbol_count(plan._replace(symbols=value)),
     )
 

@@ -49,9 +49,14 @@ def least_headers(target: Target) -> int:
     return DOS_SIZE + COFF_SIZE + target.optional_size + SECTION_SIZE
 
 
-def least(target: Target) -> int:
-    """Size of the smallest file: headers and one byte of a section."""
-    return -(-least_headers(target) // LEAST_BLOCK) * LEAST_BLOCK + 1
+def least_content(target: Target, level: str) -> int:
+    """The fewest bytes of sections: what holds the entry point, which at level "code" is an instruction."""
+    return target.instruction_size if level == "code" else 1
+
+
+def least(target: Target, level: str) -> int:
+    """Size of the smallest file: headers, and what sections hold at least."""
+    return -(-least_headers(target) // LEAST_BLOCK) * LEAST_BLOCK + least_content(target, level)
 
 
 Then = Callable[[Plan, bytearray], Step]
@@ -59,7 +64,7 @@ Then = Callable[[Plan, bytearray], Step]
 
 def begin(target: Target, limit: int, level: str, then: Then) -> Step:
     """The first step of a file of at most ``limit`` bytes; ``then`` follows the stub."""
-    plan = Plan(target, limit, level, level != "parse", Ledger(limit), least(target))
+    plan = Plan(target, limit, level, level != "parse", Ledger(limit), least(target, level))
     return IntStep(
         0,
         2,
@@ -79,14 +84,14 @@ def _field(plan: Plan, then: Then, i: int, start: int) -> Step:
 
 
 def _lfanew(plan: Plan, then: Then) -> Step:
-    room = (plan.limit - 1) // LEAST_BLOCK * LEAST_BLOCK
+    room = (plan.limit - least_content(plan.target, plan.level)) // LEAST_BLOCK * LEAST_BLOCK
     most = min(LFANEW_END - 1, DOS_SIZE + room - least_headers(plan.target))
     return IntStep(
         60,
         4,
         IntSet(4, Span(DOS_SIZE, most, 4)),
         "dos.e_lfanew",
-        f"a multiple of 4 from 64 to {most}, with room for the headers and a byte of a section",
+        f"a multiple of 4 from 64 to {most}, with room for the headers and the entry point",
         lambda value, data: _stub(plan._replace(lfanew=value), then, DOS_SIZE, data),
     )
 

@@ -30,6 +30,7 @@ from bytegen.formats.pe.constants import (
     PAGES,
     SUBSYSTEMS,
 )
+from bytegen.formats.pe.dos import least_content
 from bytegen.formats.pe.layout import Layout, Range, up
 from bytegen.formats.pe.plan import Plan
 from bytegen.formats.pe.sets import When
@@ -75,8 +76,8 @@ def _layout(
 
 
 def _entry(plan: Plan, start: int) -> Step:
-    # At level code a whole instruction must fit there, which no directory may take.
-    size = plan.target.instruction_size if plan.level == "code" else 1
+    # At level code no directory may take what is there.
+    size = least_content(plan.target, plan.level)
 
     def build() -> Iterable[Piece]:
         for page in PAGES:

@@ -110,15 +110,18 @@ class Ranges:
     ``mod`` is a power of two up to 256. It marks what as many `Span`s would, at once.
     """
 
-    __slots__ = ("_parts", "highs", "lows", "mod", "rem")
+    __slots__ = ("highs", "lows", "mod", "rem")
 
-    def __init__(self, parts: Iterable[tuple[int, int]], mod: int = 1, rem: int = 0) -> None:
+    def __init__(self, parts: Iterable[tuple[int, int]] | np.ndarray, mod: int = 1, rem: int = 0) -> None:
         self.mod, self.rem = mod, rem % mod
-        # From the first member to the last.
-        fitted = ((low + (rem - low) % mod, high - (high - rem) % mod) for low, high in parts)
-        self._parts = [(low, high) for low, high in fitted if low <= high]
-        table = np.array(self._parts, np.int64).reshape(-1, 2)
-        self.lows, self.highs = table[:, 0], table[:, 1]
+        table = np.array(parts if isinstance(parts, list | np.ndarray) else list(parts), np.int64)
+        lows, highs = table.reshape(-1, 2).T
+        if mod > 1:  # from the first member to the last
+            lows, highs = lows + (rem - lows) % mod, highs - (highs - rem) % mod
+        there = lows <= highs
+        if not there.all():
+            lows, highs = lows[there], highs[there]
+        self.lows, self.highs = lows, highs
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`."""
@@ -148,11 +151,11 @@ class Ranges:
 
     def contains(self, x: int) -> bool:
         """See `Piece.contains`."""
-        return x % self.mod == self.rem and any(low <= x <= high for low, high in self._parts)
+        return x % self.mod == self.rem and bool(((self.lows <= x) & (x <= self.highs)).any())
 
     def bounds(self) -> tuple[int, int] | None:
         """See `Piece.bounds`."""
-        return (int(self.lows.min()), int(self.highs.max())) if self._parts else None
+        return (int(self.lows.min()), int(self.highs.max())) if len(self.lows) else None
 
 
 class NotBeginning:

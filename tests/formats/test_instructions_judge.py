@@ -26,6 +26,16 @@ def test_a_listing_tells_starts_branches_and_what_does_not_decode() -> None:
     assert found.undecoded == [0x1007]
 
 
+def test_a_prefix_67_does_not_shorten_a_near_branch_for_i386() -> None:
+    for code in ("67e90b910000", "2e67e80b910300", "670f840b910000"):
+        raw = bytes.fromhex(code)
+        found = Listing("i386", raw, [(0, len(raw), 0x10000000)], set())
+        distance = int.from_bytes(raw[-4:], "little")
+        assert found.branches == [(0x10000000, 0x10000000 + len(raw) + distance)]
+    short = Listing("i386", bytes.fromhex("67e3fd"), [(0, 3, 0x1000)], set())
+    assert short.branches == [(0x1000, 0x1000)]
+
+
 def test_rules_and_judge_agree_on_an_entry_that_moves() -> None:
     format = "elf64-x86_64"
     data = bytearray(formats.sample(format, 1, 4000, "code", "lively"))

@@ -1,6 +1,7 @@
 """The contents of PE directories: what compilers write replays, what is drawn passes the judges."""
 
 import importlib.util
+import random
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 pytest.importorskip("lief")
 pytest.importorskip("pefile")
 
+from steered import steered
+
 from bytegen import formats
 from bytegen.formats.oracles import rawpe
+from bytegen.formats.oracles.instructions import instructions_judge
 from bytegen.formats.oracles.lief_pe import lief_pe_judge
 from bytegen.formats.oracles.pefile_judge import pefile_judge
 from bytegen.formats.pe.directories.exported import Continued, ContinuedDll, names
@@ -129,6 +133,7 @@ def test_the_table_has_the_common_dlls():
             assert table.dll(dll) & table.exporters(name)
         assert table.dll(b"OLEAUT32.dll") & table.with_ordinal(2)
         assert not table.dll(b"winex11.drv")
+        assert not table.dll(b"oledb32.dll")  # in a folder where no loader looks for names
         assert not table.exporters(b"__wine_dbg_output")
 
 
@@ -153,3 +158,56 @@ def test_unwind_information_is_judged_by_its_codes():
     assert written(bytes((1, 4, 1, 0, 4, 0x01, 0, 0)), 0, 8) is None  # takes two slots, has one
     chained = bytes((0x21, 0, 0, 0)) + (0x1234).to_bytes(4, "little") + bytes(8)
     assert written(chained, 0, len(chained)) == (16, 0x1234)
+
+
+def test_functions_without_a_place_for_unwind_information_share_a_beginning():
+    for functions in (1, 3):
+        size = 12 * functions
+        wanted = {
+            "coff.NumberOfSections": 1, "coff.PointerToSymbolTable": 0, "coff.Characteristics": 0x2022,
+            "optional.AddressOfEntryPoint": 0, "optional.SectionAlignment": 4096, "optional.FileAlignment": 512,
+            "optional.SizeOfImage": 0x2000, "directory.exceptions.address": 0x1000,
+            "directory.exceptions.size": size, "section[0].VirtualSize": size, "section[0].SizeOfRawData": size,
+            **{f"directory.{name}.address": 0 for name in ("exports", "imports", "resources", "certificates", "relocs",
+               "debug", "tls", "load_config", "iat", "delay_imports", "clr")},
+        }  # fmt: skip
+        c = formats.constraint("pe32plus-x86_64", max_bytes=2000, level="parse")
+        data = steered(c, random.Random(functions), wanted)
+        found = rawpe.read_functions(rawpe.read_raw_pe(data))
+        assert [unwind for _, _, unwind in found] == [0x1000] * functions
+        assert lief_pe_judge(data) + pefile_judge(data) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_relocations_lie_in_pages_that_wine_unlocks(format):
+    found = 0
+    for seed in range(30):
+        raw = rawpe.read_raw_pe(formats.sample(format, seed, max_bytes=4000, level="load"))
+        width = raw.bits // 8
+        for page, entries in rawpe.read_relocations(raw):
+            for place in (page + (entry & 0xFFF) for entry in entries if entry):
+                found += 1
+                section = next(
+                    s for s in raw.sections if 0 <= place - s["VirtualAddress"] <= s["VirtualSize"] - width
+                )
+                stored = -(-section["SizeOfRawData"] // 4096) * 4096
+                writable = section["Characteristics"] & 0x80000000
+                assert writable or place + width <= section["VirtualAddress"] + stored
+    assert found
+
+
+@pytest.mark.parametrize("max_bytes", [0, 600, 3000])
+def test_aarch64_files_at_level_code_have_place_for_their_entry(max_bytes):
+    format = "pe32plus-aarch64"
+    most = max(max_bytes, formats.least_bytes(format, "code"))
+    for seed in range(10):
+        data = formats.sample(
+            format, seed, most, "code", ("uniform", "lively", "lowest", "highest")[seed % 4]
+        )
+        assert lief_pe_judge(data) + pefile_judge(data) + instructions_judge(data, format) == [], seed
+
+
+def test_a_word_that_begins_as_lists_do_is_an_instruction_on_aarch64():
+    # The entry point of this file lay in such lists.
+    data = formats.sample("pe32plus-aarch64", 11, 30_000, "code", "highest")
+    assert instructions_judge(data, "pe32plus-aarch64") == []

@@ -1,6 +1,7 @@
 """The judges of PE files: each finds what is broken, none complains of what compilers make."""
 
 import importlib.util
+import random
 import shutil
 import struct
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 pytest.importorskip("lief")
 pytest.importorskip("pefile")
 
+from steered import steered
+
+from bytegen import formats
 from bytegen.formats.oracles import rawpe
 from bytegen.formats.oracles.lief_pe import lief_pe_judge
 from bytegen.formats.oracles.pefile_judge import pefile_judge
@@ -147,3 +151,32 @@ def test_the_server_survives_a_file_that_fails(programs):
     assert not server.ask("process", b"MZ" + bytes(62)).accepted
     assert server.ask("process", programs[64].read_bytes()).accepted
     assert not list(Path(server.folder).glob("[0-9]*"))
+
+
+def test_what_lief_and_pefile_misread_is_no_complaint():
+    # A function that is exported by ordinal alone and forwarded, in a DLL without an entry point; two resources of
+    # which LIEF takes the second for a loop: the table's offset in the file is the leaf's in the tree.
+    absent = ("imports", "exceptions", "certificates", "relocs", "debug", "tls", "load_config", "iat", "clr")
+    wanted = {
+        "coff.NumberOfSections": 1, "coff.PointerToSymbolTable": 0, "coff.Characteristics": 0x2022,
+        "optional.AddressOfEntryPoint": 0, "optional.SectionAlignment": 4096, "optional.FileAlignment": 512,
+        "optional.SizeOfImage": 0x2000, "optional.SizeOfHeaders": 0x200,
+        "section[0].VirtualSize": 0x800, "section[0].SizeOfRawData": 0x800, "section[0].PointerToRawData": 0x200,
+        "dos.e_lfanew": 0x40,
+        "directory.exports.address": 0x1000, "directory.exports.size": 0x100,
+        "directory.resources.address": 0x1100, "directory.resources.size": 0x700,
+        **{f"directory.{name}.address": 0 for name in (*absent, "delay_imports")},
+        "exports.Name": 0, "exports.Base": 1, "exports.NumberOfFunctions": 1, "exports.NumberOfNames": 0,
+        "exports.AddressOfFunctions": 0x1030, "exports.function[0]": 0x1040,
+        "resources.NumberOfNamedEntries": 0, "resources.NumberOfIdEntries": 2,
+        "resources.entry[0].OffsetToData": 0x80000100, "resources.entry[1].OffsetToData": 0x400,
+        "resources.entry[0].Id": 10, "resources.entry[1].Id": 11,
+        "resources[0].NumberOfNamedEntries": 0, "resources[0].NumberOfIdEntries": 0,
+    }  # fmt: skip
+    c = formats.constraint("pe32-i386", max_bytes=4000, level="parse")
+    data = steered(c, random.Random(3), wanted)
+    raw = rawpe.read_raw_pe(data)
+    assert rawpe.read_exports(raw)[1] == [(1, 0x1040)]
+    assert [leaf.path for leaf in rawpe.read_resources(raw)] == [(11,)]
+    assert raw.offset(0x1100) + 0x100 == 0x400
+    assert lief_pe_judge(data) + pefile_judge(data) == []

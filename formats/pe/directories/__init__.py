@@ -7,6 +7,7 @@ from bytegen.formats.pe.directories import (
     certificates,
     clr,
     debug,
+    delay_imports,
     exceptions,
     exports,
     imported_names,
@@ -38,4 +39,7 @@ directory(Directory("debug", lambda target: debug.SIZE, step=debug.SIZE))
 directory(Directory("tls", _tls_size, _tls_size, flags=MEM_READ | CNT_INITIALIZED_DATA, when=tls.possible))
 directory(Directory("load_config", load_config.least, step=4))
 directory(Directory("iat", lambda target: target.word, lambda target, size: 0))
+directory(
+    Directory("delay_imports", lambda target: delay_imports.SIZE, lambda target, size: delay_imports.SIZE)
+)
 directory(Directory("clr", lambda target: clr.SIZE, lambda target, size: clr.SIZE))

@@ -1,7 +1,8 @@
 """The exception directory of x64: functions in ascending order, each with its unwind information.
 
 Unwind information behind is judged by its bytes; ahead it is promised. Where it is chained to a function that the
-table has not named yet, the table owes that function. The tables of other machines hold what they like.
+table has not named yet, the table owes that function. Where there is none, nor place for any, the beginning of the
+first function is one that is unwind information itself. The tables of other machines hold what they like.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from bytegen.formats.pe.target import Target
 
 SIZE = 12
 _AMD64, _ARM64 = 0x8664, 0xAA64
-
 
 Begins = tuple[tuple[int, ...], ...]
 _PIECE = 128
@@ -53,7 +53,9 @@ class _Table(NamedTuple):
     low: int = 0
     begins: Begins = ((),)  # where the functions so far begin, ascending, in pieces
     owed: tuple[int, ...] = ()  # functions that must come yet, ascending
-    full: bool = False  # there was no place for unwind information ahead when the table began
+    alone: bool = (
+        False  # there was no place for unwind information ahead when the table began, and none behind
+    )
 
 
 def record_size(target: Target) -> int:
@@ -71,8 +73,9 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
             region.start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
         )
     full = not any(high - low >= 2 * HEAD - 1 for low, high in view.gaps(plan.ledger))
+    alone = full and _behind(view)[0].bounds() is None
     count = (region.end - region.start) // SIZE
-    return _function(_Table(plan, view, region, count, full=full), data)
+    return _function(_Table(plan, view, region, count, alone=alone), data)
 
 
 def _function(table: _Table, data: bytearray) -> Step:
@@ -103,10 +106,14 @@ def _function(table: _Table, data: bytearray) -> Step:
             lambda value, data: _unwind(read._replace(low=value), begin, data),
         )
 
+    choices = interval(4, low, most)
+    if table.alone and not table.number:
+        # Unwind information without codes: version 1 or 2, any size of the prolog.
+        choices = IntSet(4, *(Span(version, min(0xFFFF, most), 256, version) for version in (1, 2)))
     return IntStep(
         start,
         4,
-        interval(4, low, most),
+        choices,
         lambda: f"exceptions[{table.number}].BeginAddress",
         "not before the end of the function before, nor past functions that must follow",
         begun,
@@ -118,6 +125,8 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
     start = table.region.start + SIZE * table.number + 8
     left = table.functions - table.number - 1
     low = table.low
+    # The first beginning, where it is unwind information itself.
+    itself = view.map.address(table.region.start) if table.alone else -1
 
     def chained(x: int) -> tuple[int, ...] | None:
         """What the table owes with this unwind information behind; None where it is not good."""
@@ -146,15 +155,17 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         return known or view.ahead(plan.ledger, x) >= HEAD or chained(x) is not None
 
     def build() -> Iterable[Piece]:
-        yield Ranges(((span.lo, span.hi) for span in view.spans(plan.ledger, HEAD, align=4)), 4)
-        yield Finite([view.map.address(r.start) for r in plan.ledger.regions if r.kind == KIND])
+        yield Ranges(view.places(plan.ledger, HEAD), 4)
+        promised = [r.start for r in plan.ledger.regions if r.kind == KIND]
+        if promised:
+            yield Finite(view.map.addresses_of(np.array(promised, np.int64)).astype(np.uint64))
         alone, others = _behind(view)
         yield alone
         yield Finite([x for x in others if chained(x) is not None])
 
     def following(value: int, data: bytearray) -> Step:
         settled, owed = plan, table.owed
-        if value % 2:
+        if value == itself:
             return _function(table._replace(number=table.number + 1), data)
         if view.ahead(plan.ledger, value) >= HEAD:
             offset = view.map.offset(value)
@@ -166,10 +177,8 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         return _function(table._replace(plan=settled, number=table.number + 1, owed=owed), data)
 
     pieces: list[Piece] = [When(allowed, build)]
-    if table.full:
-        # An odd address is that of a function of the table whose unwind information is shared.
-        first = view.map.address(table.region.start) + 1
-        pieces.append(Span(first, first + SIZE * max(table.number - 1, 0), SIZE, first % SIZE))
+    if table.alone:
+        pieces.append(Span(itself, itself))
     return IntStep(
         start,
         4,

@@ -213,20 +213,33 @@ def _outside(plan: Plan) -> list[Span]:
     return [span for span in spans if span.lo <= span.hi]
 
 
-def _function(rows: _Rows, i: int, data: bytearray) -> Step:
-    if i == rows.total:
-        return proceed(rows.plan, rows.region.end, data)
-    plan, view = rows.plan, rows.view
+def _targets(plan: Plan, view: View) -> IntSet:
+    """The values of an entry of the table of functions; the same set as long as nothing is promised."""
+    known = view._memo.get("targets")
+    if known is not None and known[0] is plan.ledger:
+        kept: IntSet = known[1]
+        return kept
     first, size = plan.directories[INDEX]
 
     def allowed(x: int) -> bool:
         return first <= x < first + size and view.ahead(plan.ledger, x) >= _LEAST_FORWARDER
 
     def build() -> Iterable[Piece]:
-        for span in view.spans(plan.ledger, _LEAST_FORWARDER):
-            low, high = max(span.lo, first), min(span.hi, first + size - 1)
+        for low, high in view.places(plan.ledger, _LEAST_FORWARDER).tolist():
+            low, high = max(low, first), min(high, first + size - 1)
             if low <= high:
                 yield Span(low, high)
+
+    found = IntSet(4, Span(0, 0), *_outside(plan), When(allowed, build))
+    view._memo["targets"] = plan.ledger, found
+    return found
+
+
+def _function(rows: _Rows, i: int, data: bytearray) -> Step:
+    if i == rows.total:
+        return proceed(rows.plan, rows.region.end, data)
+    plan, view = rows.plan, rows.view
+    first, size = plan.directories[INDEX]
 
     def following(value: int, data: bytearray) -> Step:
         settled = plan
@@ -237,7 +250,7 @@ def _function(rows: _Rows, i: int, data: bytearray) -> Step:
     return IntStep(
         rows.region.start + 4 * i,
         4,
-        IntSet(4, Span(0, 0), *_outside(plan), When(allowed, build)),
+        _targets(plan, view),
         lambda: f"exports.function[{i}]",
         "0, an address outside of the directory, or where a forwarder fits in it",
         following,

@@ -18,10 +18,12 @@ from bytegen.formats.pe.directories.memory import Contents, added, after, conten
 from bytegen.formats.pe.plan import Plan
 
 FUNCTION, DLL, TABLE = "import_name", "import_dll", "import_table"
+DELAYED_FUNCTION, DELAYED_DLL = "delay_name", "delay_dll"
 HINT = 2
 LEAST_FUNCTION = HINT + 2  # a name of one letter and its zero
 LEAST_DLL = 5  # LIEF reads names of DLLs from 4 letters on
 MOST_DLL = 255
+MOST_ENTRIES = 4000  # of all tables: pefile counts 8192, lookup and address tables alike, with their ends
 MOST_FUNCTION = 4096
 _PLENTY = 1 << 20
 
@@ -36,6 +38,7 @@ class Group(NamedTuple):
     values: tuple[int, ...] | None = None  # the table's entries, once one of its copies is read
     tables: tuple[int, ...] = ()  # file offsets of its copies ahead
     spare: int = -1  # file offset of a name that no entry refers to yet
+    most: int = MOST_ENTRIES  # entries that the table may have
 
 
 class Owner(NamedTuple):

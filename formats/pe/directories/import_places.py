@@ -7,8 +7,10 @@ ahead counts.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+
+import numpy as np
 
 from bytegen.formats.core.intset import Finite, Piece
 from bytegen.formats.core.ledger import Region
@@ -16,6 +18,7 @@ from bytegen.formats.pe.directories.groups import (
     DLL,
     FUNCTION,
     HINT,
+    Group,
     group_of,
     least_dll,
     least_function,
@@ -94,17 +97,37 @@ def function_fits(plan: Plan, view: View, index: int, x: int) -> bool:
     return bool(group.dlls & fitting)
 
 
+def _close(plan: Plan, group: Group, low: int, high: int, places: range, move: int) -> Finite:
+    """The offsets, as addresses, in the gap [low, high), for which `function_fits`; it may be close to a DLL's name."""
+    table, least, own = table_of(plan), least_function(plan, group), group.dll_at
+    found = []
+    befores = _before(plan, low), _before(plan, low + 1)
+    for offset in places:
+        if high - offset < least:
+            break
+        before = befores[offset > low]
+        if before is None or before.kind != DLL or before.start != own:
+            found.append(offset + move)
+            continue
+        room = min(high - offset, 1 << 20) - HINT - 1
+        if group.dlls & table.dlls_within(offset - own - 1) & table.within(room):
+            found.append(offset + move)
+    return Finite(found)
+
+
 def function_places(plan: Plan, view: View, index: int, first: int, last: int) -> Iterator[Piece]:
     """The addresses from ``first`` to ``last`` for which `function_fits`."""
     group = group_of(plan, index)
-    least = least_function(plan, group)
-    far = []
-    for low, high in view.gaps(plan.ledger):
-        close = plan.strict and group.dll_at >= 0 and group.dll_at in _starts_before(plan, low)
-        near = min(low + _LEAST_FAR, high) if close else low
-        move = view.map.address(low) - low
-        if close:
-            places = range(max(low + move, first), min(near + move, last + 1))
-            yield Finite([x for x in places if function_fits(plan, view, index, x)])
-        far.append((max(near + move, first), min(high - least + move, last)))
-    yield Ranges(far)
+    far = view.places(plan.ledger, least_function(plan, group))
+    if plan.strict and group.dll_at >= 0:
+        starts, gaps = plan.ledger._starts, view.gaps(plan.ledger)
+        i = bisect_right(starts, group.dll_at)
+        following = starts[i] if i < len(starts) else plan.ledger.limit
+        # The gaps before which there is no other promise than the DLL's name.
+        for n in range(bisect_left(gaps, (group.dll_at,)), bisect_left(gaps, (following + 1,))):
+            low, high = gaps[n]
+            near, move = min(low + _LEAST_FAR, high), int(far[n, 0]) - low
+            places = range(max(low, first - move), min(near, last + 1 - move))
+            yield _close(plan, group, low, high, places, move)
+            far[n, 0] = near + move
+    yield Ranges(np.stack((np.maximum(far[:, 0], first), np.minimum(far[:, 1], last)), axis=1))

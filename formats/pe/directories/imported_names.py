@@ -10,6 +10,8 @@ from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.exported import Continued, ContinuedDll
 from bytegen.formats.pe.directories.groups import (
+    DELAYED_DLL,
+    DELAYED_FUNCTION,
     DLL,
     FUNCTION,
     HINT,
@@ -47,7 +49,12 @@ _ANY_HINT = anything(2)
 _ZERO = exactly(1, 0)
 _SETS = {
     kind: (IntSet(1, *letters(listed)), IntSet(1, Span(0, 0), *letters(listed)))
-    for kind, listed in ((FUNCTION, _FUNCTION_LETTERS), (DLL, _DLL_LETTERS))
+    for kind, listed in (
+        (FUNCTION, _FUNCTION_LETTERS),
+        (DELAYED_FUNCTION, _FUNCTION_LETTERS),
+        (DLL, _DLL_LETTERS),
+        (DELAYED_DLL, _DLL_LETTERS),
+    )
 }
 
 
@@ -60,6 +67,11 @@ class _Name(NamedTuple):
     stop: int
     least: int  # letters
 
+    @property
+    def resolved(self) -> bool:
+        """Whether it must be a name that resolves: those of delayed imports need not before they are called."""
+        return self.plan.strict and self.region.kind in (FUNCTION, DLL)
+
 
 def _stop(plan: Plan, region: Region, most: int) -> int:
     """Where the room of a name ends."""
@@ -68,6 +80,7 @@ def _stop(plan: Plan, region: Region, most: int) -> int:
 
 
 @opener(FUNCTION)
+@opener(DELAYED_FUNCTION)
 def _open_function(plan: Plan, region: Region, data: bytearray) -> Step:
     stop = _stop(plan, region, HINT + MOST_FUNCTION)
     name = _Name(plan, region, region.start + HINT, stop, 1)
@@ -82,13 +95,14 @@ def _open_function(plan: Plan, region: Region, data: bytearray) -> Step:
 
 
 @opener(DLL)
+@opener(DELAYED_DLL)
 def _open_dll(plan: Plan, region: Region, data: bytearray) -> Step:
     return _letter(_Name(plan, region, region.start, _stop(plan, region, MOST_DLL), 4), region.start, data)
 
 
 def _letter(name: _Name, position: int, data: bytearray) -> Step:
     region, plan = name.region, name.plan
-    if plan.strict:
+    if name.resolved:
         written = bytes(data[name.begin : position])
         group = group_of(plan, region.detail.group)
         room = name.stop - name.begin - 1
@@ -111,7 +125,7 @@ def _letter(name: _Name, position: int, data: bytearray) -> Step:
 
 def _done(name: _Name, end: int, data: bytearray) -> Step:
     plan, region = name.plan, name.region
-    if plan.strict:
+    if name.resolved:
         written = bytes(data[name.begin : end])
         index = region.detail.group
         if region.kind == FUNCTION:

@@ -234,15 +234,15 @@ def _open_volatile(plan: Plan, region: Region, data: bytearray) -> Step:
             return proceed(plan, start, data)
 
         def size(address: int, data: bytearray) -> Step:
-            most = max(a + n - address for a, _, n in spans if a <= address <= a + n)
+            most = max((a + n - address for a, _, n in spans if a <= address <= a + n), default=0)
             return IntStep(
                 start + 4, 4, IntSet(4, Span(0, most, 4)), f"volatile.{tables[i]}Size",
                 f"a multiple of 4, at most {most}: in its section", lambda value, data: table(i + 1, data),
             )  # fmt: skip
 
         return IntStep(
-            start, 4, IntSet(4, *(Span(a, a + n) for a, _, n in spans)), f"volatile.{tables[i]}",
-            "an address in a section's bytes", size,
+            start, 4, IntSet(4, Span(0, 0), *(Span(a, a + n) for a, _, n in spans)), f"volatile.{tables[i]}",
+            "0, or an address in a section's bytes", size,
         )  # fmt: skip
 
     return fields(region.start, "volatile", head, lambda values, data: table(0, data), data)

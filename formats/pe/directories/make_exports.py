@@ -28,8 +28,9 @@ _ALSO = frozenset(
     msvcp100.dll msvcp110.dll msvcp120.dll msvcp140.dll msvcp140_1.dll msvcp140_2.dll
     """.split()  # noqa: SIM905  # a list of words reads better so
 )
-# Wine has them only where Mono and Gecko are installed.
-_NOT_EVERYWHERE = frozenset({"mscoree.dll", "mshtml.dll"})
+# Wine has the first two only where Mono and Gecko are installed; the others are in folders of "Common Files", where
+# no loader looks for a name.
+_NOT_EVERYWHERE = frozenset({"mscoree.dll", "mshtml.dll", "msado15.dll", "oledb32.dll"})
 # What Microsoft's runtime has for i386 only; there is no import library for it.
 _RUNTIME_I386 = frozenset(
     """

@@ -10,21 +10,30 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import compress, count, islice
+from operator import is_not
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from bytegen.formats.core.intset import Span
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.pe.plan import Plan, Section
 
 IMPORT_ADDRESSES = 12  # index of the directory of import address tables
+_FEW_CHANGES = 4
 
 
 class Contents(NamedTuple):
     """What grammars of directories keep for each other in `Plan.contents`."""
 
     imports: tuple[Any, ...] = ()  # groups of imports: see `imports`
+    delayed: tuple[Any, ...] = ()  # tables of delayed imports: see `delay_tables`
     duties: tuple[int, ...] = ()  # addresses that must be relocated: see `relocs`
-    resource_bytes: int = 0  # sizes of the resources so far
+    resource_bytes: int = (
+        0  # sizes of the resources so far, and the least of those that are version information
+    )
+    information: tuple[int, int, int] = (-1, 0, 0)  # see `resource_leaves`
     functions: tuple[int, ...] = ()  # where the functions of the exception directory begin
 
 
@@ -57,6 +66,13 @@ class Mapping:
         """Address of a mapped byte of the file."""
         start, begin, _ = self.spans[bisect_right(self.offsets, offset) - 1]
         return start + offset - begin
+
+    def addresses_of(self, offsets: np.ndarray) -> np.ndarray:
+        """int64: `address` of each offset (int64)."""
+        begins = np.array(self.offsets, np.int64)
+        moves = np.array([start - begin for start, begin, _ in self.spans], np.int64)
+        found: np.ndarray = offsets + moves[np.searchsorted(begins, offsets, side="right") - 1]
+        return found
 
     def stop(self, offset: int) -> int:
         """Where the mapped bytes around a file offset end; 0 where it is not mapped."""
@@ -116,6 +132,44 @@ def grown(ledger: Ledger, start: int, end: int) -> Ledger:
     return Ledger(ledger.limit, (*regions[:i], old._replace(end=end), *regions[i + 1 :]))
 
 
+def _grown_by(old: Ledger, new: Ledger) -> list[Region] | None:
+    """What ``new`` promises that ``old`` does not: new promises and longer ones; None where more has changed."""
+    before, now = old.regions, new.regions
+    if old.limit != new.limit:
+        return None
+    found = list[Region]()
+    i = j = 0
+    while len(found) < _FEW_CHANGES:
+        same = next(compress(count(), map(is_not, islice(before, i, None), islice(now, j, None))), None)
+        if same is None and len(before) - i == len(now) - j:
+            return found
+        same = min(len(before) - i, len(now) - j) if same is None else same
+        i, j = i + same, j + same
+        if j == len(now) or now[j].start == now[j].end:
+            return None
+        if i < len(before) and before[i].start <= now[j].start:
+            if before[i].start < now[j].start or before[i].end > now[j].end:
+                return None
+            i += 1
+        found.append(now[j])
+        j += 1
+    return None
+
+
+def _without(gaps: list[tuple[int, int]], region: Region) -> list[tuple[int, int]]:
+    """The gaps that are left where a range is promised."""
+    start, end = region.start, region.end
+    i = bisect_left(gaps, start, key=lambda gap: gap[1] - 1)
+    j = bisect_left(gaps, end, lo=i, key=lambda gap: gap[0])
+    left = [
+        (a, b)
+        for low, high in gaps[i:j]
+        for a, b in ((low, min(high, start)), (max(low, end), high))
+        if a < b
+    ]
+    return [*gaps[:i], *left, *gaps[j:]]
+
+
 class View:
     """The file as the directory that begins at file offset ``here`` sees it.
 
@@ -158,6 +212,26 @@ class View:
 
         Those of the import address tables are left out, or alone given with ``barred``.
         """
+        if not barred:
+            return self._open_gaps(ledger)
+        return self._gaps(ledger, True)
+
+    def _open_gaps(self, ledger: Ledger) -> list[tuple[int, int]]:
+        """`gaps`, kept for the ledger asked last, and found from it where a ledger promises little more."""
+        known: tuple[Ledger, list[tuple[int, int]]] | None = self._memo.get("gaps")
+        if known is not None and known[0] is ledger:
+            return known[1]
+        more = None if known is None else _grown_by(known[0], ledger)
+        if known is None or more is None:
+            found = self._gaps(ledger, False)
+        else:
+            found = known[1]
+            for region in more:
+                found = _without(found, region)
+        self._memo["gaps"] = ledger, found
+        return found
+
+    def _gaps(self, ledger: Ledger, barred: bool) -> list[tuple[int, int]]:
         low_barred, high_barred = self.barred
         found = []
         for low, high in ledger.gaps(self.free):
@@ -171,6 +245,12 @@ class View:
                     parts = [(a, min(b, low_barred)), (max(a, high_barred), b)] if high_barred else [(a, b)]
                 found += [(c, d) for c, d in parts if c < d]
         return found
+
+    def places(self, ledger: Ledger, least: int) -> np.ndarray:
+        """int64[n, 2]: the first and last address ahead of each gap where ``least`` bytes fit (or past it)."""
+        gaps = np.array(self.gaps(ledger), np.int64).reshape(-1, 2)
+        first = self.map.addresses_of(gaps[:, 0])
+        return np.stack((first, first + (gaps[:, 1] - gaps[:, 0] - least)), axis=1)
 
     def spans(self, ledger: Ledger, least: int, need: int = 0, align: int = 1, shift: int = 0) -> list[Span]:
         """Addresses (plus ``shift``) ahead where ``least`` bytes fit so that ``need`` bytes in a row fit still."""

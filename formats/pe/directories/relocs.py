@@ -1,7 +1,8 @@
 """Base relocations: blocks of 16-bit entries, a block for a page; and the addresses that must be among them.
 
 Pages do not descend, and the offsets within a block ascend, as linkers write them; a single zero entry may pad
-a block. An address that is relocated lies, as wide as it is, in one section. What other directories need
+a block. An address that is relocated lies, as wide as it is, in one section; at level "load" in pages that come from
+the file, or in a section that can be written to: Wine unlocks no others. What other directories need
 relocated (`Duty`) is owed by the table while it is ahead: a block for each page of theirs always fits.
 
 Sources: LIEF's check_layout (blocks of 8 bytes at least, multiples of 4, which fill the directory; known types),
@@ -16,8 +17,9 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import IntSet, Piece, Span
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
-from bytegen.formats.pe.constants import DYNAMIC_BASE, PAGE
+from bytegen.formats.pe.constants import DYNAMIC_BASE, MEM_WRITE, PAGE
 from bytegen.formats.pe.directories.memory import Contents, contents
+from bytegen.formats.pe.layout import up
 from bytegen.formats.pe.plan import Plan, opener, proceed
 
 INDEX = 5
@@ -102,27 +104,28 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     return _block(_Block(plan, region, region.start, 0, 0, duties), data)
 
 
-def _slots(plan: Plan, page: int) -> list[tuple[int, int]]:
-    """The offsets within a page at which an address lies in one section, as intervals."""
-    width = 8 if plan.target.plus else 4
+def _ranges(plan: Plan) -> list[tuple[int, int]]:
+    """The least and the greatest address that can be relocated in each section."""
+    width = plan.target.word
     found = []
     for section in plan.sections:
-        low = max(section.address, page)
-        high = min(section.address + section.size - width, page + PAGE - 1)
-        if low <= high:
-            found.append((low - page, high - page))
+        size = section.size
+        if plan.strict and not section.flags & MEM_WRITE:
+            size = min(size, up(section.raw_size, PAGE))
+        if size >= width:
+            found.append((section.address, section.address + size - width))
     return found
+
+
+def _slots(plan: Plan, page: int) -> list[tuple[int, int]]:
+    """The offsets within a page of addresses that can be relocated, as intervals."""
+    inside = ((max(low, page), min(high, page + PAGE - 1)) for low, high in _ranges(plan))
+    return [(low - page, high - page) for low, high in inside if low <= high]
 
 
 def _pages(plan: Plan) -> list[Span]:
     """The pages in which an address can be relocated."""
-    width = 8 if plan.target.plus else 4
-    found = []
-    for section in plan.sections:
-        low, high = section.address, section.address + section.size - width
-        if low <= high:
-            found.append(Span(low - low % PAGE, high - high % PAGE, PAGE))
-    return found
+    return [Span(low - low % PAGE, high - high % PAGE, PAGE) for low, high in _ranges(plan)]
 
 
 def _most(plan: Plan, page: int) -> int:

@@ -12,24 +12,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, Piece, Span, anything, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import Contents, View, after, contents, mapping
+from bytegen.formats.pe.directories.resource_leaves import KIND as LEAF_KIND
+from bytegen.formats.pe.directories.resource_leaves import SIZE as LEAF
+from bytegen.formats.pe.directories.resource_leaves import budget, most_leaves, owing_leaves, with_spare
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
-INDEX, HEAD, LEAF = 2, 16, 16
+INDEX, HEAD = 2, 16
 LEAST = 24  # LIEF reads past the head of a root without entries
-TABLE, LEAF_KIND, NAME = "resource_table", "resource_leaf", "resource_name"
+TABLE, NAME = "resource_table", "resource_name"
 _ENTRY, _LEAST_NAME = 8, 4
 _MOST_ENTRIES, _MOST_NAME = 4096, 100
 _DEPTH = 3  # types, names, languages
 _HIGH = 1 << 31
 _LETTERS = IntSet(2, Span(1, 0xD7FF), Span(0xE000, 0xFFFD))  # no halves of surrogate pairs
 _VERSION = 16  # pefile takes an entry of the root for version information by the low half of its name
+# What a table has to do with version information: nothing; it is the entry's of the root; it is the first below that,
+# and its leaves are such information.
+PLAIN, ABOVE, INFORMATION = 0, 1, 2
 
 
 class _Reading(NamedTuple):
@@ -40,6 +46,7 @@ class _Reading(NamedTuple):
     region: Region
     root: int
     depth: int
+    version: int = PLAIN
     named: int = 0
     entries: int = 0
     number: int = 0
@@ -65,9 +72,9 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
 
 @opener(TABLE)
 def _open_table(plan: Plan, region: Region, data: bytearray) -> Step:
-    root, depth = region.detail
+    root, depth, version = region.detail
     view = View(plan, region.start, region.end, data, root + plan.directories[INDEX][1])
-    return _head(_Reading(plan, view, region, root, depth), data)
+    return _head(_Reading(plan, view, region, root, depth, version), data)
 
 
 def _head(read: _Reading, data: bytearray) -> Step:
@@ -102,9 +109,13 @@ def _most_named(read: _Reading) -> int:
 
 
 def _named(read: _Reading) -> Step:
+    if read.version == INFORMATION:
+        read = read._replace(plan=with_spare(read.plan, read.view))
     kept: Contents = contents(read.plan)
     # A letter of each name counts at once.
-    most = min(_most_named(read), max(read.plan.min_end - kept.resource_bytes, 0))
+    most = min(_most_named(read), budget(read.plan))
+    if read.version == INFORMATION:
+        most = min(most, most_leaves(read.plan, 1))
 
     def following(value: int, data: bytearray) -> Step:
         counted = kept._replace(resource_bytes=kept.resource_bytes + value)
@@ -122,11 +133,13 @@ def _named(read: _Reading) -> Step:
 
 def _ids(read: _Reading) -> Step:
     most = _fitting(read, read.named) - read.named
+    if read.version == INFORMATION:
+        most = min(most, most_leaves(read.plan) - read.named)
 
     def following(value: int, data: bytearray) -> Step:
         total = read.named + value
         region = read.region._replace(end=read.region.end + _ENTRY * total)
-        plan = read.plan
+        plan = owing_leaves(read.plan, total) if read.version == INFORMATION else read.plan
         if total:
             ledger = plan.ledger
             regions = tuple(region if r is read.region else r for r in ledger.regions)
@@ -195,6 +208,13 @@ def _without(span: Span) -> list[Piece]:
     return [piece for piece in pieces if piece.lo <= piece.hi]
 
 
+def _below(read: _Reading) -> int:
+    """What a table that the entry just named leads to has to do with version information."""
+    if not read.depth:
+        return ABOVE if read.number >= read.named and read.least == _VERSION + 1 else PLAIN
+    return INFORMATION if read.version == ABOVE and not read.number else PLAIN
+
+
 def _target(read: _Reading, data: bytearray) -> Step:
     plan, view, number = read.plan, read.view, read.number
     start = read.region.start + HEAD + _ENTRY * number + 4
@@ -217,9 +237,9 @@ def _target(read: _Reading, data: bytearray) -> Step:
         assert offset is not None
         path = f"{read.region.path}[{number}]"
         if value >= _HIGH:
-            region = Region(offset, offset + HEAD, TABLE, path, (read.root, read.depth + 1))
+            region = Region(offset, offset + HEAD, TABLE, path, (read.root, read.depth + 1, _below(read)))
         else:
-            region = Region(offset, offset + LEAF, LEAF_KIND, path)
+            region = Region(offset, offset + LEAF, LEAF_KIND, path, read.version == INFORMATION)
         return _entry(read._replace(plan=place(plan, region), number=number + 1), data)
 
     return IntStep(
@@ -228,42 +248,11 @@ def _target(read: _Reading, data: bytearray) -> Step:
     )  # fmt: skip
 
 
-@opener(LEAF_KIND)
-def _open_leaf(plan: Plan, region: Region, data: bytearray) -> Step:
-    # pefile adds up the sizes of all data, and warns when they are more than the file's.
-    used = contents(plan).resource_bytes
-    budget = max(plan.min_end - used, 0)
-    spans = mapping(plan.sections).spans
-
-    def size(address: int) -> Step:
-        room = max((a + length - address for a, _, length in spans if a <= address <= a + length), default=0)
-        most = min(room, budget)
-
-        def following(value: int, data: bytearray) -> Step:
-            kept: Contents = contents(plan)
-            settled = plan._replace(contents=kept._replace(resource_bytes=used + value))
-            return fields(
-                region.start + 8, region.path,
-                [("CodePage", 4, anything(4), "any"), ("Reserved", 4, exactly(4, 0), "0")],
-                lambda values, data: proceed(settled, region.end, data), data,
-            )  # fmt: skip
-
-        return IntStep(
-            region.start + 4, 4, interval(4, 0, most), f"{region.path}.Size", f"at most {most}: in its section",
-            following,
-        )  # fmt: skip
-
-    return IntStep(
-        region.start, 4, IntSet(4, *(Span(a, a + length) for a, _, length in spans)),
-        f"{region.path}.OffsetToData", "an address in a section's bytes", lambda value, data: size(value),
-    )  # fmt: skip
-
-
 @opener(NAME)
 def _open_name(plan: Plan, region: Region, data: bytearray) -> Step:
     stop = min(region.start + after(plan.ledger, region), mapping(plan.sections).stop(region.start))
     used = contents(plan).resource_bytes
-    most = min((stop - region.start - 2) // 2, _MOST_NAME, 1 + max(plan.min_end - used, 0))
+    most = min((stop - region.start - 2) // 2, _MOST_NAME, 1 + budget(plan))
 
     def begin(value: int, data: bytearray) -> Step:
         kept: Contents = contents(plan)

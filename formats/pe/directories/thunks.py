@@ -17,6 +17,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import (
     FUNCTION,
     HINT,
+    MOST_ENTRIES,
     TABLE,
     Group,
     Owner,
@@ -30,7 +31,7 @@ from bytegen.formats.pe.directories.groups import (
 )
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
-from bytegen.formats.pe.directories.memory import View, grown, room
+from bytegen.formats.pe.directories.memory import View, contents, grown, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -78,13 +79,21 @@ def _repeat(plan: Plan, region: Region, values: tuple[int, ...], i: int) -> Step
     )
 
 
+def entries(plan: Plan) -> int:
+    """Entries of the tables that are read."""
+    return sum(len(group.values or ()) + 1 for group in contents(plan).imports)
+
+
 def _extended(plan: Plan, reading: Reading) -> Plan | None:
     """The plan in which every copy of the table has place for one more entry; None where there is none."""
     word, count = plan.target.word, len(reading.values)
     ledger = plan.ledger
     if not count:
         return plan
-    for start in group_of(plan, reading.group).tables:
+    group = group_of(plan, reading.group)
+    if count >= group.most or count + entries(plan) >= MOST_ENTRIES:
+        return None
+    for start in group.tables:
         end, need = start + word * (count + 1), start + word * (count + 2)
         stop = reading.view.map.stop(start)
         low, high = reading.view.barred
@@ -151,14 +160,14 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
 
     def build() -> Iterable[Piece]:
         yield from function_places(plan, view, reading.group, low, high)
-        known = np.concatenate(_existing(plan, reading, group))
+        known = _existing(plan, reading, group)
         yield Finite(known[(known >= low) & (known <= high)])
 
     pieces.append(When(allowed, build))
     return pieces
 
 
-def _existing(plan: Plan, reading: Reading, group: Group) -> list[np.ndarray]:
+def _existing(plan: Plan, reading: Reading, group: Group) -> np.ndarray:
     """Addresses (uint64) for which `_known`: of names that are promised, and of names behind."""
     view, owner = reading.view, _owner(plan, reading.group)
     promised = [region for region in plan.ledger.regions if region.kind == FUNCTION]
@@ -170,21 +179,26 @@ def _existing(plan: Plan, reading: Reading, group: Group) -> list[np.ndarray]:
     for dlls, addresses in _names_behind(plan, view).items():
         if dlls & group.dlls or not plan.strict:
             found.append(addresses)
-    return [x[np.isin(x, np.array(list(spent), np.uint64), invert=True)] for x in found] if spent else found
+    known = np.concatenate(found)
+    if spent and len(known):
+        known = known[np.isin(known, np.array(list(spent), np.uint64), invert=True)]
+    return known
 
 
 def _names_behind(plan: Plan, view: View) -> dict[int, np.ndarray]:
     """Addresses of the names written before, with their hints, by the DLLs that export them (0 at level "parse")."""
     if "names" not in view._memo:
         found: dict[int, list[int]] = {}
+        table = table_of(plan) if plan.strict else None
+        barred = range(*view.barred)
         for match in FUNCTION_NAME.finditer(view.raw):
-            for offset in range(max(match.start() - HINT, 0), match.end() - HINT - 1):
-                if view.map.stop(offset):
-                    address = view.map.address(offset)
-                    name = written_name(view, address)
-                    if name is not None:
-                        dlls = table_of(plan).exporters(name) if plan.strict else 0
-                        found.setdefault(dlls, []).append(address)
+            end = match.end()
+            for offset in range(max(match.start() - HINT, 0), end - HINT - 1):
+                # What `written_name` asks: the name is all in one section, and in no address table.
+                if end <= view.map.stop(offset) and offset not in barred:
+                    dlls = table.exporters(view.raw[offset + HINT : end - 1]) if table is not None else 0
+                    if dlls or table is None:
+                        found.setdefault(dlls, []).append(view.map.address(offset))
         view._memo["names"] = {dlls: np.array(places, np.uint64) for dlls, places in found.items()}
     behind: dict[int, np.ndarray] = view._memo["names"]
     return behind

@@ -1,0 +1,238 @@
+"""Tables of delayed imports: names of functions, and where they are called through until the DLL is loaded.
+
+An entry of the table of names is an ordinal, or the address of a hint and a name; one of the table of addresses is the
+address (not a relative one) of code that loads the DLL. Both end with a zero and have as many entries as the other:
+the one that comes first in the file says how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.pe.constants import MEM_EXECUTE
+from bytegen.formats.pe.directories.groups import DELAYED_FUNCTION, LEAST_FUNCTION, place
+from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME
+from bytegen.formats.pe.directories.memory import Contents, View, contents, grown, room
+from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, spread, written_name
+from bytegen.formats.pe.plan import Plan, opener, proceed
+from bytegen.formats.pe.sets import When
+
+NAMES, ADDRESSES = "delay_names", "delay_addresses"
+MOST = 2000  # pefile counts 8192 entries of all tables
+_MOST_REPEATED = 13
+_ADDRESS_BITS = 0x7FFFFFFF
+_MOST_ORDINAL = 0x7FFF  # LIEF leaves out greater ones
+
+
+class Delayed(NamedTuple):
+    """The tables of one DLL: how many entries they have, -1 while neither is read; file offsets of those ahead."""
+
+    length: int = -1
+    tables: tuple[int, ...] = ()
+
+
+def delayed_of(plan: Plan, index: int) -> Delayed:
+    """What is known of a DLL's tables."""
+    found: Delayed = contents(plan).delayed[index]
+    return found
+
+
+def with_delayed(plan: Plan, index: int, delayed: Delayed) -> Plan:
+    """The plan with one of them replaced, or added when ``index`` is the next."""
+    kept: Contents = contents(plan)
+    known = kept.delayed
+    return plan._replace(contents=kept._replace(delayed=(*known[:index], delayed, *known[index + 1 :])))
+
+
+def entries(plan: Plan, delayed: Delayed) -> int:
+    """Bytes that a table needs at least."""
+    return plan.target.word * ((delayed.length if delayed.length >= 0 else 1) + 1)
+
+
+class _Reading(NamedTuple):
+    """A table being read."""
+
+    plan: Plan
+    view: View
+    region: Region
+    values: tuple[int, ...] = ()
+
+    @property
+    def start(self) -> int:
+        return self.region.start + self.plan.target.word * len(self.values)
+
+
+@opener(NAMES)
+@opener(ADDRESSES)
+def _open(plan: Plan, region: Region, data: bytearray) -> Step:
+    return _entry(_Reading(plan, View(plan, region.start, region.end, data), region), data)
+
+
+def _extended(read: _Reading) -> Plan | None:
+    """The plan in which every table of the DLL that is ahead has place for one more entry; None where one has not."""
+    plan, word, count = read.plan, read.plan.target.word, len(read.values)
+    delayed = delayed_of(plan, read.region.detail)
+    if delayed.length >= 0:
+        return plan if count < delayed.length else None
+    if not count:
+        return plan
+    ledger = plan.ledger
+    for start in delayed.tables:
+        end, need = start + word * (count + 1), start + word * (count + 2)
+        if need > read.view.map.stop(start) or room(ledger, end) < word or count >= MOST:
+            return None
+        ledger = grown(ledger, start, need)
+    return plan._replace(ledger=ledger)
+
+
+def _entry(read: _Reading, data: bytearray) -> Step:
+    word, count = read.plan.target.word, len(read.values)
+    known = delayed_of(read.plan, read.region.detail).length
+    longer = _extended(read)
+    pieces: list[Piece] = [Span(0, 0)] if (count if known < 0 else count == known) else []
+    if longer is not None:
+        read = read._replace(plan=longer)
+        pieces += _names(read) if read.region.kind == NAMES else _addresses(read)
+    plan = read.plan
+
+    def following(value: int, data: bytearray) -> Step:
+        if not value:
+            return _ended(read, data)
+        settled = plan
+        offset = read.view.map.offset(value) if read.region.kind == NAMES else None
+        if offset is not None and offset >= read.view.free and not value & ordinal_flag(plan):
+            promise = Region(
+                offset, offset + LEAST_FUNCTION, DELAYED_FUNCTION, f"{read.region.path}.name[{count}]"
+            )
+            settled = place(plan, promise)
+        return _entry(read._replace(plan=settled, values=(*read.values, value)), data)
+
+    return IntStep(
+        read.start,
+        word,
+        IntSet(word, *pieces),
+        lambda: f"{read.region.path}[{count}]",
+        "what the other table has too: an entry, or the zero at the end",
+        following,
+    )
+
+
+def _names(read: _Reading) -> list[Piece]:
+    """The entries of a table of names."""
+    plan, view, flag = read.plan, read.view, ordinal_flag(read.plan)
+    low, high = spread(read.values, flag)
+    repeated = len(read.values) - len(set(read.values)) >= _MOST_REPEATED
+
+    def allowed(x: int) -> bool:
+        if not low <= x <= high or (repeated and x in read.values):
+            return False
+        offset = view.map.offset(x)
+        if offset is None:
+            return False
+        ahead = (
+            plan.ledger.at(offset, DELAYED_FUNCTION) is not None
+            or view.ahead(plan.ledger, x) >= LEAST_FUNCTION
+        )
+        return ahead if offset >= view.free else written_name(view, x) is not None
+
+    def build() -> Iterable[Piece]:
+        for span in view.spans(plan.ledger, LEAST_FUNCTION):
+            yield Span(max(span.lo, low), min(span.hi, high))
+        known = [view.map.address(r.start) for r in plan.ledger.regions if r.kind == DELAYED_FUNCTION]
+        for match in FUNCTION_NAME.finditer(view.raw):
+            places = range(max(match.start() - 2, 0), match.end() - 3)
+            known += [view.map.address(offset) for offset in places if view.map.stop(offset)]
+        yield Finite([x for x in known if allowed(x)])
+
+    return [Span(flag | 1, flag | _MOST_ORDINAL), When(allowed, build)]
+
+
+def _addresses(read: _Reading) -> list[Piece]:
+    """The entries of a table of addresses; pefile takes a relative address in the table for a sign of nonsense."""
+    first, last = read.view.map.address(read.region.start), read.view.map.address(read.start)
+    found: list[Piece] = []
+    for low, high in targets(read.plan):
+        found += [Span(low, min(high, first - 1)), Span(max(low, last + 1), high)]
+    return [span for span in found if span.bounds()]
+
+
+def targets(plan: Plan) -> list[tuple[int, int]]:
+    """The ranges of addresses (not relative ones) that a call may go to until the DLL is loaded."""
+    flags = MEM_EXECUTE if plan.strict else 0
+    held = (s for s in plan.sections if s.flags & flags == flags)
+    return [(max(plan.base + s.address, 1), plan.base + s.address + s.size - 1) for s in held]
+
+
+def _ended(read: _Reading, data: bytearray) -> Step:
+    index = read.region.detail
+    plan = with_delayed(read.plan, index, delayed_of(read.plan, index)._replace(length=len(read.values)))
+    return proceed(plan, read.start + plan.target.word, data)
+
+
+def written(plan: Plan, view: View, address: int, kind: str) -> int | None:
+    """How many entries a table that is written at an address has; None where it is no good one."""
+    word, flag = plan.target.word, ordinal_flag(plan)
+    offset = view.behind(address, 2 * word)
+    if offset is None or address % word or view.barred[0] <= offset < view.barred[1]:
+        return None
+    stop = min(view.here, view.map.stop(offset))
+    spans, least, most = targets(plan), 1, _ADDRESS_BITS
+    values: list[int] = []
+    while offset + word <= stop and len(values) <= MOST:
+        value = int.from_bytes(view.raw[offset : offset + word], "little")
+        if not value:
+            return len(values) if values and len(values) - len(set(values)) < _MOST_REPEATED else None
+        inside = address <= value <= address + word * len(values)
+        if kind == ADDRESSES:
+            good = any(low <= value <= high for low, high in spans)
+        elif value & flag:
+            good = flag < value <= flag + _MOST_ORDINAL
+        else:
+            good = least <= value <= most and written_name(view, value) is not None
+            least, most = max(least, value - MOST_SPREAD), min(most, value + MOST_SPREAD)
+        if inside or not good:
+            return None
+        values.append(value)
+        offset += word
+    return None
+
+
+def tables_behind(plan: Plan, view: View, kind: str) -> dict[int, int]:
+    """The tables that are written: how many entries the one at each address has."""
+    if kind not in view._memo:
+        word, found = plan.target.word, dict[int, int]()
+        for low, offset, size in view.map.spans:
+            first, stop = offset + -low % word, min(offset + size, view.here)
+            words: Any = (
+                np.frombuffer(view.raw, f"<u{word}", max(stop - first, 0) // word, first)
+                if first < stop
+                else []
+            )
+            likely = np.flatnonzero(words).tolist()
+            for i in likely:
+                address = low + first - offset + word * i
+                count = written(plan, view, address, kind)
+                if count is not None:
+                    found[address] = count
+        view._memo[kind] = found
+    tables: dict[int, int] = view._memo[kind]
+    return tables
+
+
+__all__ = [
+    "ADDRESSES",
+    "NAMES",
+    "Delayed",
+    "delayed_of",
+    "entries",
+    "tables_behind",
+    "targets",
+    "with_delayed",
+    "written",
+]

@@ -1,0 +1,177 @@
+"""Options of an import descriptor: the ways to complete it, from before its first field is read.
+
+An address table that is still to be promised, with a name in reserve at level "load" until the table's first entry is
+read, so that there is one to import; or one that is written already, whose names are promised, or written and right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.pe.directories.groups import (
+    FUNCTION,
+    LEAST_FUNCTION,
+    MOST_ENTRIES,
+    Group,
+    Owner,
+    fitting,
+    group_of,
+    least_dll,
+    least_function,
+    place,
+    placed_all,
+    table_of,
+    with_group,
+)
+from bytegen.formats.pe.directories.memory import View, contents, grown
+from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, written_name
+from bytegen.formats.pe.plan import Plan
+
+_SPARE = 64  # no DLL's shortest name is longer, so a spare name of this size rules none out
+
+
+class Option(NamedTuple):
+    """A way to complete a descriptor: the plan so far, and the address table that is written (or None)."""
+
+    plan: Plan
+    address: int | None = None
+    values: tuple[int, ...] | None = None
+
+    @property
+    def entries(self) -> int:
+        """Entries that the tables have at least, with the null one."""
+        return len(self.values) + 1 if self.values is not None else 2
+
+
+def _least_name(option: Option) -> int:
+    return least_dll(option.plan, group_of(option.plan, -1))
+
+
+def need(option: Option) -> int:
+    """Bytes in a row that the name of the DLL needs, whatever a table placed before it does to other names."""
+    if option.plan.strict and option.values is not None:
+        return 1 + table_of(option.plan).longest_dll(group_of(option.plan, -1).dlls)
+    return _least_name(option)
+
+
+def options_of(plan: Plan, view: View, start: int, end: int) -> Iterable[Option]:
+    """The ways to complete one more descriptor, before any of its fields is known."""
+    plan = plan._replace(ledger=grown(plan.ledger, start, end))
+    index, word = len(contents(plan).imports), plan.target.word
+    all_dlls = table_of(plan).all if plan.strict else -1
+    fresh = with_group(plan, index, Group(dlls=all_dlls))
+    if any(high - low - low % 2 >= 2 * word for low, high in view.gaps(plan.ledger, barred=True)):
+        option = _with_spare(fresh, index, view) if plan.strict else Option(fresh)
+        if option is not None and view.spans(option.plan.ledger, 2 * word, need(option)):
+            yield option
+    for address, values in _written_tables(plan, view):
+        option = _placed(fresh, index, view, address, values)
+        if option is not None and any(b - a >= need(option) for a, b in view.gaps(option.plan.ledger)):
+            yield option
+
+
+def _with_spare(plan: Plan, index: int, view: View) -> Option | None:
+    """The option with an address table ahead, a name in reserve at the end of the last gap with place for it."""
+    least = least_function(plan, group_of(plan, index))
+    for low, high in reversed(view.gaps(plan.ledger)):
+        if high - low >= least:
+            start = max(low, high - _SPARE)
+            plan = with_group(plan, index, group_of(plan, index)._replace(spare=start))
+            return Option(place(plan, Region(start, high, FUNCTION, "imports.spare", Owner(index))))
+    return None
+
+
+def _written_tables(plan: Plan, view: View) -> list[tuple[int, tuple[int, ...]]]:
+    """The address tables written in the directory of address tables: runs of entries, each up to a zero."""
+    memo = view._memo
+    if "tables" not in memo:
+        memo["tables"] = list(_runs(plan, view))
+    used = {group.tables[0] for group in contents(plan).imports if group.tables}
+    return [(a, values) for a, values in memo["tables"] if view.map.offset(a) not in used]
+
+
+def _runs(plan: Plan, view: View) -> Iterable[tuple[int, tuple[int, ...]]]:
+    word, flag = plan.target.word, ordinal_flag(plan)
+    low, high = view.barred
+    high = min(high, view.here)
+    start, values, good = low, list[int](), True
+    least, most = 1, 0x7FFFFFFF
+    for place_ in range(low, high - word + 1, word):
+        value = int.from_bytes(view.raw[place_ : place_ + word], "little")
+        if value:
+            ordinal = flag < value <= flag + 0xFFFF
+            within = ordinal or least <= value <= most
+            good = good and within and len(values) < MOST_ENTRIES
+            values.append(value)
+            if good and not ordinal:
+                least, most = max(least, value - MOST_SPREAD), min(most, value + MOST_SPREAD)
+            continue
+        if values and good and start % 2 == 0 and len(values) - len(set(values)) < 13:
+            yield view.map.address(start), tuple(values)
+        start, values, good = place_ + word, [], True
+        least, most = 1, 0x7FFFFFFF
+
+
+def _placed(plan: Plan, index: int, view: View, address: int, values: tuple[int, ...]) -> Option | None:
+    """The option of a written address table: its names are promised, or written and right."""
+    flag = ordinal_flag(plan)
+    dlls = group_of(plan, index).dlls
+    table = table_of(plan) if plan.strict else None
+    ahead: list[int] = []
+    for value in values:
+        if value & flag:
+            if table is not None:
+                dlls &= table.with_ordinal(value & 0xFFFF)
+            continue
+        offset = view.map.offset(value)
+        if offset is None:
+            return None
+        if offset >= view.free:
+            ahead.append(offset)
+            continue
+        name = written_name(view, value)
+        if name is None:
+            return None
+        if table is not None:
+            dlls &= table.exporters(name)
+    if not dlls:
+        return None
+    offset = view.map.offset(address)
+    assert offset is not None
+    plan = with_group(plan, index, group_of(plan, index)._replace(dlls=dlls, tables=(offset,)))
+    placed = _names(plan, index, view, sorted(set(ahead)))
+    return None if placed is None else Option(placed, address, values)
+
+
+def _names(plan: Plan, index: int, view: View, offsets: list[int]) -> Plan | None:
+    """The plan in which names are promised at these offsets; None where they do not fit."""
+    if not offsets:
+        return plan
+    group, ledger = group_of(plan, index), plan.ledger
+    owner = Owner(index if plan.strict else 0)
+    path = f"imports[{index - 1}].name"
+    new: list[Region] = []
+    rooms = []
+    for i, offset in enumerate(offsets):
+        known = ledger.at(offset, FUNCTION)
+        if known is not None and known.detail == owner:
+            continue
+        most = view.ahead(ledger, view.map.address(offset))
+        if i + 1 < len(offsets):
+            most = min(most, offsets[i + 1] - offset)
+        if most < LEAST_FUNCTION:
+            return None
+        rooms.append(most)
+        new.append(Region(offset, offset, FUNCTION, path, owner))
+    if not new:
+        return plan
+    if plan.strict:
+        group = group._replace(room=min(group.room, *rooms))
+        group = group._replace(dlls=fitting(plan, group))
+        if not group.dlls:
+            return None
+        plan = with_group(plan, index, group)
+    least = least_function(plan, group)
+    return placed_all(plan, [region._replace(end=region.start + least) for region in new])
