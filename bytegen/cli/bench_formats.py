@@ -46,7 +46,7 @@ PROGRAMS = (
 )
 LEVELS = ("load", "code")
 WALK_BYTES = (4_096, 143_360)
-PEER_BYTES = 65_536
+PEER_BYTES = 143_360
 WINDOW_BYTES = 1_000
 WINDOWS = (0, 1_000, 139_500)
 LONG_BYTES = 140_500
@@ -88,12 +88,11 @@ def after(given: Input, level: str, size: int) -> Constraint:
     return constraint
 
 
-def steps(level: str, given: Input, skip: int, stop: int) -> float:
-    """Seconds for mask + advance, byte by byte, over bytes [skip, stop)."""
-    constraint = after(given, level, skip)
+def steps(constraint: Constraint, data: bytes) -> float:
+    """Seconds for mask + advance, byte by byte."""
     mask, advance = constraint.mask, constraint.advance
     start = _clock()
-    for byte in given.data[skip:stop]:
+    for byte in data:
         mask()
         advance(byte)
     return _clock() - start
@@ -123,14 +122,13 @@ def that_replay(inputs: Iterable[Input], level: str) -> list[Input]:
 def speed_rows(what: str, kind: str, inputs: list[Input], level: str, rounds: int) -> Iterator[Row]:
     """Microseconds a byte: a row for each input, one for all bytes, and the mean of the inputs' own figures.
 
-    One round before is not counted.
+    All of them have been read or drawn once before.
     """
     seconds: list[list[float]] = [[] for _ in inputs]
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for given, kept in zip(inputs, seconds, strict=True):
-            taken = bulk(level, given) if what == "advance_many" else steps(level, given, 0, len(given.data))
-            if number > 0:
-                kept.append(taken)
+            bulky = what == "advance_many"
+            kept.append(bulk(level, given) if bulky else steps(fresh(given, level), given.data))
     if not inputs:
         return
     for given, kept in zip(inputs, seconds, strict=True):
@@ -151,8 +149,8 @@ def peer_rows(inputs: dict[str, list[Input]], rounds: int) -> Iterator[Row]:
     The inputs are those that every level takes, up to `PEER_BYTES` of each.
     """
     common = set.intersection(*(set(kept) for kept in inputs.values()))
-    cut = [given._replace(data=given.data[:PEER_BYTES]) for given in sorted(common)]
-    size = sum(len(given.data) for given in cut)
+    cut = sorted(common)
+    size = sum(len(given.data[:PEER_BYTES]) for given in cut)
     if not size:
         return
     subjects = {f"bytegen {level}": partial(_all_steps, level, cut) for level in inputs}
@@ -172,17 +170,20 @@ def peer_rows(inputs: dict[str, list[Input]], rounds: int) -> Iterator[Row]:
 
 
 def _all_steps(level: str, inputs: list[Input]) -> float:
-    return sum(steps(level, given, 0, len(given.data)) for given in inputs)
+    # A file's beginning names its end, so there is room for the whole.
+    return sum(steps(fresh(given, level), given.data[:PEER_BYTES]) for given in inputs)
 
 
 def _all_peer(found: Steps, inputs: list[Input]) -> float:
-    return sum(found(given.data, 0) for given in inputs)
+    return sum(found(given.data[:PEER_BYTES], 0) for given in inputs)
 
 
 def flatness_rows(given: Input, kind: str, level: str, rounds: int) -> Iterator[Row]:
     """Mask + advance in a window at the beginning of a long file, after it, and far into it."""
     for skip in WINDOWS:
-        taken = [steps(level, given, skip, skip + WINDOW_BYTES) for _ in range(rounds + 1)][1:]
+        constraint = after(given, level, skip)
+        window = given.data[skip : skip + WINDOW_BYTES]
+        taken = [steps(constraint.fork(), window) for _ in range(rounds + 1)][1:]
         timing = summarise(taken).scaled(_MICRO / WINDOW_BYTES)
         source = f"{kind} {given.name}, from byte {skip:,}"
         yield row("bytegen", "mask+advance", source, WINDOW_BYTES, "us/byte", timing, given.format, level)
@@ -220,11 +221,12 @@ def batch_rows(inputs: list[Input], level: str, rounds: int) -> Iterator[Row]:
     long = [given for given in inputs if len(given.data) > _BATCH_STEPS]
     for size in BATCHES if long else ():
         taken = []
+        # Sequences at places all over the files.
+        batch = [long[i % len(long)] for i in range(size)]
+        starts = [((i + 1) * 7_919) % (len(given.data) - _BATCH_STEPS) for i, given in enumerate(batch)]
+        begun = [after(given, level, at) for given, at in zip(batch, starts, strict=True)]
         for _ in range(rounds + 1):
-            # Sequences at places all over the files.
-            batch = [long[i % len(long)] for i in range(size)]
-            starts = [(i * 7_919) % (len(given.data) - _BATCH_STEPS) for i, given in enumerate(batch)]
-            constraints = [after(given, level, at) for given, at in zip(batch, starts, strict=True)]
+            constraints = [constraint.fork() for constraint in begun]
             columns = zip(
                 *(given.data[at : at + _BATCH_STEPS] for given, at in zip(batch, starts, strict=True)),
                 strict=True,

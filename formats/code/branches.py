@@ -9,6 +9,7 @@ looked up in the bitmap of starts, which a stride of 256**k visits in the order 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from bytegen.formats.core.written import Written
 
 NOWHERE, BARRED = -1, -2
 _RECENT = 4096  # bytes behind whose starts are looked at first: mostly they have every low byte
-_ONES = b"\1" * 256
+_ONES, _ZEROS = b"\1" * 256, bytes(256)
 # _PICK[i] turns bytes into whether bit i of each is set; _SPREAD[byte] are its bits, the lowest first.
 _PICK = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
 _SPREAD = tuple(bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256))
@@ -49,32 +50,29 @@ class ByteBranches:
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
-        k = len(data) - field
-        end = len(data) + step.machine.displacement_left[state]
+        position = len(data)
+        k = position - field
+        end = position + step.machine.displacement_left[state]
         size = end - field
-        prefix = int.from_bytes(data[field:], "little") if k else 0
         if not k and size > 1 and step.stop - end >= 256:
             return ANY_BYTE
-        out = bytearray(257)
-        if self._one and (size == 1 or k):
-            if size == 1:
-                _mark_near(step.start, step.stop, end, data, out)
-            else:
-                _mark_far(step.start, step.stop, end, k, prefix, data, out)
-        else:
-            self._mark_all(step, end, size, k, prefix, data, out)
+        prefix = int.from_bytes(data[field:], "little") if k else 0
+        zero = -1  # the byte that leads to address 0
         if self.nowhere and size == 4:
-            distance = self._nowhere(step, end)
-            if distance is not None and distance & (1 << 8 * k) - 1 == prefix:
-                out[distance >> 8 * k & 255] = 1
+            distance = -(end + step.shift)
+            if distance < -(1 << 31):
+                distance += self.wrap
+            if not (distance ^ prefix) & (1 << 8 * k) - 1 and -(1 << 31) <= distance < 1 << 31:
+                zero = distance >> 8 * k & 255
+        if self._one and k:
+            return _far(step.start, step.stop, end + prefix, 8 * k, zero, data)
+        if self._one and size == 1:
+            return _near(step.start, step.stop, end, data)
+        out = bytearray(257)
+        self._mark_all(step, end, size, k, prefix, data, out)
+        if zero >= 0:
+            out[zero] = 1
         return shared(bytes(out))
-
-    def _nowhere(self, step: StreamStep, end: int) -> int | None:
-        """The displacement that leads to address 0; None where four bytes do not hold it."""
-        distance = -(end + step.shift)
-        if distance < -(1 << 31):
-            distance += self.wrap
-        return distance if -(1 << 31) <= distance < 1 << 31 else None
 
     def _reach(self, shift: int, size: int, end: int, range_: Range) -> tuple[int, int, int]:
         """(base, low, high): a displacement d goes to offset base + d of a range, low <= d <= high in reach."""
@@ -126,43 +124,61 @@ class ByteBranches:
         return size if self.land(step, len(data) + size, distance, data) != BARRED else 0
 
 
-def _mark_near(start: int, stop: int, end: int, data: Written, out: bytearray) -> None:
-    """Displacements of one byte from ``end``, within [start, stop)."""
+def _near(start: int, stop: int, end: int, data: Written) -> np.ndarray:
+    """The mask of a displacement of one byte from ``end``, within [start, stop)."""
     ahead = min(stop - end, 128)
-    out[:ahead] = _ONES[:ahead]
     first = max(start, end - 128)
-    if first < end:
-        raw = data.starts[first >> 3 : (end + 7) >> 3]
-        bits = b"".join([_SPREAD[byte] for byte in raw])
-        out[256 + first - end : 256] = bits[first & 7 : (first & 7) + end - first]
+    behind = end - first
+    # Bytes of the bitmap; past its end no instruction starts.
+    bits = b"".join(map(_SPREAD.__getitem__, data.starts[first >> 3 : (end + 7) >> 3]))
+    found = bits[first & 7 : (first & 7) + behind]
+    return shared(
+        b"".join((_ONES[:ahead], _ZEROS[: 256 - ahead - behind], found, _ZEROS[: behind - len(found) + 1]))
+    )
 
 
-def _mark_far(start: int, stop: int, end: int, k: int, prefix: int, data: Written, out: bytearray) -> None:
-    """Bytes after ``prefix``, the ``k`` low bytes of a displacement from ``end``, within [start, stop)."""
-    shift = 8 * k
-    zero = end + prefix
-    ahead = (stop - 1 - zero >> shift) + 1
-    behind = zero - start >> shift
-    if ahead > 0:
-        out[: min(ahead, 256)] = _ONES[: min(ahead, 256)]
-    if behind <= 0 or ahead >= 256:
-        return
-    if k > 1 and behind < 8:
-        for count in range(1, behind + 1):
-            if data.is_start(zero - (count << shift)):
-                out[-count & 255] = 1
-        return
-    first = zero - (behind << shift)
-    raw = data.starts[first >> 3 : (zero - (1 << shift) >> 3) + 1 : 1 << shift - 3]
+def _far(start: int, stop: int, base: int, shift: int, zero: int, data: Written) -> np.ndarray:
+    """The mask of a byte that counts 1 << ``shift`` from ``base``, within [start, stop); ``zero`` is allowed too."""
+    ahead = (stop - 1 - base >> shift) + 1
+    behind = base - start >> shift
+    ahead = 0 if ahead < 0 else ahead if ahead < 256 else 256
+    if ahead == 256 or behind <= 0:
+        return _few(ahead, 0, zero)
+    starts = data.starts
+    if shift > 8 and behind < 8:
+        pattern, size = 0, len(starts)
+        for i in range(1, behind + 1):
+            place = base - (i << shift)
+            if place >> 3 < size and starts[place >> 3] >> (place & 7) & 1:
+                pattern |= 1 << i
+        return _few(ahead, pattern, zero)
+    first = base - (behind << shift)
+    raw = starts[first >> 3 : (base - (1 << shift) >> 3) + 1 : 1 << shift - 3]
     found = raw.translate(_PICK[first & 7])
-    if behind <= 256 - max(ahead, 0):
-        out[256 - behind : 256] = found
-        return
-    marks = int.from_bytes(out, "little")
-    for stop in range(behind, 0, -256):
-        part = found[max(0, stop - 256) : stop]
-        marks |= int.from_bytes(part, "little") << 8 * (256 - len(part))
-    out[:] = marks.to_bytes(257, "little")
+    if behind <= 256 - ahead and len(found) == behind:
+        out = b"".join((_ONES[:ahead], _ZEROS[: 256 - ahead - behind], found, b"\0"))
+    else:
+        marks = int.from_bytes(_ONES[:ahead], "little")
+        for end in range(behind, 0, -256):
+            part = found[max(0, end - 256) : end]
+            marks |= int.from_bytes(part, "little") << 8 * (256 - min(end, 256))
+        out = marks.to_bytes(257, "little")
+    if zero >= 0 and not out[zero]:
+        out = b"%b\1%b" % (out[:zero], out[zero + 1 :])
+    return shared(out)
+
+
+@lru_cache(maxsize=4096)
+def _few(ahead: int, pattern: int, zero: int) -> np.ndarray:
+    """The bytes below ``ahead``, those as far below 256 as a bit of ``pattern`` says, and ``zero`` (-1: none)."""
+    out = bytearray(257)
+    out[:ahead] = _ONES[:ahead]
+    for i in range(1, 8):
+        if pattern >> i & 1:
+            out[256 - i] = 1
+    if zero >= 0:
+        out[zero] = 1
+    return shared(bytes(out))
 
 
 def _mark_ahead(low: int, high: int, k: int, prefix: int, out: np.ndarray) -> None:
@@ -212,6 +228,9 @@ def _mark_behind(base: int, low: int, high: int, k: int, prefix: int, data: Writ
     out[(found + first) & 255] = True
 
 
+_LAST = tuple((1 << group, byte) for group, byte in enumerate((0x14, 0x15, 0x16, 0x17, 0x36, 0x54)))
+
+
 class WordBranches:
     """Targets on AArch64: a signed count of words from the branch itself, inside one little-endian word."""
 
@@ -232,13 +251,12 @@ class WordBranches:
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
-        machine = step.machine
-        out = machine.mask(state, 1).copy()
         low = int.from_bytes(data[begin:], "little")
-        for byte in np.flatnonzero(out[:256]).tolist():
-            if machine.traits[machine.table[state << 8 | byte]] & RELATIVE:
-                out[byte] = self.land(step, begin, low | byte << 24, data) != BARRED
-        return shared(out.tobytes())
+        barred = 0
+        for bit, byte in _LAST:
+            if self.land(step, begin, low | byte << 24, data) == BARRED:
+                barred |= bit
+        return step.machine.last(state, barred)
 
     def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """See `Targets.target`."""

@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 
 from bytegen.formats.code.automaton import DEAD, START, Automaton, Label, load
+from bytegen.formats.core.masks import shared
 from bytegen.formats.core.stream import ENDS, FILLER, RELATIVE
 
 ALIGNED = 4  # zeros fill up to a multiple of this
@@ -30,6 +31,20 @@ _ENDS = (
     Label.TRAP,
     Label.FAR,
 )
+# The group of the last byte of an AArch64 word (see `Machine.last`): the low bits of B and BL, TBZ and TBNZ, the other
+# direct branches; `_GROUPS` for the rest.
+_GROUPS = 6
+_WORD_GROUPS = [
+    byte & 3
+    if byte & 0x7C == 0x14
+    else 4
+    if byte & 0x7E == 0x36
+    else 5
+    if byte & 0x7E == 0x34 or byte == 0x54
+    else _GROUPS
+    for byte in range(256)
+]
+_MOST_LAST = 1 << 15
 _RELATIVE = (Label.JUMP, Label.BRANCH, Label.CALL)
 
 
@@ -86,7 +101,12 @@ class Machine:
             self.displacement_left[place[old]] = automaton.displacement_left[old]
         ended = [RELATIVE * (label in _RELATIVE) | ENDS * (label in _ENDS) for label in range(255)]
         self.traits = [0] * self.accepted + [*ended, FILLER]
+        if self.word == 4:
+            grouped = np.array([group < _GROUPS for group in _WORD_GROUPS])
+            alive = table[late] != DEAD
+            assert (relative[late] == (alive & grouped)).all(), "another byte ends a direct branch"
         self.masks: dict[int, np.ndarray] = {}
+        self._last: dict[int, np.ndarray] = {}
         self._same: dict[bytes, np.ndarray] = {}
 
     def mask(self, state: int, room: int) -> np.ndarray:
@@ -99,6 +119,24 @@ class Machine:
         if state < self.plain:
             self.masks[state << 4 | room] = out
         return out
+
+    def last(self, state: int, barred: int) -> np.ndarray:
+        """bool[257], read-only: the last bytes of a word, without the direct branches of the groups in ``barred``.
+
+        A group is a bit: branches of one go equally far, given the three bytes before.
+        """
+        key = state << _GROUPS | barred
+        found = self._last.get(key)
+        if found is None:
+            if len(self._last) >= _MOST_LAST:
+                self._last.clear()
+            found = self._last[key] = shared((self.mask(state, 1) & _open_groups(barred)).tobytes())
+        return found
+
+
+@lru_cache(maxsize=1 << _GROUPS)
+def _open_groups(barred: int) -> np.ndarray:
+    return np.array([not barred >> group & 1 for group in _WORD_GROUPS] + [False])
 
 
 @lru_cache(maxsize=8)

@@ -179,26 +179,29 @@ class Constraint(StreamCursor):
         Raises `FormatError` (offset, field, rule) when the mask refuses it; nothing has changed then.
         """
         position = len(self._data)
-        if position < self._free_until and 0 <= byte < END:
+        kind = self._kind
+        if not 0 <= byte < END:
+            pass
+        elif position < self._free_until:
             self._push(byte)
             if position + 1 == self._free_until:
                 self._leave()
             return
-        kind = self._kind
-        if kind == _STREAM and 0 <= byte < END:
+        elif kind == _STREAM:
             was = self._state
             state = self._table[was << 8 | byte]
-            if was >= self._plain:
-                if not self.mask()[byte]:
+            if was < self._plain:
+                if self._least[state] >= self._until - position:
                     raise FormatError(self._complaint(byte))
-                self._advance_late(self._stream, byte, state)
-            elif self._least[state] < self._until - position:
                 self._push(byte)
                 self._state = state
-                if state >= self._accepted:
-                    self._complete(self._stream)
-                elif state >= self._plain:
-                    self._displacement = position + 1
+                if state >= self._plain:
+                    if state >= self._accepted:
+                        self._complete(state)
+                    else:
+                        self._displacement = position + 1
+            elif self.mask()[byte]:
+                self._advance_late(self._stream, byte, state)
             else:
                 raise FormatError(self._complaint(byte))
             return

@@ -10,6 +10,7 @@ an interval of y, a congruence of x a congruence of y (Chinese remainder), and t
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import gcd
 from typing import Protocol
 
@@ -102,6 +103,11 @@ class Span:
             period = 256 // gcd(step, 256)
             out[((first & 255) + (step & 255) * _COUNT[: min(count, period)]) & 255] = True
 
+    def mask(self, k: int, prefix: int) -> np.ndarray:
+        """bool[257], read-only: the bytes that `mark` sets."""
+        first, step, count = _progression(self.lo, self.hi, self.mod, self.rem, k, prefix)
+        return _progression_mask(first & 255, step & 255, count if count < 256 else 256)
+
     def has(self, k: int, prefix: int) -> bool:
         """See `Piece.has`."""
         return _progression(self.lo, self.hi, self.mod, self.rem, k, prefix)[2] > 0
@@ -114,6 +120,15 @@ class Span:
         """See `Piece.bounds`."""
         low = self.lo + (self.rem - self.lo) % self.mod
         return (low, self.hi - (self.hi - self.rem) % self.mod) if low <= self.hi else None
+
+
+@lru_cache(maxsize=8192)
+def _progression_mask(first: int, step: int, count: int) -> np.ndarray:
+    """bool[257], read-only: ``count`` bytes from ``first`` on, ``step`` apart, modulo 256."""
+    out = np.zeros(257, dtype=bool)
+    out[(first + step * _COUNT[:count]) & 255] = True
+    out.flags.writeable = False
+    return out
 
 
 class Window:
@@ -300,6 +315,8 @@ class IntSet:
         only = self.only
         if only is not None and only & ((1 << 8 * k) - 1) == prefix:
             return _ONLY[(only >> 8 * k) & 255]
+        if len(self.pieces) == 1 and isinstance(self.pieces[0], Span):
+            return self.pieces[0].mask(k, prefix)
         out = np.zeros(257, dtype=bool)
         for piece in self.pieces:
             piece.mark(k, prefix, out)

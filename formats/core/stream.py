@@ -119,7 +119,7 @@ class StreamCursor:
         machine = step.machine
         if begin >= self._recheck:
             self._bound, looked = self._data.next_wanted(begin)
-            self._recheck = min(self._bound, looked - _AHEAD)
+            self._recheck = min(self._bound - 1, looked - _AHEAD)
         self._begin = begin
         self._state = machine.start
         self._until = min(begin + machine.longest, self._bound, step.stop)
@@ -141,7 +141,7 @@ class StreamCursor:
     def _cross(self, step: StreamStep) -> None:
         """The instruction begins with a lock prefix, and the start that is owed behind it is met."""
         self._bound, looked = self._data.next_wanted(self._begin + 1)
-        self._recheck = min(self._bound, looked - _AHEAD)
+        self._recheck = min(self._bound - 1, looked - _AHEAD)
         self._until = min(self._begin + step.machine.longest, self._bound, step.stop)
 
     def _skip_mask(self, step: StreamStep) -> np.ndarray:
@@ -180,18 +180,17 @@ class StreamCursor:
         self._push(byte)
         self._mask = None
         was, self._state = self._state, state
-        if was == step.machine.skip:
+        if was <= step.machine.list_head:  # or ``skip``, the only late states that are not inside a branch
             self._displacement = len(self._data)
-            if byte == LOCK:
-                self._cross(step)
-        elif was == step.machine.list_head and byte == 0xFF and step.tail is not None:
-            self._data.no_start(self._begin)
-            self._next(step.tail(len(self._data), self._data))
-            return
-        elif was == step.machine.list_head:
-            self._displacement = len(self._data)
+            if was == step.machine.skip:
+                if byte == LOCK:
+                    self._cross(step)
+            elif byte == 0xFF and step.tail is not None:
+                self._data.no_start(self._begin)
+                self._next(step.tail(len(self._data), self._data))
+                return
         if state >= self._accepted:
-            self._complete(step)
+            self._complete(state)
 
     def _many_stream(self, step: StreamStep, data: memoryview) -> int:
         """Take instructions up to the end of the stream, or to the first byte that is refused; how many bytes."""
@@ -229,7 +228,7 @@ class StreamCursor:
             if state < self._accepted:
                 self._displacement = len(mine)
             else:
-                self._complete(step)
+                self._complete(state)
         return taken
 
     def _whole_branch(self, step: StreamStep, raw: memoryview) -> int:
@@ -240,28 +239,29 @@ class StreamCursor:
             return 0
         return step.targets.whole(step, self._state, self._begin, raw, self._data)
 
-    def _complete(self, step: StreamStep) -> None:
-        """An instruction or a byte of filler has just ended, and perhaps the stream."""
-        data, state, machine = self._data, self._state, step.machine
+    def _complete(self, state: int) -> None:
+        """An instruction or a byte of filler has just ended, by that state, and perhaps the stream."""
+        step, data, begin = self._stream, self._data, self._begin
+        machine, stop = step.machine, step.stop
         position = len(data)
         traits = machine.traits[state]
         if traits & RELATIVE:
-            target = step.targets.target(step, state, self._begin, self._displacement, data)
+            target = step.targets.target(step, state, begin, self._displacement, data)
             if target >= position:
                 data.want(target)
                 if position < target < self._bound:
                     self._bound = target
-                    if target < self._recheck:
-                        self._recheck = target
+                    if target <= self._recheck:
+                        self._recheck = target - 1
         elif traits & FILLER:
-            if self._begin == position - 1:
-                data.no_start(position - 1)
-            if position != step.stop and position != _aligned(step, position):
+            if begin == position - 1:
+                data.no_start(begin)
+            if position != stop and position != _aligned(step, position):
                 self._fill(step, position)
                 return
-        elif data[self._begin] == LOCK and machine.word == 1:
-            data.start(self._begin + 1)
-        if position == step.stop:
+        elif data[begin] == LOCK and machine.word == 1:
+            data.start(begin + 1)
+        if position == stop:
             self._leave()
             return
         if data.shared:
@@ -271,8 +271,11 @@ class StreamCursor:
             starts[i] |= 1 << (position & 7)
         else:
             data.start(position)
-        special = step.lists and (position + step.shift) % step.lists == 0
-        if special or traits & ENDS or position + 1 >= self._bound or position >= self._recheck:
+        if (
+            traits & ENDS
+            or position >= self._recheck
+            or (step.lists and (position + step.shift) % step.lists == 0)
+        ):
             self._instruction(step, position, state)
             return
         self._begin = position
@@ -280,7 +283,7 @@ class StreamCursor:
         until = position + machine.longest
         if until > self._bound:
             until = self._bound
-        self._until = until if until < step.stop else step.stop
+        self._until = until if until < stop else stop
 
 
 def _aligned(step: StreamStep, offset: int) -> int:

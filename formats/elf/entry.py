@@ -62,15 +62,42 @@ def places(plan: Plan, ledger: Ledger) -> tuple[tuple[int, int], ...]:
     return tuple((low, high) for low, high in gaps if low < high)
 
 
+def without(ranges: tuple[tuple[int, int], ...], start: int, end: int) -> tuple[tuple[int, int], ...]:
+    """The ranges but for the bytes from ``start`` to ``end``."""
+    parts = ((low, high) for a, b in ranges for low, high in ((a, min(b, start)), (max(a, end), b)))
+    return tuple((low, high) for low, high in parts if low < high)
+
+
 def candidates(plan: Plan, ranges: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
-    """Places for the first instruction: the first and the last of the ranges, and those that what is held asks for."""
-    step = size(plan)
-    ends = []
-    for low, high in ranges:
-        first, last = after(plan, low), before(plan, high)
-        if first <= last:
-            ends += [first, last]
-    found = {min(ends), max(ends)} if ends else set()
-    held = {plan.entry - item.shift for item in plan.held}
-    found |= {x for x in held if any(low <= x <= high - step for low, high in ranges)}
+    """Places for the first instruction: some in the ranges (`spread`), and those that what is held asks for."""
+    step, page = size(plan), plan.target.page
+    runs = [(after(plan, low), before(plan, high)) for low, high in ranges]
+    found = set(spread([(first, (last - first) // page + 1) for first, last in runs], page))
+    found.update(x for x in {plan.entry - item.shift for item in plan.held} if _inside(ranges, x, step))
     return [(x, x + step) for x in sorted(found)]
+
+
+def at_or_first(plan: Plan, ranges: tuple[tuple[int, int], ...], place: int) -> list[tuple[int, int]]:
+    """The first place for the first instruction in the ranges, and ``place`` if it lies in them."""
+    step = size(plan)
+    firsts = (after(plan, low) for low, high in ranges if after(plan, low) + step <= high)
+    found = {x for x in (next(firsts, -1), place) if _inside(ranges, x, step)}
+    return [(x, x + step) for x in sorted(found)]
+
+
+def _inside(ranges: tuple[tuple[int, int], ...], place: int, step: int) -> bool:
+    return any(low <= place <= high - step for low, high in ranges)
+
+
+def spread(runs: list[tuple[int, int]], step: int) -> list[int]:
+    """The first, the second, the 17th, the 257th, ... of the places in runs of them, each (first place, how many).
+
+    Under a greater length limit the last run goes on, or one comes behind it: what is found before is found then too.
+    """
+    found, seen, wanted = [], 0, 0
+    for first, count in runs:
+        while count > 0 and wanted < seen + count:
+            found.append(first + (wanted - seen) * step)
+            wanted = 16 * wanted or 1
+        seen += max(count, 0)
+    return found

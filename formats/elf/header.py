@@ -248,6 +248,12 @@ def _tables(plan: Plan, shstrndx: int, data: bytearray) -> Step:
         ledger = ledger.add(Region(plan.shoff, end, "shdrs", "the section header table"))
     plan = plan._replace(shstrndx=shstrndx, ledger=ledger).reach(ledger.end())
     kept = names.keep(plan)
-    if not entry.owed(plan) or entry.candidates(plan, entry.places(plan, kept.ledger)):
+    if not entry.owed(plan) or _entry_fits(plan, kept.ledger) or not _entry_fits(plan, plan.ledger):
         plan = kept
     return proceed(plan, target.ehdr_size, data)
+
+
+def _entry_fits(plan: Plan, ledger: Ledger) -> bool:
+    """Whether the entry has a place before the section headers: whatever the length limit, the answer is the same."""
+    ranges = entry.without(entry.places(plan, ledger), plan.shoff or plan.limit, plan.limit)
+    return bool(entry.candidates(plan, ranges))

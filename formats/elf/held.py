@@ -7,8 +7,10 @@ exactly which offsets leave an address, which addresses a given offset has, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.elf.constants import PF_W
@@ -22,6 +24,9 @@ class Seat(Protocol):
 
     def offsets(self, least: int) -> tuple[int, int] | None:
         """(lowest, highest) offset at which ``least`` bytes have an address; None when there is none."""
+
+    def hold(self, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """bool for each offset and size (int64): whether `offsets` of that size has that offset."""
 
     def addresses(self, offset: int, least: int) -> list[Piece]:
         """The addresses of ``least`` bytes at that offset."""
@@ -39,6 +44,11 @@ class Read(NamedTuple):
         """See `Seat.offsets`."""
         start, last = self.segment.offset, self.segment.offset + self.segment.filesz - least
         return (start, last) if start <= last else None
+
+    def hold(self, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """See `Seat.hold`."""
+        end = self.segment.offset + self.segment.filesz
+        return (offsets >= self.segment.offset) & (offsets + sizes <= end)
 
     def addresses(self, offset: int, least: int) -> list[Piece]:
         """See `Seat.addresses`."""
@@ -75,6 +85,16 @@ class Later(NamedTuple):
         last = min(self.limit, self.high - self.least_shift) - least
         return (start, last) if start <= last else None
 
+    def hold(self, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """See `Seat.hold`."""
+        found = self.offsets(0)
+        if found is None:
+            return np.zeros(len(offsets), dtype=bool)
+        good = (offsets >= found[0]) & (offsets + sizes <= found[1])
+        if self.least_shift < self.most_shift:
+            good &= sizes <= min(self.high - self.low - self.page, self.limit)
+        return good
+
     def addresses(self, offset: int, least: int) -> list[Piece]:
         """See `Seat.addresses`."""
         if self.offsets(least) is None:
@@ -92,6 +112,15 @@ class Later(NamedTuple):
         return min(self.limit - offset, self.high - address)
 
 
+def _furthest(good: int, last: int, holds: Callable[[int], bool]) -> int:
+    """The greatest number up to ``last`` of which something holds that holds of ``good`` and of a range from there."""
+    bad = last + 1
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if holds(middle) else (good, middle)
+    return good
+
+
 class Beside(NamedTuple):
     """In PT_LOADs to come that hold the program header table too, at the same shift; its address is open."""
 
@@ -106,7 +135,28 @@ class Beside(NamedTuple):
     def offsets(self, least: int) -> tuple[int, int] | None:
         """See `Seat.offsets`."""
         last = self.duties.limit - least
-        return (0, last) if last >= 0 and self._shifts(0, least) and self._shifts(last, least) else None
+        if last < 0:
+            return None
+        if self._shifts(0, least) and self._shifts(last, least):
+            return 0, last
+        # The further from the table, the more memory both span.
+        start, stop = self.duties.table or (0, 0)
+        if start > last or not self._shifts(start, least):
+            return None
+        high = _furthest(start, last, lambda offset: bool(self._shifts(offset, least)))
+        below = stop - least
+        if below < start or not self._shifts(below, least):
+            return start, high
+        return -_furthest(-start, 0, lambda offset: bool(self._shifts(-offset, least))), high
+
+    def hold(self, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """See `Seat.hold`."""
+        good = np.zeros(len(offsets), dtype=bool)
+        for size in set(sizes.tolist()):
+            found = self.offsets(size) if size >= 0 else None
+            if found is not None:
+                good |= (sizes == size) & (offsets >= found[0]) & (offsets <= found[1])
+        return good
 
     def addresses(self, offset: int, least: int) -> list[Piece]:
         """See `Seat.addresses`."""
@@ -126,9 +176,15 @@ class Beside(NamedTuple):
 
 def _windows(duties: Duties, slots: int) -> Iterator[Later]:
     """The addresses at which PT_LOADs to come may hold one thing more."""
-    runs = duties.runs()
-    if runs is None:
-        return
+    runs, alone = duties.runs(), duties.runs(alone=True)
+    if runs is not None:
+        yield from _around(duties, runs, slots)
+    if alone is not None and alone != runs and len(alone) <= slots:
+        yield from _around(duties, alone, slots)
+
+
+def _around(duties: Duties, runs: list[Run], slots: int) -> Iterator[Later]:
+    """The addresses beside and between runs."""
     page, limit = duties.page, duties.limit
     before = [duties.low, *(up(run.end, page) for run in runs)]
     after = [*(down(run.start, page) for run in runs), duties.roof]

@@ -14,7 +14,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
 from bytegen.formats.core.ledger import Ledger, Region
-from bytegen.formats.elf import names
+from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import PT_DYNAMIC, PT_INTERP
 from bytegen.formats.elf.held import Seat, hold, seats
 from bytegen.formats.elf.interp import LONGEST, SHORTEST
@@ -26,6 +26,8 @@ from bytegen.formats.elf.worlds import (
     World,
     dynamic_size,
     keeping,
+    reserving,
+    worlds,
 )
 from bytegen.formats.elf.written import Lazily
 
@@ -57,11 +59,38 @@ class Content(Kind):
     def _find_ways(self, header: Header) -> Iterator[Way]:
         plan = self.after(header.plan)
         for world in keeping(plan, header.slots):
-            if not self.mapped(plan):
-                yield Way(world, None)
+            yield from self._seats(plan, world)
+
+    def _seats(self, plan: Plan, world: World) -> Iterator[Way]:
+        if not self.mapped(plan):
+            yield Way(world, None)
+            return
+        for seat in seats(plan, world.duties, world.slots, self.writable and plan.strict):
+            yield Way(world, seat)
+
+    def _ways_beside_entry(self, header: Header) -> Iterator[Way]:
+        """More ways where the first instruction's place is open: those in which it lies anywhere but in the content.
+
+        Once the address is known, they are those with a place in the segment of the content, and the first elsewhere.
+        """
+        plan = self.after(header.plan)
+        if not entry.owed(plan) or not self.mapped(plan):
+            return
+        for world in worlds(plan, header.slots):
+            size = self._shortest(header, world, header.offset)
+            if size is None:
                 continue
-            for seat in seats(plan, world.duties, world.slots, self.writable and plan.strict):
-                yield Way(world, seat)
+            ranges = entry.without(world.duties.places, header.offset, header.offset + size)
+            if header.vaddr < 0:
+                owed = world.duties._replace(places=ranges)
+                if owed.possible(world.slots):
+                    yield from self._seats(plan, world._replace(duties=owed))
+                continue
+            joined = plan.entry - (header.vaddr - header.offset)
+            for place in entry.at_or_first(plan, ranges, joined):
+                kept = reserving(world, place)
+                if kept is not None:
+                    yield from self._seats(plan, kept)
 
     # What subclasses say.
 
@@ -107,6 +136,19 @@ class Content(Kind):
         ends = [piece.bounds() for piece in self.lengths(header, world, offset)]
         return min((bounds[0] for bounds in ends if bounds is not None), default=None)
 
+    def _all_shortest(self, header: Header, world: World, offsets: np.ndarray) -> np.ndarray:
+        """int64: `_shortest` for each offset, -1 for none; found once where all of them lie behind."""
+        behind = header.table.behind
+        key = "shortest", type(self)
+        known = behind.cache.get(key)
+        if known is not None and np.array_equal(known[0], offsets):
+            return known[1]
+        found = [self._shortest(header, world, offset) for offset in offsets.tolist()]
+        sizes = np.array([-1 if size is None else size for size in found], np.int64)
+        if len(offsets) and offsets[-1] < header.table.start:
+            behind.cache[key] = offsets, sizes
+        return sizes
+
     def _clipped(self, header: Header, way: Way, piece: Piece) -> Piece:
         """The offsets of a piece at which the shortest content has a seat."""
         if way.seat is None:
@@ -120,7 +162,10 @@ class Content(Kind):
 
         def build() -> np.ndarray:
             assert isinstance(piece, Finite | Lazily)
-            return np.array([x for x in piece.members().tolist() if good(x)], np.uint64)
+            members = piece.members()
+            sizes = self._all_shortest(header, way.world, members)
+            keep = (sizes >= 0) & seat.hold(members.astype(np.int64), sizes)
+            return members[keep]
 
         return Lazily(lambda x: piece.contains(x) and good(x), build)
 
@@ -132,7 +177,7 @@ class Content(Kind):
         """See `Kind.vaddr`."""
         word = header.plan.target.word
         pieces: list[Piece] = []
-        for way in header.ways:
+        for way in (*header.ways, *self._ways_beside_entry(header)):
             size = self._shortest(header, way.world, header.offset)
             if size is None:
                 continue
@@ -144,7 +189,7 @@ class Content(Kind):
     def filesz(self, header: Header) -> Choice:
         """See `Kind.filesz`."""
         pieces: list[Piece] = []
-        for way in header.ways:
+        for way in (*header.ways, *self._ways_beside_entry(header)):
             most = header.plan.limit
             if way.seat is not None:
                 most = way.seat.most(header.offset, header.vaddr)

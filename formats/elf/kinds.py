@@ -114,8 +114,9 @@ class Load(Kind):
     """
 
     def _roles(self, header: Header) -> list[Role]:
-        found = []
-        for world in worlds_with(header.plan, header.slots):
+        found: list[Role] = [] if header.ways is None else [*header.ways]
+        offset = header.offset if header.offset >= 0 else None
+        for world in worlds_with(header.plan, header.slots, load=True, offset=offset):
             for role in world.duties.roles(world.slots):
                 if role not in found:
                     found.append(role)
@@ -179,6 +180,8 @@ class Load(Kind):
 
     def vaddr(self, header: Header) -> Choice:
         """See `Kind.vaddr`."""
+        if header.plan.dynamic_owed:
+            header.ways = self._roles(header)
         found = [role.addresses(header.offset) for role in self._alive(header)]
         rule = "congruent to p_offset modulo the page, above the segment before, within what is owed"
         return load.union(header.plan.target.word, found), rule
@@ -194,6 +197,9 @@ class Load(Kind):
         at = (header.offset, header.vaddr, header.filesz)
         if header.plan.strict and header.flags >= 0 and not header.flags & PF_W:
             return exactly(header.plan.target.word, header.filesz), "equal to p_filesz: it is not writable"
+        if header.plan.paged and load.zeros_table(header.plan, *at):
+            rule = "equal to p_filesz: zeros would wipe out the program headers in the pages of the segment"
+            return exactly(header.plan.target.word, header.filesz), rule
         found = [role.memory(*at) for role in self._alive(header)]
         rule = "at least p_filesz, below the next page that is owed, within the zero-filled memory allowed"
         return load.union(header.plan.target.word, found), rule

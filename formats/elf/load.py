@@ -94,13 +94,17 @@ class Duties(NamedTuple):
             items.insert(place, Run(self.entry, self.entry + self.entry_size, None, True))
         return items
 
-    def runs(self) -> list[Run] | None:
-        """What is owed at an address, in as few segments as hold it; None where pages would be shared."""
+    def runs(self, *, alone: bool = False) -> list[Run] | None:
+        """What is owed at an address, in as few segments as hold it; None where pages would be shared.
+
+        ``alone``: the entry in a segment of its own, as it may be where others could hold it.
+        """
         items = self.items()
         found: list[Run] = []
         for i, item in enumerate(items):
             last = found[-1] if found else None
-            if last is not None and self._together(last, item, items[i + 1 : i + 2]):
+            apart = last is not None and alone and (item.entry or last.entry)
+            if last is not None and not apart and self._together(last, item, items[i + 1 : i + 2]):
                 found[-1] = _joined(last, item)
             elif last is not None and up(last.end, self.page) > down(item.start, self.page):
                 return None
@@ -244,6 +248,16 @@ def union(size: int, pieces: Iterable[Piece | None]) -> IntSet:
     return IntSet(size, *(piece for piece in pieces if piece is not None))
 
 
+def zeros_table(plan: Plan, offset: int, address: int, size: int) -> bool:
+    """Whether zeros behind a segment's file bytes would wipe out program headers that its pages show.
+
+    The dynamic loader reads the table in the first segment whose whole pages hold it (glibc elf/dl-map-segments.h).
+    """
+    page = plan.target.page
+    start, end = down(offset, page), offset + up(address + size, page) - address
+    return start <= plan.phoff < end and offset + size < plan.phdrs_end
+
+
 def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
     """The plan after a PT_LOAD: which duties it met, and where the next may begin."""
     page = plan.target.page if plan.strict else 1
@@ -278,5 +292,8 @@ def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
         labels=labels,
         executable=executable,
         ledger=ledger,
-        unpaged=plan.unpaged or align < page or not flags & PF_R,
+        unpaged=plan.unpaged
+        or align < page
+        or not flags & PF_R
+        or (memory > size and zeros_table(plan, offset, address, size)),
     )

@@ -11,6 +11,8 @@ from bytegen.formats.core.promised import Grammar
 from bytegen.formats.elf.constants import ET_DYN, ET_EXEC
 from bytegen.formats.elf.target import Target
 
+_SPARE_PAGES = 4
+
 
 class Segment(NamedTuple):
     """A PT_LOAD: file bytes [offset, offset + filesz) at ``address``, ``memsz`` bytes in memory."""
@@ -131,7 +133,8 @@ class Plan(NamedTuple):
     @property
     def near(self) -> int:
         """The program header table ends before this offset, so that a segment with the entry can hold it."""
-        return min(self.limit, self.roof // 4)
+        most = min(self.limit, self.roof // 4)
+        return min(most, self._above(self.entry)) if self.strict and self.entry else most
 
     @property
     def roof(self) -> int:
@@ -140,10 +143,17 @@ class Plan(NamedTuple):
             return self.target.top
         return self.target.highest if self.kind == ET_EXEC else self.target.span
 
+    def _above(self, address: int) -> int:
+        """Bytes from an address to the roof, but for the pages that other segments take."""
+        return (self.roof - address) // self.target.page * self.target.page - _SPARE_PAGES * self.target.page
+
     @property
     def highest_entry(self) -> int:
-        """The greatest e_entry, which leaves room above it for any file."""
-        return (self.roof - self.near) // self.target.page * self.target.page - 4 * self.target.page
+        """The greatest e_entry, which leaves room above it for the least program header table.
+
+        It does not depend on the length limit: what has been written under one limit stands under a greater one.
+        """
+        return self._above(0) - _SPARE_PAGES * self.target.page
 
     def owed_at(self, index: int) -> Owed | None:
         """What section ``index`` owes."""

@@ -58,14 +58,25 @@ def mapped(plan: Plan, ledger: Ledger, start: int) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def _ends(ranges: list[tuple[int, int]], size: int, align: int) -> list[tuple[int, int]]:
-    """The first and the last place of ``size`` bytes in the ranges."""
-    places = []
-    for low, high in ranges:
-        first, last = up(low, align), (high - size) // align * align
-        if first <= last:
-            places += [first, last]
-    return [(place, place + size) for place in sorted({min(places), max(places)})] if places else []
+def _places(
+    ranges: list[tuple[int, int]], size: int, align: int, near: tuple[int, ...] = (), *, last: bool = False
+) -> list[tuple[int, int]]:
+    """Places for ``size`` bytes in the ranges: some (`entry.spread`), the first from each of ``near`` on, the last.
+
+    The last depends on the length limit, so it is for those who know that one of the others will do in its stead.
+    """
+    step = up(size, align)
+    runs = [(up(low, align), (high - size - up(low, align)) // step + 1) for low, high in ranges]
+    found = set(entry.spread(runs, step))
+    for start in near:
+        starts = (up(max(low, start), align) for low, high in ranges if max(low, start) + size <= high)
+        found.update(x for x in (min(starts, default=-1),) if x >= 0)
+    if last:
+        found.update(
+            (high - size) // align * align for low, high in ranges[-1:] if up(low, align) + size <= high
+        )
+    found = {x for x in found if any(low <= x and x + size <= high for low, high in ranges)}
+    return [(place, place + size) for place in sorted(found)]
 
 
 def _reserved(ledger: Ledger, place: tuple[int, int]) -> Ledger:
@@ -86,13 +97,23 @@ def keeping(plan: Plan, slots: int) -> Iterator[World]:
             yield world
             continue
         for place in entry.candidates(plan, world.duties.places):
-            owed = world.duties._replace(places=(place,))
-            if owed.possible(world.slots):
-                yield World(owed, world.slots, _reserved(world.ledger, place))
+            kept = reserving(world, place)
+            if kept is not None:
+                yield kept
 
 
-def worlds_with(plan: Plan, slots: int) -> Iterator[World]:
-    """The worlds for a header that is a PT_LOAD, which may be what makes them possible."""
+def reserving(world: World, place: tuple[int, int]) -> World | None:
+    """The world in which the first instruction lies there; None where that is impossible."""
+    owed = world.duties._replace(places=(place,))
+    return World(owed, world.slots, _reserved(world.ledger, place)) if owed.possible(world.slots) else None
+
+
+def worlds_with(plan: Plan, slots: int, *, load: bool = False, offset: int | None = None) -> Iterator[World]:
+    """The worlds for a header that is a PT_LOAD, which may be what makes them possible.
+
+    ``load``: it is one; ``offset``: its p_offset, once that is known. The first place behind that serves as well
+    as any further one.
+    """
     ledger = plan.ledger
     if not plan.dynamic_owed:
         yield World(duties(plan), slots, ledger)
@@ -100,10 +121,13 @@ def worlds_with(plan: Plan, slots: int) -> Iterator[World]:
     if slots < 1 or not names.kept(plan):
         return
     size, word = dynamic_size(plan), plan.target.word
-    for place in _ends(mapped(plan, ledger, plan.phdrs_end), size, word):
+    for place in _places(mapped(plan, ledger, plan.phdrs_end), size, word):
         taken = _reserved(ledger, place)
         yield World(duties(plan, taken), slots - 1, taken)
-    for place in _ends(ledger.gaps(plan.phdrs_end), size, word):
+    near = tuple(plan.low - shift for shift in {item.shift for item in plan.held})
+    if offset is not None:
+        near = (*near, offset)
+    for place in _places(ledger.gaps(plan.phdrs_end), size, word, near, last=load):
         taken = _reserved(ledger, place)
         owed = duties(plan, taken)
         if slots > 1:

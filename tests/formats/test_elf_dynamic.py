@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from oracles import lief_judge, readelf_judge
 
 from bytegen import formats
+from bytegen.formats.core.drive import draw
 from bytegen.formats.elf.dynamic import gnu_hash, hashes
 from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.names import Strings, is_library
@@ -24,6 +25,7 @@ from bytegen.formats.elf.dynamic.versions import elf_hash
 from bytegen.formats.elf.plan import Segment
 from bytegen.formats.identify import detect
 from bytegen.formats.oracles.dynamic_loader import loader_lists, loader_verifies
+from bytegen.formats.oracles.panel import complaints
 
 SOURCE = """#include <stdio.h>
 __thread int calls;
@@ -109,6 +111,42 @@ def test_a_wrong_value_is_refused_where_it_stands(programs: dict[str, bytes], wr
     assert refusal is not None
     assert span.start <= refusal.offset < span.end
     assert refusal.field.endswith(wrong)
+
+
+def test_versions_without_an_index_for_each_symbol_are_refused(programs: dict[str, bytes]) -> None:
+    """glibc reads DT_VERSYM wherever versions are needed or defined, and dies where there is none."""
+    data = programs["pie"]
+    format = detect(data)
+    assert format is not None
+    versym, other = (0x6FFFFFF0).to_bytes(8, "little"), (0x6FFFFEF6).to_bytes(8, "little")
+    broken = data.replace(versym, other, 1)
+    if broken == data:
+        pytest.skip("this compiler's programs have no symbol versions")
+    refusal = formats.replay(formats.constraint(format, max_bytes=len(data), level="load"), broken)
+    assert refusal is not None
+    assert refusal.field.startswith("dynamic[")
+
+
+@pytest.mark.parametrize("name", ["pie", "both-hashes", "shared"])
+def test_a_program_cut_anywhere_and_continued_at_random_passes_every_judge(
+    programs: dict[str, bytes], name: str, tmp_path: Path
+) -> None:
+    data, path, rng = programs[name], tmp_path / "program", random.Random(name)
+    format = detect(data)
+    assert format is not None
+    for _ in range(6):
+        limit = len(data) + rng.choice((0, 500, 9_000))
+        c = formats.constraint(format, max_bytes=limit, level="load")
+        cut = rng.choice(
+            (rng.randrange(64, 1_400), rng.randrange(len(data)), len(data) - rng.randrange(4_500))
+        )
+        assert c.advance_many(data[:cut]) == cut
+        draw(c, rng)
+        path.write_bytes(c.data)
+        path.chmod(0o755)
+        assert complaints(path, format, "load") == [], f"cut at {cut} of {len(data)}, limit {limit}"
+        for more in (len(c.data), limit + 50_000):
+            assert formats.replay(formats.constraint(format, max_bytes=more, level="load"), c.data) is None
 
 
 @pytest.mark.parametrize("format", ["elf64-x86_64", "elf32-i386", "elf64-aarch64"])

@@ -171,7 +171,9 @@ def _relocations(state: State, tag: int, place: Place) -> State | None:
     if len(run.symbols) < count:
         return None
     used = int(run.symbols[count - 1])
-    return settle(state.without("jmprel").use(used + 1 if used else 0))
+    if tag == tags.JMPREL:
+        state = state.without("jmprel")
+    return settle(state.use(used + 1 if used else 0))
 
 
 def _packed(state: State, tag: int, place: Place) -> State | None:

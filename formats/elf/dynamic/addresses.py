@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Piece, Span
+from bytegen.formats.core.intset import Span
 from bytegen.formats.elf.constants import PT_LOAD
 from bytegen.formats.elf.plan import Plan, Segment
 from bytegen.formats.elf.written import Lazily
@@ -36,15 +36,30 @@ class Other(NamedTuple):
     low: int
 
 
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges [low, stop) in order, those that touch joined."""
+    found = list[tuple[int, int]]()
+    for low, stop in sorted(ranges):
+        if found and low <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], stop)
+        else:
+            found.append((low, stop))
+    return found
+
+
 class AddressMap:
     """The file and memory of the PT_LOADs. ``stop``: offset from which on bytes are not yet written."""
 
-    __slots__ = ("_ranges", "loads", "others", "stop")
+    __slots__ = ("_files", "_ranges", "_spoken", "loads", "others", "stop")
 
     def __init__(self, loads: tuple[Segment, ...], stop: int, others: tuple[Other, ...] = ()) -> None:
         self.others = others
         self.loads = tuple(sorted((load for load in loads if load.memsz), key=lambda load: load.address))
         self.stop = stop
+        self._spoken = _merged((other.low, other.stop) for other in others)
+        self._files = [
+            (load.offset, load.offset + load.filesz, load.shift) for load in self.loads if load.filesz
+        ]
         found = [(*self.written(load), load.shift) for load in self.loads]
         self._ranges = [(low, high, shift) for low, high, shift in found if low < high]
 
@@ -104,26 +119,22 @@ class AddressMap:
 
     def set_ahead(
         self, plan: Plan, position: int, least: int, align: int = 1, plain: bool = False
-    ) -> list[Piece]:
+    ) -> list[Span]:
         """Addresses at which ``least`` bytes not yet promised, from ``position`` on, begin.
 
         ``plain``: where no other segment speaks of them.
         """
-        pieces: list[Piece] = []
+        pieces: list[Span] = []
+        spoken = self._spoken if plain else ()
         for low, high, shift in self.gaps(plan, position):
-            ranges = [(low + shift, high - least + shift)]
-            for other in self.others if plain else ():
-                ranges = [
-                    (first, last)
-                    for begin, end in ranges
-                    for first, last in ((begin, min(end, other.low - 1)), (max(begin, other.stop), end))
-                    if first <= last
-                ]
-            for first, last in ranges:
-                piece = Span(first, last, align, shift)
-                if first <= last and piece.bounds():
-                    pieces.append(piece)
-        return pieces
+            first, last = max(low + shift, 0), high - least + shift
+            for begin, stop in spoken:
+                if first < begin and first <= last:
+                    pieces.append(Span(first, min(last, begin - 1), align, shift))
+                first = max(first, stop)
+            if first <= last:
+                pieces.append(Span(first, last, align, shift))
+        return [piece for piece in pieces if piece.lo + (piece.rem - piece.lo) % piece.mod <= piece.hi]
 
     def plain(self, address: int, size: int) -> bool:
         """Whether tools that take the first segment that speaks of an address find ``size`` bytes there."""
@@ -138,11 +149,11 @@ class AddressMap:
     def gaps(self, plan: Plan, position: int) -> list[tuple[int, int, int]]:
         """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised."""
         found = []
+        files = [file for file in self._files if file[1] > position]
         for low, high in plan.ledger.gaps(position):
-            for load in self.loads:
-                first, last = max(low, load.offset), min(high, load.offset + load.filesz)
-                if first < last:
-                    found.append((first, last, load.shift))
+            for start, end, shift in files:
+                if start < high and low < end:
+                    found.append((start if start > low else low, end if end < high else high, shift))
         return found
 
     def room(self, plan: Plan, offset: int, address: int) -> int:

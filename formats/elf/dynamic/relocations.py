@@ -37,7 +37,7 @@ class Relocations:
         fields = [("offset", word), ("info", word)] + ([("addend", word)] if target.rela else [])
         self._record = np.dtype(fields)
         self.size = target.rela_size if target.rela else target.rel_size
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[tuple[int, int], Run] = {}
         self._lanes: dict[tuple[int, int], list[tuple[int, np.ndarray]]] = {}
         self._longest: dict[int, int] = {}
 
@@ -54,8 +54,9 @@ class Relocations:
         return good
 
     def run(self, offset: int, high: int) -> Run:
-        """The run of good relocations that begins at ``offset``."""
-        if offset not in self._runs:
+        """The run of good relocations that begins at ``offset``, up to ``high``: segments may share file bytes."""
+        key = (offset, high)
+        if key not in self._runs:
             count, seen, relative = max(0, high - offset) // self.size, 0, 0
             found = [_NONE]
             while seen < count:
@@ -71,8 +72,8 @@ class Relocations:
                 seen += run
                 if run < have:
                     break
-            self._runs[offset] = Run(np.maximum.accumulate(np.concatenate(found)), relative)
-        return self._runs[offset]
+            self._runs[key] = Run(np.maximum.accumulate(np.concatenate(found)), relative)
+        return self._runs[key]
 
     def _range(self, low: int, high: int) -> list[tuple[int, np.ndarray]]:
         """The relocations of a range by where they begin: (base, symbol of each, -1 for one that is not good)."""

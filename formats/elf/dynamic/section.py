@@ -18,7 +18,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf.dynamic import accept, table_values, tags, values
 from bytegen.formats.elf.dynamic.addresses import PF_W, map_of
 from bytegen.formats.elf.dynamic.ahead import promise_details
-from bytegen.formats.elf.dynamic.state import State, settle, version_owed
+from bytegen.formats.elf.dynamic.state import State, raise_owed, settle
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Provided
@@ -69,9 +69,9 @@ def _tag_rule(state: State) -> str:
 
 def _fits(state: State, tag: int, owed_versions: bool) -> bool:
     """Whether the entries left suffice for what is owed after a tag."""
-    if state.nameless and tags.STRSZ in tags.PARTNERS.get(tag, ()):
+    partners = tags.partners(tag, state.view.strict)
+    if state.nameless and tags.STRSZ in partners:
         return False
-    partners = tags.PARTNERS.get(tag, ())
     if tag == tags.STRTAB and not state.view.strict:
         partners = ()  # DT_STRTAB may be 0
     new = sum(1 for other in partners if other not in state.seen and other not in state.owed)
@@ -83,7 +83,7 @@ def _fits(state: State, tag: int, owed_versions: bool) -> bool:
 
 def _tags(state: State) -> list[Piece]:
     """The tags that may come: plain ones, and others where some value of theirs can stand."""
-    owed_versions = version_owed(state) > state.highest
+    owed_versions = bool(raise_owed(state))
     simple = [tag for tag in _simple(state) if _fits(state, tag, owed_versions)]
     # LIEF reads on beyond the section where DT_NULL is its first entry.
     if not state.owed and not owed_versions and (state.number or state.left == 1):
@@ -135,10 +135,10 @@ def _conditional(state: State) -> Iterator[int]:
         yield from (tag for tag in (tags.RPATH, tags.RUNPATH) if tag not in seen)
     wanted = [tags.STRTAB, tags.SYMTAB, tags.HASH, tags.GNU_HASH, vocabulary.relocations, tags.RELR]
     wanted += [tags.JMPREL, tags.PLTRELSZ]
-    if tags.STRSZ in seen:
+    if tags.STRSZ in seen and tags.SYMTAB in seen:
+        wanted += [tags.VERNEED, tags.VERDEF, tags.VERSYM]
+    elif tags.STRSZ in seen and not state.view.strict:
         wanted += [tags.VERNEED, tags.VERDEF]
-        if tags.SYMTAB in seen:
-            wanted.append(tags.VERSYM)
     yield from (tag for tag in wanted if tag not in seen and tag not in state.owed)
 
 

@@ -75,7 +75,7 @@ class State(NamedTuple):
         seen = self.seen
         if tag != tags.NEEDED:
             seen = {**seen, tag: value}
-        owed |= {other for other in tags.PARTNERS.get(tag, ()) if other not in seen}
+        owed |= {other for other in tags.partners(tag, self.view.strict) if other not in seen}
         return self._replace(number=self.number + 1, owed=owed, seen=seen)
 
     # The string table.
@@ -222,10 +222,10 @@ def settle(state: State) -> State | None:
     found = settle_strings(state)
     found = None if found is None else settle_symbols(found)
     found = None if found is None else _settle_hash(found)
-    if found is None or not _versions_settle(found):
+    raised = None if found is None else raise_owed(found)
+    if found is None or raised is None:
         return None
-    missing = len(found.owed) + 1 + (2 if version_owed(found) > found.highest else 0)
-    return found if missing <= found.left else None
+    return found if len(found.owed) + 1 + 2 * raised <= found.left else None
 
 
 def settle_strings(state: State) -> State | None:
@@ -312,20 +312,27 @@ def version_table(state: State, high: int) -> versions.Table:
     return versions.Table(view.raw, high, strings, size, view.strict, files, needed)
 
 
-def _versions_settle(state: State) -> bool:
-    place = state.places.get(tags.VERSYM)
-    if place is None:
-        return True
-    if place.offset + 2 * state.symbol_count > place.high:
-        return False
-    owed = version_owed(state)
-    if owed <= state.highest:
-        return True
+def raising(state: State) -> Iterator[int]:
+    """The greatest indices of the version tables that may still be named."""
     if tags.STRSZ not in state.seen:
-        return False
+        return
     for tag in (tags.VERNEED, tags.VERDEF):
         if tag not in state.seen:
+            packed = tag == tags.VERNEED and state.view.strict and tags.RELR in state.seen
             found = state.view.versions(tag == tags.VERDEF, version_table(state, 0))
-            if any(table.highest >= owed for _, table in found):
-                return True
-    return False
+            yield from {table.highest for _, table in found if table.packed or not packed}
+
+
+def raise_owed(state: State) -> bool | None:
+    """Whether another version table is owed, for the indices used or those owed; None where none can serve."""
+    place, count = state.places.get(tags.VERSYM), state.symbol_count
+    if place is not None:
+        owed = version_owed(state)
+        if place.offset + 2 * count > place.high:
+            return None
+        if owed <= state.highest:
+            return False
+        return True if any(highest >= owed for highest in raising(state)) else None
+    if tags.VERSYM not in state.owed or state.view.indices(state.highest) >= count:
+        return False
+    return True if any(state.view.indices(highest) >= count for highest in raising(state)) else None

@@ -42,14 +42,14 @@ class _Lane(NamedTuple):
 class Symbols:
     """The written bytes of the segments, as dynamic symbol tables."""
 
-    __slots__ = ("_known", "_lanes", "_record", "_size", "_word", "map", "others", "raw", "tls")
+    __slots__ = ("_lanes", "_longest", "_record", "_size", "_word", "map", "others", "raw", "tls")
 
     def __init__(self, raw: bytes, map: AddressMap, target: Target, tls: int | None) -> None:
         self.raw, self.map, self.tls = raw, map, tls
         self._record, self._size, self._word = RECORDS[target.bits], target.sym_size, target.word
         self.others = 3 | (AARCH64_VARIANT_PCS if target.name == "elf64-aarch64" else 0)
         self._lanes: dict[tuple[int, int], list[_Lane]] = {}
-        self._known: dict[tuple[int, int], bool] = {}
+        self._longest: dict[int, int] = {}
 
     def _good(self, table: np.ndarray) -> np.ndarray:
         good: np.ndarray = _GOOD_INFO[table["info"]] & (table["other"] & (255 ^ self.others) == 0)
@@ -113,13 +113,22 @@ class Symbols:
             found.append(starts * self._size + lane.base)
         return np.concatenate(found)
 
+    def _run(self, names: int) -> int:
+        """Length of the longest run of good symbols with names below ``names``, the first null; 1 for a null one."""
+        if names not in self._longest:
+            best = 0
+            for low, high, _ in self.map.ranges():
+                for lane in self._range(low, high):
+                    starts = np.flatnonzero(lane.null)
+                    if len(starts):
+                        bad = np.append(np.flatnonzero(~lane.good | (lane.name >= names)), len(lane.good))
+                        best = max(best, 1, int((bad[np.searchsorted(bad, starts)] - starts).max()))
+            self._longest[names] = best
+        return self._longest[names]
+
     def exist(self, count: int, names: int) -> bool:
         """Whether some segment has ``count`` good symbols with names below ``names``."""
-        key = (count, names)
-        if key not in self._known:
-            ranges = self.map.ranges()
-            self._known[key] = any(len(self.tables(low, high, count, names)) for low, high, _ in ranges)
-        return self._known[key]
+        return self._run(names) >= count
 
     def least_names(self, count: int) -> int:
         """The least bound on names under which ``count`` good symbols exist; 0 when there are none at all."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece
+from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
-from bytegen.formats.elf.dynamic.state import STRINGS, State, settle, version_table
+from bytegen.formats.elf.dynamic.state import STRINGS, State, raising, settle, version_table
 from bytegen.formats.elf.written import Lazily
 
 _NONE = np.zeros(0, np.uint64)
@@ -34,7 +34,9 @@ def most_symbols(state: State) -> int:
 
 def tables(state: State, tag: int) -> list[Piece]:
     """Addresses of the table of a tag."""
-    pieces: list[Piece] = [_behind(state, tag), *_ahead(state, tag)]
+    # Layouts differ in little: most of their pieces are the same.
+    ahead = {(piece.lo, piece.hi, piece.mod, piece.rem): piece for piece in _ahead(state, tag)}
+    pieces: list[Piece] = [_behind(state, tag), *ahead.values()]
     if tag in _OR_NONE and accept.table(state, tag, 0) is not None:
         pieces.append(Finite((0,)))
     return pieces
@@ -45,7 +47,7 @@ def exist(state: State, tag: int) -> bool:
     found = state.view.found.get(tag)
     if found is not None and _is_behind(state, tag, found):
         return True
-    if _ahead(state, tag) or (tag in _OR_NONE and accept.table(state, tag, 0) is not None):
+    if any(True for _ in _ahead(state, tag)) or (tag in _OR_NONE and accept.table(state, tag, 0) is not None):
         return True
     members = _members(state, tag)
     if len(members):
@@ -61,17 +63,14 @@ def _behind(state: State, tag: int) -> Lazily:
     return Lazily(partial(_is_behind, state, tag), lambda: _members(state, tag))
 
 
-def _ahead(state: State, tag: int) -> list[Piece]:
+def _ahead(state: State, tag: int) -> Iterator[Span]:
     found = accept.ahead_base(state, tag)
     if found is None:
-        return []
+        return
     settled, _, size, align = found
     plain = tag == tags.GNU_HASH
-    return [
-        piece
-        for base in accept.layouts(settled)
-        for piece in base.view.map.set_ahead(base.plan, state.region.end, size, align, plain)
-    ]
+    for base in accept.layouts(settled):
+        yield from base.view.map.set_ahead(base.plan, state.region.end, size, align, plain)
 
 
 def _members(state: State, tag: int) -> np.ndarray:
@@ -186,10 +185,7 @@ def _index_tables(state: State) -> Callable[[int, int], np.ndarray]:
     spare = after.left - len(after.owed) - 1
     highest = state.highest if spare >= 0 else -1
     if spare >= 2:
-        for tag in (tags.VERNEED, tags.VERDEF):
-            if tag not in state.seen:
-                found = view.versions(tag == tags.VERDEF, version_table(state, 0))
-                highest = max([highest, *(table.highest for _, table in found)])
+        highest = max([highest, *raising(state)])
 
     def find(low: int, high: int) -> np.ndarray:
         base = low + low % 2

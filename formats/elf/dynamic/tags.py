@@ -63,6 +63,15 @@ PARTNERS: dict[int, tuple[int, ...]] = {
     **dict.fromkeys(NAMES, (STRTAB, STRSZ)),
 }
 
+# At level load: glibc reads the indices wherever versions are needed or defined (elf/dl-version.c).
+_INDEXED = {VERDEF: (VERDEFNUM, VERSYM), VERNEED: (VERNEEDNUM, VERSYM)}
+
+
+def partners(tag: int, strict: bool) -> tuple[int, ...]:
+    """The tags that a loader asks for beside one; ``strict``: at level load."""
+    return _INDEXED[tag] if strict and tag in _INDEXED else PARTNERS.get(tag, ())
+
+
 LABELS = {
     value: name
     for name, value in tuple(globals().items())

@@ -189,6 +189,17 @@ def index_run(raw: bytes, offset: int, high: int, most: int, highest: int) -> in
     return count if good.all() else int(good.argmin())
 
 
+def longest_indices(raw: bytes, low: int, high: int, highest: int) -> int:
+    """Entries of the longest DT_VERSYM table in a range whose indices are at most ``highest``."""
+    base = low + low % 2
+    count = max(0, high - base) // 2
+    if not count:
+        return 0
+    good = np.frombuffer(raw, "<u2", count, base) & 0x7FFF <= highest
+    bad = np.concatenate(([-1], np.flatnonzero(~good), [count]))
+    return int(np.diff(bad).max()) - 1
+
+
 def greatest_index(raw: bytes, offset: int, count: int) -> int:
     """The greatest version index of the first ``count`` entries at ``offset``."""
     return int((np.frombuffer(raw, "<u2", count, offset) & 0x7FFF).max()) if count else 0

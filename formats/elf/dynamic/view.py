@@ -30,6 +30,7 @@ class View:
 
     __slots__ = (
         "_hashed",
+        "_indices",
         "_packed",
         "_runs",
         "_starts",
@@ -52,6 +53,7 @@ class View:
         self._hashed: dict[tuple[bool, int, int], Hashed] = {}
         self._packed: dict[tuple[int, int], np.ndarray] = {}
         self._runs: dict[tuple[int, int], int] = {}
+        self._indices: dict[int, int] = {}
         self._starts: np.ndarray | None = None
         self._tables: dict[object, list[tuple[int, versions.Versions]]] = {}
         self.found: dict[int, int] = {}  # tag -> an address that was one of its table, the first to try again
@@ -91,6 +93,17 @@ class View:
             else:
                 self._packed[key] = _NONE
         return self._packed[key]
+
+    def indices(self, highest: int) -> int:
+        """Length of the longest table of version indices up to ``highest`` in any segment."""
+        found = self._indices.get(highest)
+        if found is None:
+            ranges = self.map.ranges()
+            found = max(
+                (versions.longest_indices(self.raw, low, high, highest) for low, high, _ in ranges), default=0
+            )
+            self._indices[highest] = found
+        return found
 
     def code_starts(self, code: Code) -> np.ndarray:
         """uint64: the addresses of the instructions written so far, which functions may begin at."""
