@@ -27,7 +27,7 @@ RULES: dict[str, str] = {
     "EVEX fields": "R and R' are set where ModRM.reg names a mask register; V' is set in 32-bit code",
     "gather": "registers of a gather differ from each other, its mask is not k0, and it does not zero",
     "mandatory prefix": "66, F2 or F3 before an instruction of an escape map that has no such form; capstone lets "
-    "some through, most of them only beside REX or 67",
+    "some through, most of them only beside REX or 67, or where 66 stands beside F2 or F3",
     "structure": "a length that does not fit the opcode",
 }
 

@@ -22,16 +22,17 @@ static int prefix_is_defined(const shape *s, int modrm)
     return !(s->map == 3 && s->op == 0xcc);
 }
 
-/* Whether capstone takes the instruction without REX and 67 as well. With them it forgets that a mandatory
- * prefix makes the opcode another one: f2 0f 55 is refused, f2 48 0f 55 taken. */
+/* Whether capstone takes the instruction without REX and 67 as well, and without 66 beside F2 or F3. With them it
+ * forgets that a mandatory prefix makes the opcode another one: f2 0f 55 is refused, f2 48 0f 55 taken; and beside
+ * F2 or F3 a processor does not let 66 choose the form: 66 f2 0f 6f is no movdqa but refused (#UD). */
 static int stands_alone(const uint8_t *w, int length, const shape *s, int modrm)
 {
     uint8_t q[24];
     int n = 0, i, id;
-    if (!s->rex && !s->address)
+    if (!s->rex && !s->address && !(s->wide && s->rep))
         return 1;
     for (i = 0; i < s->prefixes; i++)
-        if (w[i] == 0xf2 || w[i] == 0xf3 || w[i] == 0xf0 || (w[i] == 0x66 && !(n && q[n - 1] == 0x66)))
+        if (w[i] == 0xf2 || w[i] == 0xf3 || w[i] == 0xf0 || (w[i] == 0x66 && !s->rep && !(n && q[n - 1] == 0x66)))
             q[n++] = w[i];
     for (i = s->prefixes; i <= s->op_at; i++)
         q[n++] = w[i];
