@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench clean
+.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench gpu compiled clean
 
 # torch comes first and pinned: asked for by another package, pip would take the newest build there is.
 $(BIN)/.base: constraints.txt pyproject.toml setup.py
@@ -82,6 +82,22 @@ bench: install-dev
 	$(BIN)/bytegen bench sandbox --json benchmarks/sandbox.jsonl
 	$(BIN)/bytegen bench generate --json benchmarks/generate.jsonl
 
+# Kernels compiled ahead of time for every GPU of the tables: registers, spills, shared memory, tensor cores.
+compiled: install-dev
+	TRITON_INTERPRET=0 $(BIN)/python -m bytegen.kernels.compiled --json benchmarks/compiled.jsonl
+
+# On a machine with a CUDA GPU: the kernel tests on the real thing, then the benchmark, within 8 minutes. It takes the
+# Python that is there when that has a torch with CUDA (GPU=1 python3), else the project's own environment.
+GPU_PYTHON ?= $(PYTHON)
+GPU_RUN := TRITON_INTERPRET=0 PYTHONPATH=.gpu
+
+gpu:
+	@rm -rf .gpu && mkdir -p .gpu/bytegen
+	@ln -s $(CURDIR)/bytegen/* $(CURDIR)/kernels $(CURDIR)/formats $(CURDIR)/train .gpu/bytegen/
+	@$(GPU_PYTHON) -c "import torch, sys; torch.cuda.is_available() or sys.exit('make gpu needs a CUDA GPU and a torch that sees it')"
+	$(GPU_RUN) timeout 240 $(GPU_PYTHON) -m pytest -q -p no:cacheprovider tests/kernels -m "not full" -k "not compiled"
+	$(GPU_RUN) timeout 230 $(GPU_PYTHON) -m bytegen.kernel_bench --seconds 0.3 --json benchmarks/kernels-gpu.jsonl --plots benchmarks
+
 # atheris has wheels for Linux on x86-64, and not for every Python.
 SECONDS ?= 300
 
@@ -90,4 +106,4 @@ fuzz: install-dev
 	$(BIN)/python fuzz/fuzz_check.py --seconds $(SECONDS) --json benchmarks/fuzz.jsonl
 
 clean:
-	rm -rf $(VENV) .typecheck build dist runs *.egg-info
+	rm -rf $(VENV) .typecheck .gpu build dist runs *.egg-info

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bytegen.cache import Cache, LayerCache
 from bytegen.config import ModelConfig
-from bytegen.kernels import decode_attention, local_attention
+from bytegen.kernels import backend, decode_attention, local_attention, rms_norm, rope, swiglu
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
@@ -61,6 +61,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
+        if backend.takes_triton(x):
+            return rms_norm(x, self.weight, eps=self.eps)
         return (
             F.rms_norm(x.float() if x.dtype != torch.float64 else x, self.weight.shape, eps=self.eps).to(
                 x.dtype
@@ -116,7 +118,17 @@ class Attention(nn.Module):
         q, k, v = (proj(x_BTD).unflatten(-1, (-1, self.config.head_dim)) for proj in (self.q, self.k, self.v))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, step.cos, step.sin), rotate(k, step.cos, step.sin)
+        fused = backend.takes_triton(q)
+        cos, sin = step.cos.squeeze(2), step.sin.squeeze(2)
+        if fused and cache is not None:  # rotation, cache write and attention in one launch
+            o = decode_attention(
+                q, cache.keys.data, cache.values.data, step.positions[:, 0], k_new=k, v_new=v, cos=cos, sin=sin,
+                window=self.window,
+            )  # fmt: skip
+            return self.out(o.flatten(-2))
+        q, k = (
+            rope(q, k, cos, sin) if fused else (rotate(q, step.cos, step.sin), rotate(k, step.cos, step.sin))
+        )
         if cache is None:
             o = local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens)
         else:
@@ -139,7 +151,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to the last dimension."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        gate, up = self.gate(x), self.up(x)
+        return self.down(swiglu(gate, up) if backend.takes_triton(gate) else F.silu(gate) * up)
 
 
 class Block(nn.Module):

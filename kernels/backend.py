@@ -10,30 +10,40 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Literal, get_args
 
 import torch
 
 Backend = Literal["auto", "triton", "torch"]
-_chosen: ContextVar[Backend] = ContextVar("bytegen_kernels_backend", default="auto")
+# Plain globals: the compiler (dynamo) reads and guards them.
+_chosen: Backend = "auto"
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @contextmanager
 def use(backend: Backend) -> Iterator[None]:
-    """Compute every operation of this library with `backend` inside the block; ValueError for an unknown name."""
+    """Compute every operation of this library with `backend` inside the block, in every thread.
+
+    Raises ValueError for an unknown name.
+    """
+    global _chosen
     if backend not in get_args(Backend):
         raise ValueError(f"backend {backend!r}; there are: {', '.join(get_args(Backend))}")
-    token = _chosen.set(backend)
+    before, _chosen = _chosen, backend
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _chosen = before
+
+
+def is_auto() -> bool:
+    """Whether nothing was chosen: each device gets what is best there."""
+    return _chosen == "auto"
 
 
 def interpreted() -> bool:
     """Whether Triton runs kernels in its interpreter here, on CPU tensors."""
-    if importlib.util.find_spec("triton") is None:
+    if not _HAS_TRITON:
         return False
     import triton
 
@@ -42,16 +52,13 @@ def interpreted() -> bool:
 
 def takes_triton(tensor: torch.Tensor) -> bool:
     """Whether an operation on `tensor` goes to a Triton kernel; ValueError where that was asked for and cannot be."""
-    backend = _chosen.get()
-    if backend == "torch":
+    if _chosen == "torch":
         return False
     if tensor.is_cuda:  # ROCm's devices answer to this name too
-        if importlib.util.find_spec("triton") is not None:
-            return True
-        if backend == "triton":
+        if _chosen == "triton" and not _HAS_TRITON:
             raise ValueError("backend 'triton' was asked for, and triton is not installed")
-        return False
-    if backend == "auto":
+        return _HAS_TRITON
+    if _chosen == "auto":
         return False
     if not interpreted():
         raise ValueError(

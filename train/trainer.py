@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bytegen import formats
 from bytegen.errors import UserError
+from bytegen.kernels import backend, cross_entropy
 from bytegen.model import ByteLM
 from bytegen.train import checkpoint
 from bytegen.train.config import TrainConfig
@@ -71,6 +72,8 @@ class Trainer:
         bf16 = self.config.run.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             logits = self.model.logits(self.hidden(batch.tokens, cu_seqlens=batch.cu_seqlens))[0]
+        if backend.takes_triton(logits):
+            return cross_entropy(logits, batch.targets[0]), logits
         return F.cross_entropy(logits.float(), batch.targets[0], reduction="none"), logits
 
     def train_step(self) -> dict[str, Any]:

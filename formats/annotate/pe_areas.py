@@ -102,7 +102,8 @@ def read_pe(data: bytes) -> Reading:
         nothing.structure(at, fields, "opt")
         reading.area(at + size_of(fields), count * size_of(DIRECTORY), "data directories", "header")
         nothing.table(at + size_of(fields), count, DIRECTORY, "dir")
-        reading.entry = optional["ImageBase"] + optional["AddressOfEntryPoint"]
+        start = optional["AddressOfEntryPoint"]
+        reading.entry = optional["ImageBase"] + start if start else 0  # a DLL may have none
     sections = _sections(nothing, sections_at, coff["NumberOfSections"])
     word = 8 if optional.get("Magic") == 0x20B else 4
     pe = _Pe(data, reading, optional.get("ImageBase", 0), word, sections)

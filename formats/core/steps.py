@@ -132,6 +132,9 @@ class Machine(Protocol):
         Kept in ``masks`` under ``state << 4 | room`` where ``state`` is less than ``plain``.
         """
 
+    def last(self, state: int, barred: int) -> np.ndarray:
+        """bool[257], read-only: the last bytes of a word, without the branches of the groups in ``barred``."""
+
 
 class Targets(Protocol):
     """Where branches may go; see `bytegen.formats.code.branches`.

@@ -36,19 +36,23 @@ class Seat(Protocol):
 
 
 class Read(NamedTuple):
-    """Inside a PT_LOAD already read."""
+    """Inside a PT_LOAD already read; with ``lowest`` 1, not at address 0."""
 
     segment: Segment
+    lowest: int = 0
 
     def offsets(self, least: int) -> tuple[int, int] | None:
         """See `Seat.offsets`."""
-        start, last = self.segment.offset, self.segment.offset + self.segment.filesz - least
+        start, last = self._start(), self.segment.offset + self.segment.filesz - least
         return (start, last) if start <= last else None
+
+    def _start(self) -> int:
+        return self.segment.offset + max(0, self.lowest - self.segment.address)
 
     def hold(self, offsets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """See `Seat.hold`."""
         end = self.segment.offset + self.segment.filesz
-        return (offsets >= self.segment.offset) & (offsets + sizes <= end)
+        return (offsets >= self._start()) & (offsets + sizes <= end)
 
     def addresses(self, offset: int, least: int) -> list[Piece]:
         """See `Seat.addresses`."""
@@ -60,7 +64,7 @@ class Read(NamedTuple):
     def most(self, offset: int, address: int) -> int:
         """See `Seat.most`."""
         segment = self.segment
-        if offset < segment.offset or address - offset != segment.shift:
+        if offset < self._start() or address - offset != segment.shift:
             return -1
         return segment.offset + segment.filesz - offset
 
@@ -202,10 +206,16 @@ def _shifts(duties: Duties, run: Run) -> list[tuple[int, int]]:
 
 
 def seats(plan: Plan, duties: Duties, slots: int, writable: bool = False) -> list[Seat]:
-    """The ways to hold something more, in writable memory if asked, where ``slots`` more PT_LOADs may come."""
-    found: list[Seat] = [Read(segment) for segment in _fit(plan, writable) if segment.filesz]
+    """The ways to hold something more, where ``slots`` more PT_LOADs may come.
+
+    ``writable``: it is the dynamic section, in memory that can be written to, and not at address 0, which the
+    dynamic loader takes for none (glibc elf/dl-load.c: "object file has no dynamic section").
+    """
+    lowest = int(writable)
+    found: list[Seat] = [Read(segment, lowest) for segment in _fit(plan, writable) if segment.filesz]
     if slots <= 0:
         return found
+    duties = duties._replace(low=max(duties.low, lowest))
     if duties.table is not None:
         return [*found, Beside(duties, slots)]
     return [*found, *_windows(duties, slots)]

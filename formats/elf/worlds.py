@@ -52,7 +52,9 @@ def mapped(plan: Plan, ledger: Ledger, start: int) -> list[tuple[int, int]]:
         for segment in plan.segments:
             if not segment.flags & PF_W:
                 continue
-            first, last = max(low, segment.offset), min(high, segment.offset + segment.filesz)
+            # Not at address 0, see `seats`.
+            start = segment.offset + (segment.address == 0)
+            first, last = max(low, start), min(high, segment.offset + segment.filesz)
             if first < last:
                 found.append((first, last))
     return sorted(found)
@@ -146,6 +148,6 @@ def _beside(plan: Plan, owed: Duties, place: tuple[int, int], slots: int, taken:
         yield World(owed._replace(table=both, table_writable=True), slots, taken)
         return
     for shift in {item.shift for item in owed.held}:
-        if place[0] + shift >= owed.low:
+        if place[0] + shift >= max(owed.low, 1):
             more = hold(plan, place[0], place[0] + shift, place[1] - place[0], True)
             yield World(owed._replace(held=more.held), slots, taken)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from bytegen.kernels import backend
 from bytegen.kernels.attention.blockwise import KEY_BLOCK, OnlineSoftmax, per_row, scores_of, tile_mask
@@ -64,10 +67,11 @@ def _compute(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, k_new: Tensor | None, v_new: Tensor | None,
     cos: Tensor | None, sin: Tensor | None, sinks: Tensor | None, window: int | None, scale: float, softcap: float,
 ) -> Tensor:  # fmt: skip
+    compute: Callable[..., Tensor] = _by_blocks
     if q.dtype != torch.float64 and backend.takes_triton(q):
-        from bytegen.kernels.attention.fused.decode_launch import decode as compute
-    else:
-        compute = _by_blocks
+        from bytegen.kernels.attention.fused.decode_launch import decode
+
+        compute = decode
     return compute(q, k_cache, v_cache, start, k_new, v_new, cos, sin, sinks, window, scale, softcap)
 
 
@@ -77,6 +81,15 @@ define(
     compute=_compute,
     fake=lambda q, *_: torch.empty(q.shape, dtype=q.dtype, device=q.device),
 )
+
+
+@register_flop_formula(torch.ops.bytegen.decode_attention, get_raw=True)
+def _flops(q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, *args: Any, **_: Any) -> int:
+    """Two products of D for each pair of a head that is seen, as `bytegen::attention` counts them."""
+    window = args[5]
+    seen = start.unsqueeze(1) + torch.arange(1, q.shape[1] + 1, device=start.device)
+    pairs = int((seen if window is None else seen.clamp(max=window)).sum())
+    return 4 * q.shape[2] * q.shape[3] * pairs
 
 
 def _check_new(

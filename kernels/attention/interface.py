@@ -32,6 +32,9 @@ def _documents_as_batch(q: Tensor, k: Tensor, v: Tensor, bounds: list[int], scal
     return o.transpose(1, 2).flatten(0, 1)[real].unsqueeze(0)
 
 
+# Which way to go depends on the values of cu_seqlens: a compiler breaks its graph here. `backend.use("torch")` keeps
+# to the operator, and so to one graph.
+@torch.compiler.disable
 def _by_sdpa(
     q: Tensor, k: Tensor, v: Tensor, window: int | None, cu_seqlens: Tensor | None, scale: float
 ) -> Tensor | None:
@@ -87,8 +90,7 @@ def local_attention(
     scale = 1.0 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     check_scores(q, scale, softcap, sinks)
     check_cu_seqlens(cu_seqlens, q)
-    plain = not (return_lse or softcap) and sinks is None
-    if plain and not torch.compiler.is_compiling() and not backend.takes_triton(q) and q.device.type == "cpu":
+    if not (return_lse or softcap) and sinks is None and q.device.type == "cpu" and backend.is_auto():
         o = _by_sdpa(q, k, v, window, cu_seqlens, scale)
         if o is not None:
             return o

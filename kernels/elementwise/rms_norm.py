@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -87,6 +87,14 @@ def _differentiate(ctx: Any, dy: Tensor | None, dh: Tensor | None, _: Any) -> tu
 
 
 torch.library.register_autograd(_NAME, _differentiate, setup_context=_setup, lib=LIBRARY)
+
+
+@overload
+def rms_norm(x: Tensor, weight: Tensor, *, eps: float = ..., residual: None = ...) -> Tensor: ...
+
+
+@overload
+def rms_norm(x: Tensor, weight: Tensor, *, eps: float = ..., residual: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def rms_norm(

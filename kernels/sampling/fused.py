@@ -129,7 +129,7 @@ def sample(
             logits, mask if bits else mask.view(torch.uint8), uniform, seed, step, temperature, top_k, top_p, min_p,
             following, least, state, budget, choice, logprob, removed, n, logits.stride(0), mask.stride(0),
             temperature.stride(0), top_k.stride(0), top_p.stride(0), min_p.stride(0),
-            BLOCK=block, CHUNK=32, BITS=bits, HAS_UNIFORM=uniform is not None, HAS_TABLE=following is not None,
-            ACCEPT=accept, num_warps=max(4, min(16, block // 128)),
+            BLOCK=block, CHUNK=8, BITS=bits, HAS_UNIFORM=uniform is not None, HAS_TABLE=following is not None,
+            ACCEPT=accept, num_warps=max(4, min(16, block // 64)),
         )  # fmt: skip
     return choice, logprob, removed

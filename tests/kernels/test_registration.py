@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bytegen.kernels import cross_entropy, local_attention, masked_sample, rms_norm, rope, swiglu
+from bytegen.kernels import backend, cross_entropy, local_attention, masked_sample, rms_norm, rope, swiglu
 from bytegen.kernels.attention.ops import seen_pairs
 
 OPS = torch.ops.bytegen
@@ -54,14 +54,11 @@ def test_everything_compiles_in_one_graph() -> None:
         h = swiglu(rms_norm(o.mean(2), w), o[:, :, 0])
         return cross_entropy(h[0], targets).mean()
 
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     leaves = (q, k, v, w)
-    for a, b in zip(
-        torch.autograd.grad(compiled(*leaves), leaves),
-        torch.autograd.grad(step(*leaves), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b)
+    with backend.use("torch"):
+        compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+        got = torch.autograd.grad(compiled(*leaves), leaves)
+    torch.testing.assert_close(got, torch.autograd.grad(step(*leaves), leaves))
 
 
 def test_sampling_and_its_state_compile() -> None:

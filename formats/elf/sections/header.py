@@ -269,8 +269,8 @@ def _entsize(plan: Plan, header: Header) -> Step:
 
 def _done(plan: Plan, header: Header, data: bytearray) -> Step:
     kind, offset, size = header.kind, header.offset, header.size
-    if kind != NOBITS:
-        plan = plan.reach(offset + size)
+    # Where it takes no bytes it still lies in the file, or the file would be refused under its own length.
+    plan = plan.reach(offset if kind == NOBITS else offset + size)
     count = size // plan.target.sym_size if kind in SYMBOLS else 0
     plan = plan._replace(
         sections=(

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from bytegen.formats.core.intset import IntSet, Piece, Span
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
@@ -26,6 +28,11 @@ INDEX = 5
 HEAD = 8
 HIGHLOW, DIR64 = 3, 10
 _TLS = 9
+_READ_AFTER = (
+    1,
+    5,
+    12,
+)  # imports, relocations, import addresses: read while or after addresses are relocated
 
 
 def kind_of(plan: Plan) -> int:
@@ -117,10 +124,29 @@ def _ranges(plan: Plan) -> list[tuple[int, int]]:
     return found
 
 
-def _slots(plan: Plan, page: int) -> list[tuple[int, int]]:
-    """The offsets within a page of addresses that can be relocated, as intervals."""
+def _slots(plan: Plan, page: int, duties: Iterable[int] = ()) -> list[tuple[int, int]]:
+    """The offsets within a page of addresses that can be relocated, as intervals.
+
+    At level "load" none of them changes what the loader still reads: the relocations themselves, import tables.
+    """
     inside = ((max(low, page), min(high, page + PAGE - 1)) for low, high in _ranges(plan))
-    return [(low - page, high - page) for low, high in inside if low <= high]
+    found = [(low - page, high - page) for low, high in inside if low <= high]
+    width = plan.target.word
+    taken = [
+        (a - width + 1 - page, a + n - 1 - page)
+        for a, n in map(plan.directories.__getitem__, _READ_AFTER)
+        if n
+    ]
+    if not plan.strict or not any(low < PAGE and high >= 0 for low, high in taken):
+        return found
+    places = np.zeros(PAGE + 2, dtype=np.int8)
+    for low, high in found:
+        places[low + 1 : high + 2] = 1
+    for low, high in taken:
+        places[max(low, 0) + 1 : max(min(high, PAGE - 1), -1) + 2] = 0
+    places[[address - page + 1 for address in duties if page <= address < page + PAGE]] = 1
+    edges = np.flatnonzero(np.diff(places)).reshape(-1, 2)
+    return [(low, high - 1) for low, high in edges.tolist()]
 
 
 def _pages(plan: Plan) -> list[Span]:
@@ -128,9 +154,9 @@ def _pages(plan: Plan) -> list[Span]:
     return [Span(low - low % PAGE, high - high % PAGE, PAGE) for low, high in _ranges(plan)]
 
 
-def _most(plan: Plan, page: int) -> int:
+def _most(plan: Plan, page: int, duties: Iterable[int]) -> int:
     """The size of the longest block of a page."""
-    return HEAD + (sum(high - low + 1 for low, high in _slots(plan, page)) + 1) // 2 * 4
+    return HEAD + (sum(high - low + 1 for low, high in _slots(plan, page, duties)) + 1) // 2 * 4
 
 
 def _good_rest(plan: Plan, rest: int, duties: tuple[int, ...]) -> bool:
@@ -146,7 +172,7 @@ def _roomy(plan: Plan, duties: tuple[int, ...]) -> bool:
     if not duties:
         return False
     page = duties[-1] - duties[-1] % PAGE
-    return _most(plan, page) >= cost(a for a in duties if a >= page) + 4
+    return _most(plan, page, duties) >= cost(a for a in duties if a >= page) + 4
 
 
 def _sizes(plan: Plan, least: int, most: int, left: int, duties: tuple[int, ...]) -> list[Piece]:
@@ -186,7 +212,7 @@ def _block(block: _Block, data: bytearray) -> Step:
 
 def _size(block: _Block, data: bytearray) -> Step:
     plan, page, left = block.plan, block.page, block.left
-    most = min(left, _most(plan, page))
+    most = min(left, _most(plan, page, block.duties))
     here = [a for a in block.duties if a < page + PAGE]
     later = block.duties[len(here) :]
     least = HEAD + 2 * (len(here) + len(here) % 2)
@@ -203,7 +229,7 @@ def _size(block: _Block, data: bytearray) -> Step:
             block.start + HEAD,
             count,
             tuple(a - page for a in serving),
-            tuple(_slots(plan, page)),
+            tuple(_slots(plan, page, block.duties)),
         )
         return _entry(entries, 0, data)
 

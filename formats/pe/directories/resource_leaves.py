@@ -40,7 +40,9 @@ def _owed(plan: Plan) -> Owed:
 def _with(plan: Plan, owed: Owed, more: int = 0) -> Plan:
     kept: Contents = contents(plan)
     used = kept.resource_bytes + more
-    return plan._replace(contents=kept._replace(information=tuple(owed), resource_bytes=used))
+    return plan._replace(
+        contents=kept._replace(information=(owed.spare, owed.leaves, owed.share), resource_bytes=used)
+    )
 
 
 def budget(plan: Plan) -> int:

@@ -1,0 +1,149 @@
+"""`bytegen bench kernels`: every kernel against what people would use instead, each row checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bytegen.benchmark import environment, write_json_lines
+from bytegen.errors import UserError
+
+KINDS = ("attention", "decode", "sampling", "small")
+TOLERANCE = {"torch.bfloat16": 2e-2, "torch.float16": 4e-3, "torch.float32": 1e-4}
+
+
+def _cases(kinds: list[str], device: Any, dtype: Any, lengths: list[int]) -> Iterator[Any]:
+    from bytegen.kernel_bench import cases
+
+    sizes = cases.GPU if device.type == "cuda" else cases.CPU
+    if "attention" in kinds:
+        yield from cases.attention_cases(sizes, device, dtype, lengths or [sizes.length])
+    if "decode" in kinds:
+        yield from cases.decode_cases(sizes, device, dtype)
+    if "sampling" in kinds:
+        yield from cases.sampling_cases(sizes, device)
+    if "small" in kinds:
+        yield from cases.small_cases(sizes, device, dtype)
+
+
+def _row(case: Any, entry: Any, clock: Any, roof: Any) -> dict[str, Any]:
+    """One implementation, timed and checked; where it cannot run, the reason."""
+    from bytegen.kernel_bench.clock import peak_memory
+
+    row: dict[str, Any] = {
+        "measure": "kernel", "kind": case.kind, "label": case.label, "implementation": entry.name,
+        "dtype": str(case.dtype), **case.shape,
+    }  # fmt: skip
+    try:
+        call = entry.make()
+        error = entry.check(call())
+        on_graph = case.graph and clock.device.type == "cuda"
+        timing = clock.in_graph(call) if on_graph else clock.time(call)
+    except Exception as problem:
+        return row | {"absent": f"{type(problem).__name__}: {str(problem).splitlines()[0][:160]}"}
+    row |= {"seconds": timing.median, "p20": timing.p20, "p80": timing.p80, "rounds": timing.rounds}
+    row |= {"relative_error": error, "right": error <= TOLERANCE[str(case.dtype)], "graph": on_graph}
+    row["memory"] = peak_memory(clock.device, call)
+    if case.flops:
+        row |= {"flops": case.flops, "flops_per_second": case.flops / timing.median,
+                "of_peak": case.flops / timing.median / roof.flops}  # fmt: skip
+    if case.moved:
+        row |= {"bytes": case.moved, "bytes_per_second": case.moved / timing.median,
+                "of_bandwidth": case.moved / timing.median / roof.bandwidth}  # fmt: skip
+    return row
+
+
+def _shown(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
+    if "absent" in row:
+        return row["kind"], row["label"], row["implementation"], "-", "", "", "", "", row["absent"][:60]
+    micro = [1e6 * row[name] for name in ("seconds", "p20", "p80")]
+    work = (
+        f"{row['flops_per_second'] / 1e12:.3g} TFLOP/s ({row['of_peak']:.0%})"
+        if "flops" in row and row["kind"] != "decode"
+        else f"{row['bytes_per_second'] / 1e9:.3g} GB/s ({row['of_bandwidth']:.0%})"
+    )
+    memory = "" if row["memory"] is None else f"{row['memory'] / 2**20:.0f} MiB"
+    ratio = "" if ours is None else f"{row['seconds'] / ours:.2f}x"
+    verdict = f"{row['relative_error']:.1e}" if row["right"] else f"WRONG {row['relative_error']:.1e}"
+    return (row["kind"], row["label"], row["implementation"], f"{micro[0]:,.1f}", f"{micro[1]:,.1f}-{micro[2]:,.1f}",
+            work, memory, ratio, verdict)  # fmt: skip
+
+
+@click.command("kernels")
+@click.option("--only", multiple=True, type=click.Choice(KINDS), help="These kinds only; may be repeated.")
+@click.option("--device", default="auto", show_default=True, help="cuda, cpu, or auto.")
+@click.option("--dtype", default=None, type=click.Choice(["bfloat16", "float16", "float32"]))
+@click.option("--length", "lengths", multiple=True, type=click.IntRange(16), help="Tokens; may be repeated.")
+@click.option(
+    "--seconds", default=1.0, show_default=True, type=click.FloatRange(0.01), help="Spent on a row."
+)
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines.")
+@click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNG plots.")
+@click.option("--tune", is_flag=True, help="Search tile shapes on this GPU and print table rows instead.")
+def kernels_bench(
+    only: tuple[str, ...], device: str, dtype: str | None, lengths: tuple[int, ...], seconds: float,
+    json_path: Path | None, plots: Path | None, tune: bool,
+) -> None:  # fmt: skip
+    """Time kernels and their peers in one run: median, p20-p80, rate, share of this device's own ceiling.
+
+    On a machine without a GPU the torch twins are timed, at a length that a CPU gets through.
+    """
+    import torch
+
+    from bytegen.kernel_bench.clock import Clock, ceiling
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    kind = getattr(torch, dtype or ("bfloat16" if place.type == "cuda" else "float32"))
+    console = Console(width=None if Console().is_terminal else 190)
+    if tune:
+        from bytegen.kernel_bench.tune import tune_attention
+
+        if place.type != "cuda":
+            raise UserError("--tune measures on a GPU; there is none here")
+        tune_attention(place, kind, seconds, console)
+        return
+    clock = Clock(place, seconds)
+    roof = ceiling(clock, kind)
+    name = (
+        torch.cuda.get_device_name(place)
+        if place.type == "cuda"
+        else "the CPU: plain torch twins, no GPU here"
+    )
+    console.print(
+        f"{name}; measured ceilings: {roof.flops / 1e12:.3g} TFLOP/s, {roof.bandwidth / 1e9:.4g} GB/s"
+    )
+    rows = []
+    machine = environment() | {"ceiling_flops": roof.flops, "ceiling_bandwidth": roof.bandwidth}
+    columns = ("kind", "case", "implementation", "us", "p20-p80", "rate", "memory", "to ours", "error")
+    table = Table(*columns)
+    for case in _cases(list(only) or list(KINDS), place, kind, list(lengths)):
+        ours = None
+        for entry in case.entries:
+            row = _row(case, entry, clock, roof)
+            if entry.name == "bytegen":
+                ours = row.get("seconds")
+            rows.append(row | machine)
+            table.add_row(*_shown(row, ours))
+        if place.type == "cuda":
+            torch.cuda.empty_cache()
+    console.print(table)
+    if json_path:
+        write_json_lines(json_path, rows)
+    if plots:
+        from bytegen.kernel_bench.plots import draw
+
+        for path in draw(rows, plots):
+            console.print(f"wrote {path}")
+    if any(not row.get("right", True) for row in rows if row["implementation"] == "bytegen"):
+        raise UserError("a row of ours is wrong (see the table)")

@@ -1,0 +1,307 @@
+"""The workloads: attention forward and backward, decoding, sampling, small operations.
+
+A case names its shape and work; a row is one implementation of it, timed and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bytegen.kernel_bench import checks, peers
+from bytegen.kernels import (
+    cross_entropy,
+    decode_attention,
+    local_attention,
+    masked_sample,
+    rms_norm,
+    rope,
+    swiglu,
+)
+from bytegen.kernels.attention.ops import seen_pairs
+
+
+@dataclass
+class Entry:
+    """One implementation: `make` builds the call (or raises what keeps it away); `check` gives a relative error."""
+
+    name: str
+    make: Callable[[], Callable[[], Any]]
+    check: Callable[[Any], float]
+
+
+@dataclass
+class Case:
+    """One workload; flops of unmasked pairs only, bytes that must be moved at least."""
+
+    kind: str
+    label: str
+    shape: dict[str, Any]
+    dtype: torch.dtype
+    flops: float = 0.0
+    moved: float = 0.0
+    graph: bool = False
+    entries: list[Entry] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large: a card's, or what two cores of a CPU get through."""
+
+    length: int
+    window: int
+    heads: int
+    kv_heads: int
+    dim: int
+    tokens: int
+    width: int
+    batches: tuple[int, ...]
+
+
+GPU = Sizes(143_360, 8192, 32, 8, 128, 16_384, 4096, (1, 8, 64))
+CPU = Sizes(4096, 512, 4, 2, 64, 1024, 512, (1, 16))
+
+
+def _qkv(sizes: Sizes, length: int, device: torch.device, dtype: torch.dtype, grad: bool) -> list[Tensor]:
+    generator = torch.Generator(device).manual_seed(0)
+    heads = (sizes.heads, sizes.kv_heads, sizes.kv_heads)
+    return [
+        torch.randn(1, length, h, sizes.dim, generator=generator, device=device, dtype=dtype).requires_grad_(
+            grad
+        )
+        for h in heads
+    ]
+
+
+def attention_cases(
+    sizes: Sizes, device: torch.device, dtype: torch.dtype, lengths: list[int]
+) -> Iterator[Case]:
+    """Local and global, forward and backward, at each length."""
+    for length in lengths:
+        for window in (sizes.window, None):
+            if window is None or window < length:
+                yield from _attention_pair(sizes, length, window, device, dtype)
+
+
+def _attention_pair(
+    sizes: Sizes, length: int, window: int | None, device: torch.device, dtype: torch.dtype
+) -> tuple[Case, Case]:
+    q, k, v = _qkv(sizes, length, device, dtype, grad=True)
+    do = torch.randn_like(q.detach())
+    flops = 4.0 * sizes.heads * sizes.dim * seen_pairs(length, window, [0, length])
+    moved = float(sum(x.numel() * x.element_size() for x in (q, q, k, v)))
+    rows = checks.sampled_rows(length, 14)
+    detached = q.detach(), k.detach(), v.detach()
+    want = checks.attention_rows(*detached, window, rows)
+    want_dq = checks.query_gradient_rows(*detached, do, window, rows)
+    shape = {"length": length, "window": window, "heads": sizes.heads, "kv_heads": sizes.kv_heads,
+             "head_dim": sizes.dim}  # fmt: skip
+    kind = "global" if window is None else "local"
+    forward = Case("attention forward", kind, shape, dtype, flops, moved)
+    backward = Case("attention backward", kind, shape, dtype, 2.5 * flops, 2 * moved)
+
+    def once(attend: peers.Attend) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            with torch.no_grad():
+                return attend(q, k, v)
+
+        return call
+
+    def back(attend: peers.Attend) -> Callable[[], tuple[Tensor, ...]]:
+        o = attend(q, k, v)
+        return lambda: torch.autograd.grad(o, (q, k, v), do, retain_graph=True)
+
+    makers: dict[str, Callable[[], peers.Attend]] = {
+        "bytegen": lambda: lambda q, k, v: local_attention(q, k, v, window=window),
+        **peers.attention_peers(length, window, device),
+    }
+    for name, make in makers.items():
+        forward.entries.append(
+            Entry(name, partial(_then, make, once), lambda o: checks.relative_error(o[0, rows], want))
+        )
+        backward.entries.append(
+            Entry(name, partial(_then, make, back), lambda g: checks.relative_error(g[0][0, rows], want_dq))
+        )
+    return forward, backward
+
+
+def _then(make: Callable[[], Any], wrap: Callable[[Any], Callable[[], Any]]) -> Callable[[], Any]:
+    return wrap(make())
+
+
+def decode_cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """One new position against a full ring and against the whole past; 16 new ones for drafts."""
+    for window in (sizes.window, None):
+        for batch, n_new in ((1, 1), (1, 16), (8, 1)):
+            if window is None and batch > 1:
+                continue
+            past = sizes.length - n_new
+            capacity = sizes.length if window is None else window + 64
+            cache = [
+                torch.randn(batch, capacity, sizes.kv_heads, sizes.dim, device=device, dtype=dtype)
+                for _ in range(2)
+            ]
+            q = torch.randn(batch, n_new, sizes.heads, sizes.dim, device=device, dtype=dtype)
+            new = [
+                torch.randn(batch, n_new, sizes.kv_heads, sizes.dim, device=device, dtype=dtype)
+                for _ in range(2)
+            ]
+            angle = torch.rand(batch, n_new, sizes.dim // 2, device=device, dtype=dtype)
+            start = torch.full((batch,), past, dtype=torch.int32, device=device)
+            seen = past + n_new if window is None else window + n_new - 1
+            moved = 2.0 * batch * seen * sizes.kv_heads * sizes.dim * q.element_size()
+            shape = {"batch": batch, "new": n_new, "positions": sizes.length, "window": window,
+                     "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.dim}  # fmt: skip
+            flops = 4.0 * batch * n_new * sizes.heads * sizes.dim * seen
+            case = Case(
+                "decode", "global" if window is None else "local", shape, dtype, flops, moved, graph=True
+            )
+
+            def ours(q: Tensor = q, cache: list[Tensor] = cache, start: Tensor = start, new: list[Tensor] = new,
+                     angle: Tensor = angle, window: int | None = window) -> Callable[[], Tensor]:  # fmt: skip
+                k, v = cache
+                return lambda: decode_attention(
+                    q, k, v, start, k_new=new[0], v_new=new[1], cos=angle, sin=angle, window=window
+                )
+
+            def want(q: Tensor = q, cache: list[Tensor] = cache, start: Tensor = start, new: list[Tensor] = new,
+                     angle: Tensor = angle, window: int | None = window) -> Tensor:  # fmt: skip
+                wide = [x.double() for x in (q, *cache, *new, angle)]
+                return decode_attention(
+                    wide[0], wide[1], wide[2], start, k_new=wide[3], v_new=wide[4], cos=wide[5], sin=wide[5],
+                    window=window,
+                )  # fmt: skip
+
+            case.entries.append(Entry("bytegen", ours, partial(_against, want)))
+            if window is None and n_new == 1:
+
+                def sdpa(q: Tensor = q, cache: list[Tensor] = cache) -> Callable[[], Tensor]:
+                    k, v = (x.transpose(1, 2) for x in cache)
+                    return lambda: F.scaled_dot_product_attention(
+                        q.transpose(1, 2), k, v, enable_gqa=True
+                    ).transpose(1, 2)
+
+                # It neither turns nor writes: less work than ours, the nearest that torch has.
+                case.entries.append(Entry("SDPA on the cache", sdpa, lambda o: 0.0))
+            yield case
+
+
+def _against(want: Callable[[], Tensor], out: Tensor) -> float:
+    return checks.relative_error(out, want())
+
+
+def sampling_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
+    """One draw a sequence under a bitmask; the peer is the sum of torch calls that people write."""
+    for batch in sizes.batches:
+        logits = torch.randn(batch, 257, device=device)
+        bits = torch.randint(-(2**31), 2**31, (batch, 9), device=device, dtype=torch.int64).to(torch.int32)
+        bits[:, 0] |= 1
+        seed = torch.arange(batch, device=device)
+        uniform = torch.rand(batch, device=device)
+        case = Case("sampling", f"batch {batch}", {"batch": batch, "choices": 257}, torch.float32, 0.0,
+                    float(batch * 257 * 4), graph=True)  # fmt: skip
+
+        def ours(logits: Tensor = logits, bits: Tensor = bits, seed: Tensor = seed) -> Callable[[], Any]:
+            t = torch.full_like(logits[:, 0], 0.8)
+            return lambda: masked_sample(
+                logits, bits, seed=seed, step=seed, temperature=t, top_p=0.95, top_k=50
+            )
+
+        def torch_calls(logits: Tensor = logits, bits: Tensor = bits) -> Callable[[], Tensor]:
+            i = torch.arange(257, device=device)
+
+            def call() -> Tensor:
+                allowed = ((bits[:, i // 32] >> (i % 32)) & 1).bool()
+                p = torch.softmax(logits.masked_fill(~allowed, float("-inf")) / 0.8, -1)
+                ordered, order = p.sort(-1, descending=True)
+                ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered > 0.95, 0.0)
+                ordered[:, 50:] = 0.0
+                return order.gather(1, torch.multinomial(ordered, 1))
+
+            return call
+
+        def check(out: Any, logits: Tensor = logits, bits: Tensor = bits, seed: Tensor = seed) -> float:
+            t = torch.full_like(logits[:, 0], 0.8)
+            want = masked_sample(
+                logits.double(), bits, seed=seed, step=seed, temperature=t, top_p=0.95, top_k=50
+            )
+            return float((out.choice != want.choice).double().mean())
+
+        del uniform
+        case.entries += [Entry("bytegen", ours, check), Entry("torch calls", torch_calls, lambda _: 0.0)]
+        yield case
+
+
+def small_cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """RMSNorm, SwiGLU, RoPE and cross-entropy, against torch compiled and Liger where it imports."""
+    n, d = sizes.tokens, sizes.width
+    x, r, w = (torch.randn(*s, device=device, dtype=dtype) for s in ((n, d), (n, d), (d,)))
+    logits, targets = (
+        torch.randn(n, 320, device=device, dtype=dtype),
+        torch.randint(0, 257, (n,), device=device),
+    )
+    q, k = (
+        torch.randn(1, n, h, sizes.dim, device=device, dtype=dtype) for h in (sizes.heads, sizes.kv_heads)
+    )
+    angle = torch.rand(1, n, sizes.dim // 2, device=device, dtype=dtype)
+    size = x.element_size()
+
+    def turned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        from bytegen.kernels.elementwise.rope import rotate
+
+        return rotate(q, angle, angle), rotate(k, angle, angle)
+
+    def entry_cases() -> Iterator[
+        tuple[str, float, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]
+    ]:
+        yield ("rms_norm + residual", 4.0 * n * d * size, lambda x, r: rms_norm(x, w, residual=r),
+               lambda x, r: (F.rms_norm(x + r, (d,), w.to(x), 1e-6), x + r), (x, r))  # fmt: skip
+        yield "swiglu", 3.0 * n * d * size, swiglu, lambda g, u: F.silu(g) * u, (x, r)
+        yield (
+            "rope",
+            2.0 * (q.numel() + k.numel()) * size,
+            lambda q, k: rope(q, k, angle, angle),
+            turned,
+            (q, k),
+        )
+        yield ("cross_entropy", float(logits.numel() * size), lambda x: cross_entropy(x, targets),
+               lambda x: F.cross_entropy(x.float(), targets, reduction="none"), (logits,))  # fmt: skip
+
+    functional = peers.liger() if device.type == "cuda" else None
+    liger: dict[str, Callable[[], Any]] = {}
+    if functional is not None:
+        liger = {
+            "swiglu": lambda: functional.liger_swiglu(x, r),
+            "rms_norm + residual": lambda: functional.liger_fused_add_rms_norm(x, r, w, 1e-6),
+        }
+    for label, moved, ours, torch_way, inputs in entry_cases():
+        wide = tuple(t.double() for t in inputs)
+        want = _flat(torch_way(*(inputs if label == "rope" else wide)))
+
+        def check(out: Any, want: Tensor = want) -> float:
+            return checks.relative_error(_flat(out), want)
+
+        case = Case("small", label, {"tokens": n, "width": d}, dtype, 0.0, moved)
+        for name, make in (
+            ("bytegen", partial(_bound, ours, inputs, False)),
+            ("torch", partial(_bound, torch_way, inputs, False)),
+            ("torch.compile", partial(_bound, torch_way, inputs, True)),
+        ):
+            case.entries.append(Entry(name, make, check))
+        if label in liger:
+            case.entries.append(Entry("Liger", partial(partial, liger[label]), check))
+        yield case
+
+
+def _bound(function: Callable[..., Any], inputs: tuple[Tensor, ...], compiled: bool) -> Callable[[], Any]:
+    return partial(torch.compile(function, dynamic=False) if compiled else function, *inputs)
+
+
+def _flat(out: Any) -> Tensor:
+    return torch.cat([o.double().flatten() for o in (out if isinstance(out, tuple) else (out,))])
