@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.relocations import Relocations
 from bytegen.formats.elf.dynamic.versions import index_run, longest_indices
 from bytegen.formats.elf.entry import spread
+from bytegen.formats.elf.held import Read
 from bytegen.formats.elf.plan import Segment
 from bytegen.formats.elf.target import I386
 
@@ -127,3 +129,25 @@ def test_the_longest_version_indices_are_the_longest_run(raw: bytes, low: int, h
     low = min(low, len(raw))
     runs = [index_run(raw, x, len(raw), 99, highest) for x in range(low + low % 2, len(raw), 2)]
     assert longest_indices(raw, low, len(raw), highest) == max(runs, default=0)
+
+
+@pytest.mark.parametrize("address", [0, 0x1000])
+def test_a_dynamic_section_does_not_lie_at_address_0(address: int) -> None:
+    """The dynamic loader takes address 0 for none (glibc elf/dl-load.c)."""
+    seat = Read(Segment(0x2000, address, 0x100, 0x100, 6), 1)
+    first = 0x2001 if address == 0 else 0x2000
+    assert seat.offsets(8) == (first, 0x20F8)
+    offsets = np.arange(0x1FFF, 0x2102)
+    held = offsets[seat.hold(offsets, np.full_like(offsets, 8))]
+    assert (held[0], held[-1]) == (first, 0x20F8)
+    assert (seat.most(0x2000, address) > 0) == bool(address)
+    assert all(piece.bounds()[0] > 0 for piece in seat.addresses(first, 8))  # type: ignore[index]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_files_replay_under_their_own_length(format: str) -> None:
+    """What a header says of places stays inside the file, even where it takes no bytes (SHT_NOBITS)."""
+    for seed in range(12):
+        data = formats.sample(format, seed, 12_000, "load", "lively")
+        c = formats.constraint(format, max_bytes=len(data), level="load")
+        assert formats.replay(c, data) is None, (format, seed)

@@ -5,6 +5,8 @@ import random
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -17,12 +19,13 @@ from steered import steered
 
 from bytegen import formats
 from bytegen.formats.oracles import rawpe
+from bytegen.formats.oracles.disassembly import executable_parts
 from bytegen.formats.oracles.instructions import instructions_judge
 from bytegen.formats.oracles.lief_pe import lief_pe_judge
 from bytegen.formats.oracles.pefile_judge import pefile_judge
 from bytegen.formats.pe.directories.exported import Continued, ContinuedDll, names
 from bytegen.formats.pe.directories.load_config import SIZES, layout
-from bytegen.formats.pe.directories.relocs import cost
+from bytegen.formats.pe.directories.relocs import _slots, cost
 from bytegen.formats.pe.directories.unwind import written
 
 PROGRAM = """
@@ -211,3 +214,44 @@ def test_a_word_that_begins_as_lists_do_is_an_instruction_on_aarch64():
     # The entry point of this file lay in such lists.
     data = formats.sample("pe32plus-aarch64", 11, 30_000, "code", "highest")
     assert instructions_judge(data, "pe32plus-aarch64") == []
+
+
+class _Relocating(NamedTuple):
+    """What `_slots` reads of a plan."""
+
+    target: Any
+    strict: bool
+    sections: tuple[Any, ...]
+    directories: tuple[tuple[int, int], ...]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(
+        [(5, 0x2100, 40), (1, 0x1FF8, 20), (12, 0x2FFC, 16), (5, 0x2000, 0x1000), (3, 0x2100, 40)]
+    ),
+    st.sets(st.integers(0x2000, 0x2FF0), max_size=3),
+)
+def test_relocations_leave_what_is_read_after_them_alone(
+    table: tuple[int, int, int], duties: set[int]
+) -> None:
+    index, address, size = table
+    directories = [(0, 0)] * 16
+    directories[index] = (address, size)
+    section = SimpleNamespace(address=0x1000, size=0x2800, raw_size=0x2800, flags=0)
+    plan = _Relocating(SimpleNamespace(word=8), True, (section,), tuple(directories))
+    found = {0x2000 + i for low, high in _slots(plan, 0x2000, duties) for i in range(low, high + 1)}  # type: ignore[arg-type]
+    kept = index == 3
+    want = {
+        a for a in range(0x2000, 0x3000) if a in duties or kept or a + 8 <= address or a >= address + size
+    }
+    assert found == want
+
+
+def test_a_dll_without_an_entry_point_has_none_to_judge() -> None:
+    for seed in range(40):
+        data = formats.sample("pe32plus-x86_64", seed, 4000, "load")
+        peheader = int.from_bytes(data[60:64], "little")
+        start = int.from_bytes(data[peheader + 40 : peheader + 44], "little")
+        entry, _ = executable_parts(data)
+        assert (entry == 0) == (start == 0)
