@@ -87,14 +87,15 @@ compiled: install-dev
 	TRITON_INTERPRET=0 $(BIN)/python -m bytegen.kernels.compiled --json benchmarks/compiled.jsonl
 
 # On a machine with a CUDA GPU: the kernel tests on the real thing, then the benchmark, within 8 minutes. It takes the
-# Python that is there when that has a torch with CUDA (GPU=1 python3), else the project's own environment.
+# Python that is there when that has a torch with CUDA, or name one: GPU_PYTHON=...
 GPU_PYTHON ?= $(PYTHON)
 GPU_RUN := TRITON_INTERPRET=0 PYTHONPATH=.gpu
 
 gpu:
 	@rm -rf .gpu && mkdir -p .gpu/bytegen
 	@ln -s $(CURDIR)/bytegen/* $(CURDIR)/kernels $(CURDIR)/formats $(CURDIR)/train .gpu/bytegen/
-	@$(GPU_PYTHON) -c "import torch, sys; torch.cuda.is_available() or sys.exit('make gpu needs a CUDA GPU and a torch that sees it')"
+	@$(GPU_PYTHON) -c "import torch; assert torch.cuda.is_available()" 2>/dev/null \
+		|| { echo "make gpu needs a CUDA GPU and a Python whose torch sees it (GPU_PYTHON=...)"; exit 2; }
 	$(GPU_RUN) timeout 240 $(GPU_PYTHON) -m pytest -q -p no:cacheprovider tests/kernels -m "not full" -k "not compiled"
 	$(GPU_RUN) timeout 230 $(GPU_PYTHON) -m bytegen.kernel_bench --seconds 0.3 --json benchmarks/kernels-gpu.jsonl --plots benchmarks
 

@@ -43,29 +43,21 @@ def _rows(
     return tuple(Row(architecture, kernel, dim, bits, tile, reason) for (kernel, dim), tile in tiles.items())
 
 
+_HOPPER: dict[tuple[Kernel, int], Tile] = {
+    ("forward", _SMALL): Tile(128, 128, 8, 3, True),
+    ("forward", _MIDDLE): Tile(128, 128, 8, 2, True),
+    ("forward", _LARGE): Tile(128, 32, 8, 2, True),
+    ("dq", _SMALL): Tile(128, 64, 8, 2, True),
+    ("dq", _MIDDLE): Tile(128, 64, 8, 2, True),
+    ("dq", _LARGE): Tile(64, 32, 8, 2, True),
+    ("dkdv", _SMALL): Tile(64, 128, 8, 2, True),
+    ("dkdv", _MIDDLE): Tile(64, 64, 8, 2, True),
+    ("dkdv", _LARGE): Tile(32, 64, 8, 1, True),
+}  # fmt: skip
+
 ROWS: tuple[Row, ...] = (
-    *_rows("sm_90", 16, "descriptors free the registers of addresses; 8 warps are two warp groups of wgmma", {
-        ("forward", _SMALL): Tile(128, 128, 8, 3, True),
-        ("forward", _MIDDLE): Tile(128, 128, 8, 2, True),
-        ("forward", _LARGE): Tile(128, 32, 8, 2, True),
-        ("dq", _SMALL): Tile(128, 64, 8, 2, True),
-        ("dq", _MIDDLE): Tile(128, 64, 8, 2, True),
-        ("dq", _LARGE): Tile(64, 32, 8, 2, True),
-        ("dkdv", _SMALL): Tile(64, 128, 8, 2, True),
-        ("dkdv", _MIDDLE): Tile(64, 64, 8, 2, True),
-        ("dkdv", _LARGE): Tile(32, 64, 8, 1, True),
-    }),
-    *_rows("sm_100", 16, "as sm_90, with accumulators in tensor memory", {
-        ("forward", _SMALL): Tile(128, 128, 8, 3, True),
-        ("forward", _MIDDLE): Tile(128, 128, 8, 2, True),
-        ("forward", _LARGE): Tile(128, 32, 8, 2, True),
-        ("dq", _SMALL): Tile(128, 64, 8, 2, True),
-        ("dq", _MIDDLE): Tile(128, 64, 8, 2, True),
-        ("dq", _LARGE): Tile(64, 32, 8, 2, True),
-        ("dkdv", _SMALL): Tile(64, 128, 8, 2, True),
-        ("dkdv", _MIDDLE): Tile(64, 64, 8, 2, True),
-        ("dkdv", _LARGE): Tile(32, 64, 8, 1, True),
-    }),
+    *_rows("sm_90", 16, "descriptors free the registers of addresses; 8 warps are two warp groups of wgmma", _HOPPER),
+    *_rows("sm_100", 16, "as sm_90, with accumulators in tensor memory", _HOPPER),
     *_rows("sm_80", 16, "mma keeps both operands in registers: narrower tiles of keys", {
         ("forward", _SMALL): Tile(128, 64, 4, 3),
         ("forward", _MIDDLE): Tile(128, 64, 8, 3),
