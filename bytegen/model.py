@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bytegen.cache import Cache, LayerCache
 from bytegen.config import ModelConfig
 from bytegen.kernels import backend, decode_attention, local_attention, rms_norm, rope, swiglu
+from bytegen.kernels.elementwise.rope import rotate
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
@@ -34,15 +35,9 @@ def inverse_frequencies(config: ModelConfig) -> Tensor:
     return scaled
 
 
-def rotate(x_BTHE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Apply rotary embeddings; the two halves of a head are the pairs' members, as in Llama checkpoints."""
-    a, b = x_BTHE.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
-
 @dataclass
 class Step:
-    """What all layers of one forward share: rotary tables [B, T, 1, E/2], and where the tokens stand."""
+    """What all layers of one forward share: rotary tables [B, T, E/2], and where the tokens stand."""
 
     cos: Tensor
     sin: Tensor
@@ -119,16 +114,14 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         fused = backend.takes_triton(q)
-        cos, sin = step.cos.squeeze(2), step.sin.squeeze(2)
+        cos, sin = step.cos, step.sin
         if fused and cache is not None:  # rotation, cache write and attention in one launch
             o = decode_attention(
                 q, cache.keys.data, cache.values.data, step.positions[:, 0], k_new=k, v_new=v, cos=cos, sin=sin,
                 window=self.window,
             )  # fmt: skip
             return self.out(o.flatten(-2))
-        q, k = (
-            rope(q, k, cos, sin) if fused else (rotate(q, step.cos, step.sin), rotate(k, step.cos, step.sin))
-        )
+        q, k = rope(q, k, cos, sin) if fused else (rotate(q, cos, sin), rotate(k, cos, sin))
         if cache is None:
             o = local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens)
         else:
@@ -220,7 +213,7 @@ class ByteLM(nn.Module):
             positions = offsets.expand(n_batch, length)
         angles = positions.unsqueeze(-1).float() * self.inv_freq
         dtype = self.embed.weight.dtype
-        cos, sin = angles.cos().to(dtype).unsqueeze(2), angles.sin().to(dtype).unsqueeze(2)
+        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
         return Step(cos=cos, sin=sin, positions=positions, cu_seqlens=cu_seqlens, cache=cache)
 
     def hidden(

@@ -25,6 +25,7 @@ from bytegen.kernels import (
     swiglu,
 )
 from bytegen.kernels.attention.ops import seen_pairs
+from bytegen.kernels.elementwise.rope import rotate
 
 
 @dataclass
@@ -203,7 +204,6 @@ def sampling_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
         bits = torch.randint(-(2**31), 2**31, (batch, 9), device=device, dtype=torch.int64).to(torch.int32)
         bits[:, 0] |= 1
         seed = torch.arange(batch, device=device)
-        uniform = torch.rand(batch, device=device)
         case = Case("sampling", f"batch {batch}", {"batch": batch, "choices": 257}, torch.float32, 0.0,
                     float(batch * 257 * 4), graph=True)  # fmt: skip
 
@@ -233,7 +233,6 @@ def sampling_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
             )
             return float((out.choice != want.choice).double().mean())
 
-        del uniform
         case.entries += [Entry("bytegen", ours, check), Entry("torch calls", torch_calls, lambda _: 0.0)]
         yield case
 
@@ -253,8 +252,6 @@ def small_cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Itera
     size = x.element_size()
 
     def turned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        from bytegen.kernels.elementwise.rope import rotate
-
         return rotate(q, angle, angle), rotate(k, angle, angle)
 
     def entry_cases() -> Iterator[

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bytegen.kernels.attention.interface import local_attention  # noqa: F401  (registers the operators)
-
 
 def sampled_rows(length: int, count: int, seed: int = 0) -> list[int]:
     """Rows to check: the first, the last, and some between."""
@@ -14,15 +12,19 @@ def sampled_rows(length: int, count: int, seed: int = 0) -> list[int]:
     return sorted({0, length - 1, *torch.randint(0, length, (count,), generator=generator).tolist()})
 
 
+def _seen(q: Tensor, k: Tensor, v: Tensor, window: int | None, i: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values [K, Hkv, D] that row i sees, and its probabilities [Hkv, G, K], in float64."""
+    low = 0 if window is None else max(0, i - window + 1)
+    keys, values = k[0, low : i + 1].double(), v[0, low : i + 1].double()
+    one = q[0, i].double().unflatten(0, (k.shape[2], -1))
+    return keys, values, torch.softmax(torch.einsum("hgd,khd->hgk", one, keys) * q.shape[3] ** -0.5, -1)
+
+
 def attention_rows(q: Tensor, k: Tensor, v: Tensor, window: int | None, rows: list[int]) -> Tensor:
     """Output of the rows, float64 [rows, Hq, D]; one sequence, B = 1."""
-    groups, scale = q.shape[2] // k.shape[2], q.shape[3] ** -0.5
     out = []
     for i in rows:
-        low = 0 if window is None else max(0, i - window + 1)
-        keys, values = k[0, low : i + 1].double(), v[0, low : i + 1].double()
-        one = q[0, i].double().unflatten(0, (-1, groups))  # [Hkv, G, D]
-        p = torch.softmax(torch.einsum("hgd,khd->hgk", one, keys) * scale, -1)
+        _, values, p = _seen(q, k, v, window, i)
         out.append(torch.einsum("hgk,khd->hgd", p, values).flatten(0, 1))
     return torch.stack(out)
 
@@ -31,15 +33,11 @@ def query_gradient_rows(
     q: Tensor, k: Tensor, v: Tensor, do: Tensor, window: int | None, rows: list[int]
 ) -> Tensor:
     """DQ of the rows, float64 [rows, Hq, D]."""
-    groups, scale = q.shape[2] // k.shape[2], q.shape[3] ** -0.5
     out = []
     for i in rows:
-        low = 0 if window is None else max(0, i - window + 1)
-        keys, values = k[0, low : i + 1].double(), v[0, low : i + 1].double()
-        one, d = (x[0, i].double().unflatten(0, (-1, groups)) for x in (q, do))
-        p = torch.softmax(torch.einsum("hgd,khd->hgk", one, keys) * scale, -1)
-        dp = torch.einsum("hgd,khd->hgk", d, values)
-        ds = p * (dp - (p * dp).sum(-1, keepdim=True)) * scale
+        keys, values, p = _seen(q, k, v, window, i)
+        dp = torch.einsum("hgd,khd->hgk", do[0, i].double().unflatten(0, (k.shape[2], -1)), values)
+        ds = p * (dp - (p * dp).sum(-1, keepdim=True)) * q.shape[3] ** -0.5
         out.append(torch.einsum("hgk,khd->hgd", ds, keys).flatten(0, 1))
     return torch.stack(out)
 
