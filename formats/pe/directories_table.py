@@ -15,6 +15,7 @@ from bytegen.formats.pe.sets import Slot, When
 from bytegen.formats.pe.spec import Directory, offered
 
 _NONE = exactly(4, 0)
+_IMPORTS, _RELOCATIONS = 1, 5
 
 
 def begin(plan: Plan, data: bytearray) -> Step:
@@ -54,8 +55,10 @@ def _address(plan: Plan, index: int, data: bytearray) -> Step:
         choices = IntSet(4, Span(0, 0), *_certificate_offsets(plan, spec))
         rule = "0, or an offset in the file, a multiple of 8, past the sections' data"
     else:
-        choices = IntSet(4, Span(0, 0), _addresses(plan, spec))
+        low = _after_imports(plan, index)
+        choices = IntSet(4, Span(0, 0), _addresses(plan, spec, low))
         rule = f"0, or a multiple of {spec.align} where one section can hold it, clear of other directories"
+        rule += f"; from {low:#x} on, past the imports" if low else ""
     return IntStep(
         _start(plan, index),
         4,
@@ -70,18 +73,34 @@ def _clear(heads: tuple[Range, ...], start: int, end: int) -> bool:
     return all(end <= low or high <= start for low, high in heads)
 
 
-def _addresses(plan: Plan, spec: Directory) -> When:
-    """Where the smallest directory of the kind can be."""
+def _after_imports(plan: Plan, index: int) -> int:
+    """The least address of the relocations at level "load": when they are read, all of the imports has been.
+
+    So they can leave alone what the loader reads of imports after it has relocated the image.
+    """
+    start, size = plan.directories[_IMPORTS]
+    return start + size if plan.strict and index == _RELOCATIONS and size else 0
+
+
+def _addresses(plan: Plan, spec: Directory, low: int) -> When:
+    """Where the smallest directory of the kind can be, from ``low`` on."""
     least = spec.least(plan.target)
     head = spec.head(plan.target, least)
     sections = layout(plan)
 
     def allowed(x: int) -> bool:
-        return x % spec.align == 0 and _clear(plan.heads, x, x + head) and sections.fits(x, x + least)
+        return (
+            x >= low
+            and x % spec.align == 0
+            and _clear(plan.heads, x, x + head)
+            and sections.fits(x, x + least)
+        )
 
     def build() -> Iterable[Piece]:
         for slot in sections.places(least, spec.align):
-            yield from _outside(slot, plan.heads, head)
+            for part in _outside(slot, plan.heads, head):
+                if part.hi >= low:
+                    yield Slot(max(part.lo, low), part.hi, part.period, part.first, part.last, part.align)
 
     return When(allowed, build)
 

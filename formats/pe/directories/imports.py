@@ -35,6 +35,7 @@ from bytegen.formats.pe.directories.groups import (
 )
 from bytegen.formats.pe.directories.import_options import Option, need, options_of
 from bytegen.formats.pe.directories.import_places import dll_fits, dll_places
+from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import DLL_NAME, dll_at
 from bytegen.formats.pe.directories.memory import Contents, View, contents, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
@@ -77,7 +78,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         plan = plan._replace(contents=Contents())
     if not contents(plan).imports:
         plan = with_group(plan, 0, Group())  # the owner of shared names
-    return _descriptor(plan, View(plan, region.start, region.end, data), region, 0)
+    view = View(plan, region.start, region.end, data, stop_of_imports(plan))
+    return _descriptor(plan, view, region, 0)
 
 
 def _descriptor(plan: Plan, view: View, region: Region, number: int) -> Step:

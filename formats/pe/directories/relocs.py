@@ -2,7 +2,8 @@
 
 Pages do not descend, and the offsets within a block ascend, as linkers write them; a single zero entry may pad
 a block. An address that is relocated lies, as wide as it is, in one section; at level "load" in pages that come from
-the file, or in a section that can be written to: Wine unlocks no others. What other directories need
+the file, or in a section that can be written to: Wine unlocks no others; nor is it one of bytes that the loader
+reads afterwards. What other directories need
 relocated (`Duty`) is owed by the table while it is ahead: a block for each page of theirs always fits.
 
 Sources: LIEF's check_layout (blocks of 8 bytes at least, multiples of 4, which fill the directory; known types),
@@ -11,7 +12,8 @@ Wine's LdrProcessRelocationBlock (types), pefile (no entry twice in a block).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +22,9 @@ from bytegen.formats.core.intset import IntSet, Piece, Span
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import DYNAMIC_BASE, MEM_WRITE, PAGE
+from bytegen.formats.pe.directories.import_reads import read_of_imports
 from bytegen.formats.pe.directories.memory import Contents, contents
-from bytegen.formats.pe.layout import up
+from bytegen.formats.pe.layout import Range, up
 from bytegen.formats.pe.plan import Plan, opener, proceed
 
 INDEX = 5
@@ -93,6 +96,8 @@ class _Block(NamedTuple):
     number: int
     page: int
     duties: tuple[int, ...]
+    pinned: tuple[Range, ...]
+    pages: tuple[Range, ...]
 
     @property
     def left(self) -> int:
@@ -108,7 +113,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     address, size = plan.directories[_TLS]
     if size and plan.dll_flags & DYNAMIC_BASE and (plan.offset_of(address) or 0) > region.start:
         duties = (address + 2 * plan.target.word,)  # AddressOfIndex: every TLS directory has one
-    return _block(_Block(plan, region, region.start, 0, 0, duties), data)
+    pinned = tuple(read_of_imports(plan, data)) if plan.strict else ()
+    return _block(_Block(plan, region, region.start, 0, 0, duties, pinned, tuple(_pages(plan, pinned))), data)
 
 
 def _ranges(plan: Plan) -> list[tuple[int, int]]:
@@ -124,19 +130,21 @@ def _ranges(plan: Plan) -> list[tuple[int, int]]:
     return found
 
 
-def _slots(plan: Plan, page: int, duties: Iterable[int] = ()) -> list[tuple[int, int]]:
+def _slots(
+    plan: Plan, page: int, duties: Iterable[int] = (), pinned: Sequence[Range] = ()
+) -> list[tuple[int, int]]:
     """The offsets within a page of addresses that can be relocated, as intervals.
 
-    At level "load" none of them changes what the loader still reads: the relocations themselves, import tables.
+    At level "load" none of them changes what the loader still reads: the relocations themselves, import tables, and
+    what is ``pinned`` of the imports (`read_of_imports`).
     """
     inside = ((max(low, page), min(high, page + PAGE - 1)) for low, high in _ranges(plan))
     found = [(low - page, high - page) for low, high in inside if low <= high]
     width = plan.target.word
-    taken = [
-        (a - width + 1 - page, a + n - 1 - page)
-        for a, n in map(plan.directories.__getitem__, _READ_AFTER)
-        if n
-    ]
+    read = [(a, a + n) for a, n in map(plan.directories.__getitem__, _READ_AFTER) if n]
+    first = bisect_left(pinned, page, key=lambda part: part[1])
+    last = bisect_left(pinned, page + PAGE + width, key=lambda part: part[0])
+    taken = [(a - width + 1 - page, b - 1 - page) for a, b in (*read, *pinned[first:last])]
     if not plan.strict or not any(low < PAGE and high >= 0 for low, high in taken):
         return found
     places = np.zeros(PAGE + 2, dtype=np.int8)
@@ -149,14 +157,29 @@ def _slots(plan: Plan, page: int, duties: Iterable[int] = ()) -> list[tuple[int,
     return [(low, high - 1) for low, high in edges.tolist()]
 
 
-def _pages(plan: Plan) -> list[Span]:
-    """The pages in which an address can be relocated."""
-    return [Span(low - low % PAGE, high - high % PAGE, PAGE) for low, high in _ranges(plan)]
+def _pages(plan: Plan, pinned: Sequence[Range]) -> list[tuple[int, int]]:
+    """The first and the last of pages in a row in which an address can be relocated."""
+    rows = [(low - low % PAGE, high - high % PAGE) for low, high in _ranges(plan)]
+    if not plan.strict:
+        return rows
+    read = [(a, a + n) for a, n in map(plan.directories.__getitem__, _READ_AFTER) if n]
+    # A page may hold nothing but what has to be left alone.
+    doubtful = {page for a, b in (*read, *pinned) for page in range(a - a % PAGE, b, PAGE)}
+    full = sorted(page for page in doubtful if not _slots(plan, page, (), pinned))
+    every = rows
+    for page in full:
+        rows = [
+            part
+            for low, high in rows
+            for part in ([(low, page - PAGE), (page + PAGE, high)] if low <= page <= high else [(low, high)])
+            if part[0] <= part[1]
+        ]
+    return rows or every
 
 
-def _most(plan: Plan, page: int, duties: Iterable[int]) -> int:
+def _most(plan: Plan, page: int, duties: Iterable[int], pinned: Sequence[Range] = ()) -> int:
     """The size of the longest block of a page."""
-    return HEAD + (sum(high - low + 1 for low, high in _slots(plan, page, duties)) + 1) // 2 * 4
+    return HEAD + (sum(high - low + 1 for low, high in _slots(plan, page, duties, pinned)) + 1) // 2 * 4
 
 
 def _good_rest(plan: Plan, rest: int, duties: tuple[int, ...]) -> bool:
@@ -193,12 +216,14 @@ def _block(block: _Block, data: bytearray) -> Step:
     free = not block.duties or _good_rest(plan, block.left - HEAD, block.duties)
     pieces: list[Piece] = []
     if free:
-        for span in _pages(plan):
-            low, high = max(span.lo, block.page), min(span.hi, owed)
+        for first, last in block.pages:
+            low, high = max(first, block.page), min(last, owed)
             if low <= high:
                 pieces.append(Span(low, high, PAGE))
     if block.duties:
         pieces.append(Span(owed, owed))
+    elif not pieces:  # an empty block of the same page
+        pieces.append(Span(block.page, block.page))
 
     return IntStep(
         block.start,
@@ -212,7 +237,7 @@ def _block(block: _Block, data: bytearray) -> Step:
 
 def _size(block: _Block, data: bytearray) -> Step:
     plan, page, left = block.plan, block.page, block.left
-    most = min(left, _most(plan, page, block.duties))
+    most = min(left, _most(plan, page, block.duties, block.pinned))
     here = [a for a in block.duties if a < page + PAGE]
     later = block.duties[len(here) :]
     least = HEAD + 2 * (len(here) + len(here) % 2)
@@ -229,7 +254,7 @@ def _size(block: _Block, data: bytearray) -> Step:
             block.start + HEAD,
             count,
             tuple(a - page for a in serving),
-            tuple(_slots(plan, page, block.duties)),
+            tuple(_slots(plan, page, block.duties, block.pinned)),
         )
         return _entry(entries, 0, data)
 

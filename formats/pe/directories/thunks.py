@@ -30,6 +30,7 @@ from bytegen.formats.pe.directories.groups import (
     with_group,
 )
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
+from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
 from bytegen.formats.pe.directories.memory import View, contents, grown, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
@@ -60,7 +61,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     group = group_of(plan, region.detail.group)
     if group.values is not None:
         return _repeat(plan, region, (*group.values, 0), 0)
-    view = View(plan, region.start, region.end, data)
+    view = View(plan, region.start, region.end, data, stop_of_imports(plan))
     return _entry(plan, Reading(region.detail.group, region, view), data)
 
 
