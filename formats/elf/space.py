@@ -82,6 +82,12 @@ def _kept(plan: Plan, table: Table, gap: int, needs: Longest, also: tuple[int, .
     )
 
 
+def free(plan: Plan, table: Table) -> list[tuple[int, int]]:
+    """The gaps ahead of which nothing must be left to string tables still owed."""
+    needs = _needs(plan, 0)
+    return [gap for gap in plan.ledger.gaps(table.end) if not _kept(plan, table, gap[0], needs)]
+
+
 def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[int]:
     """How far the end of each of these promises ahead may move up, all together, for the section ``index``."""
     needs = _needs(plan, index)

@@ -23,7 +23,7 @@ class Facts(NamedTuple):
     ``names``: size of the string table; ``symtab``: offset of the symbols, -1 for none, and address;
     ``used``: how many there are at least; ``exact``: how many there are, where a hash table says it;
     ``indices``: how many version indices may serve; ``hash_address``: of the hash table; ``needed``: where
-    libraries' names begin.
+    libraries' names begin; ``stop``: where the table ends at the latest, 0 where room ahead says it.
     """
 
     map: AddressMap
@@ -36,6 +36,7 @@ class Facts(NamedTuple):
     indices: int
     hash_address: int
     needed: tuple[int, ...]
+    stop: int = 0
 
 
 _KINDS = ("dynstr", "dynsym", "dynrel", "hash", "gnu_hash")

@@ -56,6 +56,8 @@ def _with_symbols(plan: Plan, region: Region, count: int) -> Plan:
 
 def _stop(plan: Plan, region: Region) -> int:
     """How far a hash table may grow."""
+    if region.detail.stop:
+        return int(region.detail.stop)
     load = region.detail.map.find(region.detail.hash_address)
     assert load is not None
     following = plan.ledger.after(region.end)

@@ -18,6 +18,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf.dynamic import accept, table_values, tags, values
 from bytegen.formats.elf.dynamic.addresses import PF_W, map_of
 from bytegen.formats.elf.dynamic.ahead import promise_details
+from bytegen.formats.elf.dynamic.foreseen import begin
 from bytegen.formats.elf.dynamic.state import State, raise_owed, settle
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan, opener, proceed
@@ -38,6 +39,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     map = map_of(plan, region.start, raw)
     view = View(raw, map, plan.target, plan.strict, plan.tls_size)
     state = State(plan, region, view)
+    if plan.foreseen is not None:
+        state = begin(state)
     if plan.strict:
         owed = frozenset({tags.STRTAB, tags.STRSZ})
         found = settle(state._replace(owed=owed))

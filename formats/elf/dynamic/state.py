@@ -53,6 +53,8 @@ class State(NamedTuple):
     ahead: bool = False  # the string table is to lie ahead
     nameless: bool = False  # DT_STRTAB is 0: there is no string table, and nothing has a name
     reserved: tuple[tuple[str, Region], ...] = ()
+    foreseen: dict[int, Place | None] = {}  # noqa: RUF012  # tag -> the one place it may name, None for none
+    text: int | None = None  # size of the string table, where section headers said it
 
     @property
     def start(self) -> int:
@@ -68,6 +70,11 @@ class State(NamedTuple):
     def symbol_count(self) -> int:
         """Symbols that the table must have."""
         return self.used if self.symbols is None else max(self.symbols, self.used)
+
+    @property
+    def string_size(self) -> int | None:
+        """Size of the string table, once it is settled."""
+        return self.seen.get(tags.STRSZ, self.text)
 
     def with_tag(self, tag: int, value: int) -> State:
         """The state after an entry."""
@@ -114,7 +121,7 @@ class State(NamedTuple):
 
     def names_below(self) -> int:
         """A bound on symbols' names that the string table, settled or owed, is sure to reach."""
-        size = self.seen.get(tags.STRSZ)
+        size = self.string_size
         if size is not None:
             return size
         place = self.places.get(tags.STRTAB)
@@ -211,6 +218,8 @@ class State(NamedTuple):
 
     def stop_of(self, region: Region, address: int) -> int:
         """How far a table promised ahead may grow: to the next promise or the end of its segment."""
+        if any(place is not None and place.offset == region.start for place in self.foreseen.values()):
+            return region.end
         load = self.view.map.find(address)
         assert load is not None
         following = self.plan.ledger.after(region.end)
@@ -233,7 +242,7 @@ def settle_strings(state: State) -> State | None:
     if state.nameless:
         return None if tags.STRSZ in state.owed else state
     need = state.string_need()
-    size = state.seen.get(tags.STRSZ)
+    size = state.string_size
     if size is not None:
         return state if need <= size else None
     place = state.places.get(tags.STRTAB)
@@ -262,6 +271,8 @@ def settle_symbols(state: State) -> State | None:
         return state if whole else None
     if tags.SYMTAB not in state.owed:
         return state
+    if tags.SYMTAB in state.foreseen:
+        return None
     if state.view.symbols.exist(count, state.names_below()):
         return state.without(SYMBOLS)
     least = state.view.symbols.least_names(count)

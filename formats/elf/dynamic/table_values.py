@@ -10,7 +10,7 @@ import numpy as np
 from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
 from bytegen.formats.elf.dynamic.state import STRINGS, State, raising, settle, version_table
-from bytegen.formats.elf.written import Lazily
+from bytegen.formats.elf.written import Lazily, Provided
 
 _NONE = np.zeros(0, np.uint64)
 _UNBOUNDED = 1 << 31
@@ -34,6 +34,9 @@ def most_symbols(state: State) -> int:
 
 def tables(state: State, tag: int) -> list[Piece]:
     """Addresses of the table of a tag."""
+    if tag in state.foreseen:
+        place = state.foreseen[tag]
+        return [] if place is None else [Provided(place.address, partial(_is_foreseen, state, tag))]
     # Layouts differ in little: most of their pieces are the same.
     ahead = {(piece.lo, piece.hi, piece.mod, piece.rem): piece for piece in _ahead(state, tag)}
     pieces: list[Piece] = [_behind(state, tag), *ahead.values()]
@@ -44,6 +47,8 @@ def tables(state: State, tag: int) -> list[Piece]:
 
 def exist(state: State, tag: int) -> bool:
     """Whether some address of the table of a tag can stand."""
+    if tag in state.foreseen:
+        return _is_foreseen(state, tag)
     found = state.view.found.get(tag)
     if found is not None and _is_behind(state, tag, found):
         return True
@@ -53,6 +58,11 @@ def exist(state: State, tag: int) -> bool:
     if len(members):
         state.view.found[tag] = int(members[0])
     return len(members) > 0
+
+
+def _is_foreseen(state: State, tag: int) -> bool:
+    place = state.foreseen[tag]
+    return place is not None and accept.table(state, tag, place.address) is not None
 
 
 def _is_behind(state: State, tag: int, address: int) -> bool:
@@ -139,7 +149,7 @@ def least_size(state: State) -> int | None:
 def _symbol_tables(state: State) -> Callable[[int, int], np.ndarray]:
     view = state.view
     after = state.with_tag(tags.SYMTAB, 0).without("dynsym")
-    known = after.seen.get(tags.STRSZ)
+    known = after.string_size
     place = after.places.get(tags.STRTAB)
     if known is None and place is not None and place.behind:
         known = view.strings.longest_from(place.offset, place.high)

@@ -10,9 +10,10 @@ from bytegen.formats.core.intset import Bits, Finite, Piece, Span
 from bytegen.formats.elf import names, space, tables
 from bytegen.formats.elf.contents import relative, relocations, strings, symbols
 from bytegen.formats.elf.contents.compressed import any_compressed, compressed_offsets, compressed_sizes
+from bytegen.formats.elf.foreseen import waiting
 from bytegen.formats.elf.notes import NoteDetail, note_offsets, note_sizes, promise_notes
 from bytegen.formats.elf.plan import Plan, Section
-from bytegen.formats.elf.sections import agreed, links
+from bytegen.formats.elf.sections import agreed, expected, foreseen, links
 from bytegen.formats.elf.sections.types import (
     ALLOC,
     ARRAYS,
@@ -101,6 +102,8 @@ def _request(plan: Plan, header: Header) -> tuple[Plan, tables.Request]:
 def offsets(plan: Plan, header: Header) -> _Choices:
     """The set of sh_offset, and its rule."""
     table, kind = header.table, header.kind
+    if foreseen.rules(plan, kind):
+        return [Finite((foreseen.offset_of(plan, table, header.address),))], "where its address is mapped"
     place = agreed.place_of(plan, kind)
     if place is not None:
         return [Finite((place.offset,))], "where the dynamic section says"
@@ -121,6 +124,10 @@ def offsets(plan: Plan, header: Header) -> _Choices:
 def sizes(plan: Plan, header: Header) -> _Choices:
     """The set of sh_size, and its rule."""
     kind, offset, table, number = header.kind, header.offset, header.table, header.number
+    if foreseen.rules(plan, kind):
+        return foreseen.sizes(
+            plan, table, number, kind, offset
+        ), "the size of the table there, or one that fits"
     owed, place = plan.owed_at(number), agreed.place_of(plan, kind)
     if kind == NOBITS:
         return [Span(0, plan.target.top - offset)], "any size that does not wrap"
@@ -161,6 +168,13 @@ def sizes(plan: Plan, header: Header) -> _Choices:
     return _plain_sizes(plan, header)
 
 
+def sized(plan: Plan, header: Header, size: int) -> Plan:
+    """The plan after sh_size, which may settle how many dynamic symbols there are."""
+    if foreseen.rules(plan, header.kind):
+        return foreseen.sized(plan, header.table, header.kind, header.offset, size)
+    return agreed.settle(plan, header.kind, size)
+
+
 def _plain_sizes(plan: Plan, header: Header) -> _Choices:
     room = plan.limit - header.offset
     if header.kind == PROGBITS and plan.shstrndx < header.number:
@@ -199,6 +213,9 @@ def _names_need(plan: Plan, header: Header) -> int:
 def link_choices(plan: Plan, header: Header) -> _Choices:
     """The set of sh_link, and its rule."""
     kind, number = header.kind, header.number
+    if foreseen.rules(plan, kind):
+        pieces = foreseen.link_choices(plan, header.table, number, kind, header.offset, header.size)
+        return pieces, "the dynamic symbols, or their strings"
     if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and agreed.place_of(plan, kind) is not None):
         return links.dynamic_strings(plan, number), "the string table that the dynamic section names"
     if kind in SYMBOLS:
@@ -247,7 +264,11 @@ def _greatest_symbol(plan: Plan, header: Header) -> int:
 def _dynamic_symbols_to_come(plan: Plan, header: Header) -> int:
     """How many symbols the dynamic symbol table may have, if it is still to come."""
     place = agreed.place_of(plan, DYNSYM)
-    if place is None or not agreed.symbols_of_table(plan, header.table, header.number):
+    if not agreed.symbols_of_table(plan, header.table, header.number):
+        return 0
+    if waiting(plan):
+        return expected.symbols_to_come(plan, header.table)
+    if place is None:
         return 0
     pieces = agreed.symbol_sizes(plan, header.table, place, header.number)
     ends = [bounds[1] for bounds in (piece.bounds() for piece in pieces) if bounds]
@@ -271,8 +292,12 @@ def _relocation_links(plan: Plan, header: Header) -> list[Piece]:
 
 def linked(plan: Plan, header: Header, link: int) -> Plan:
     """The plan that owes a section linked before it is read."""
-    kind = header.kind
-    if link <= header.number:
+    kind, number = header.kind, header.number
+    if foreseen.rules(plan, kind):
+        return foreseen.linked(plan, header.table, number, kind, header.offset, header.size, link)
+    if kind == DYNAMIC and waiting(plan):
+        return foreseen.strings_linked(plan, number, link)
+    if link <= number:
         return plan
     if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and agreed.place_of(plan, kind) is not None):
         place = links.strings_place(plan)
@@ -285,7 +310,10 @@ def linked(plan: Plan, header: Header, link: int) -> Plan:
     if kind not in RELOCATIONS:
         return plan
     most = _greatest_symbol(plan, header)
-    return plan.owe(link, frozenset({DYNSYM}), most + 1) if most else plan.owe(link, SYMBOLS)
+    if not most:
+        return plan.owe(link, SYMBOLS)
+    plan = plan.owe(link, frozenset({DYNSYM}), most + 1)
+    return expected.keep(plan, header.table, most + 1) if waiting(plan) else plan
 
 
 def infos(plan: Plan, header: Header) -> _Choices:
@@ -298,6 +326,9 @@ def infos(plan: Plan, header: Header) -> _Choices:
         read = links.read(plan, types)
         later = links.later(plan, header.number, types)
         return [Finite((0, *read)), *later], "0, or a section that can be relocated"
+    if kind in NAMED and waiting(plan):
+        count = foreseen.count_of(plan, header.table, kind, header.offset)
+        return [Finite((count,))], "the number of versions in the table"
     if kind in NAMED:
         place = agreed.place_of(plan, kind)
         assert place is not None
@@ -333,8 +364,8 @@ def promise(plan: Plan, header: Header) -> Plan:
     """The plan that promises the content of a section ahead."""
     kind, offset, size = header.kind, header.offset, header.size
     path = f"section[{header.number}]"
-    if kind == DYNAMIC or kind in TABLES:
-        return plan  # promised with the dynamic section
+    if kind == DYNAMIC or kind in TABLES or foreseen.rules(plan, kind):
+        return plan  # promised with the dynamic section, or with the size
     if kind == NOTE:
         return promise_notes(plan, offset, size, NoteDetail(8 if header.align == 8 else 4, False), path)
     if kind == STRTAB:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
 from bytegen.formats.elf import space
+from bytegen.formats.elf.foreseen import foreseen
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, STRTAB
 from bytegen.formats.elf.tables import Dynamic, Place
@@ -74,6 +75,9 @@ def read(plan: Plan, types: frozenset[int]) -> list[int]:
 
 def dynamic_strings(plan: Plan, number: int) -> list[Piece]:
     """The string table of the dynamic section and what belongs to it."""
+    link = foreseen(plan).link
+    if link:
+        return [Finite((link,))]
     place = strings_place(plan)
     if place is None or place.size is None:
         return [Finite(read(plan, frozenset({STRTAB}))), *later(plan, number, frozenset({STRTAB}))]
