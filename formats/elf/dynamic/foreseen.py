@@ -59,15 +59,15 @@ def _facts(plan: Plan, map: AddressMap, table: Section) -> Facts:
 
 def _settle_strings(plan: Plan, map: AddressMap) -> Plan:
     """The plan that knows where the strings are mapped; ahead of the dynamic section, it names them itself."""
-    assert plan.dynamic is not None
-    section = plan.sections[foreseen(plan).link]
+    section, dynamic = plan.sections[foreseen(plan).link], plan.dynamic
+    assert dynamic is not None
     place = _mapped(map, section)
     region = plan.ledger.at(section.offset, "strings")
     names = plan.sections[plan.shstrndx]
     if place is None or (region is not None and names.offset == section.offset):
         return plan
     plan = plan._replace(foreseen=foreseen(plan)._replace(strings=place))
-    if region is not None and region.start > plan.dynamic[0]:
+    if region is not None and region.start > dynamic[0]:
         pinned = Region(region.start, region.end, STRINGS, "STRTAB")
         plan = plan._replace(ledger=plan.ledger.replace(region, pinned))
     return plan

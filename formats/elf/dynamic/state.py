@@ -301,9 +301,15 @@ def _longer_strings(state: State, size: int) -> State | None:
     return state.reserve(STRINGS, size, 1) if state.reservation(STRINGS) is not None else None
 
 
+def _indices(state: State) -> Place | None:
+    """Where the version indices are, which section headers may have settled."""
+    owed = state.foreseen.get(tags.VERSYM) if tags.VERSYM in state.owed else None
+    return state.places.get(tags.VERSYM, owed)
+
+
 def version_owed(state: State) -> int:
     """The greatest version index that the symbols use; 0 when there is no DT_VERSYM."""
-    place = state.places.get(tags.VERSYM)
+    place = _indices(state)
     if place is None:
         return 0
     return versions.greatest_index(state.view.raw, place.offset, state.symbol_count)
@@ -331,12 +337,15 @@ def raising(state: State) -> Iterator[int]:
         if tag not in state.seen:
             packed = tag == tags.VERNEED and state.view.strict and tags.RELR in state.seen
             found = state.view.versions(tag == tags.VERDEF, version_table(state, 0))
+            if tag in state.foreseen:
+                only = state.foreseen[tag]
+                found = [item for item in found if only is not None and item[0] == only.address]
             yield from {table.highest for _, table in found if table.packed or not packed}
 
 
 def raise_owed(state: State) -> bool | None:
     """Whether another version table is owed, for the indices used or those owed; None where none can serve."""
-    place, count = state.places.get(tags.VERSYM), state.symbol_count
+    place, count = _indices(state), state.symbol_count
     if place is not None:
         owed = version_owed(state)
         if place.offset + 2 * count > place.high:
@@ -344,6 +353,8 @@ def raise_owed(state: State) -> bool | None:
         if owed <= state.highest:
             return False
         return True if any(highest >= owed for highest in raising(state)) else None
+    if tags.VERSYM in state.owed and tags.VERSYM in state.foreseen:
+        return None
     if tags.VERSYM not in state.owed or state.view.indices(state.highest) >= count:
         return False
     return True if any(state.view.indices(highest) >= count for highest in raising(state)) else None

@@ -174,7 +174,8 @@ def _hash_tables(state: State, tag: int) -> Callable[[int, int], np.ndarray]:
 
     @cache
     def most() -> int:
-        return 0 if other is not None and not other.behind else most_symbols(after)
+        open = other is not None and not other.behind and state.symbols is None
+        return 0 if open else most_symbols(after)
 
     def find(low: int, high: int) -> np.ndarray:
         found = view.hashed(tag == tags.GNU_HASH, low, high)

@@ -89,7 +89,8 @@ def read_needs(table: Table, offset: int) -> Versions | None:
         chain = _need_names(table, position + first, count, name)
         if chain is None:
             return None
-        of_c |= name.startswith(b"libc.so.")
+        # A name that is yet to be written may come to be that of the C library.
+        of_c |= name.startswith(b"libc.so.") or (table.strict and table.strings is None)
         packed |= chain.packed
         entries, highest = entries + 1, max(highest, chain.highest)
         end = max(end, position + _NEED.size, chain.size)
