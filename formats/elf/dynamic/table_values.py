@@ -22,7 +22,8 @@ def most_symbols(state: State) -> int:
     if settle(state) is None:
         return 0
     if state.symbols is not None:
-        return state.symbols
+        # The symbols may have no tag yet, and no room for it.
+        return state.used if settle(state.use(state.symbols)) is None else state.symbols
     low, high = state.used, state.used * 2
     while high < _UNBOUNDED and settle(state.use(high)) is not None:
         low, high = high, high * 2
