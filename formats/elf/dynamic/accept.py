@@ -101,7 +101,8 @@ def _ahead(state: State, tag: int, place: Place) -> State | None:
     base = None if place.offset % align else next(bases, None)
     if base is None:
         return None
-    if tag == tags.GNU_HASH and not base.view.map.plain(place.address, 1 << 62):
+    map = state.view.map
+    if tag == tags.GNU_HASH and not (map.ends_inside(place.address, size) and map.alone(place.address)):
         return None
     region = Region(place.offset, place.offset + size, kind, tags.LABELS[tag])
     plan = base.plan._replace(ledger=base.plan.ledger.add(region)).reach(region.end)

@@ -64,7 +64,8 @@ def _stop(plan: Plan, region: Region) -> int:
     load = region.detail.map.find(region.detail.hash_address)
     assert load is not None
     following = plan.ledger.after(region.end)
-    return min(load.offset + load.filesz, plan.limit if following is None else following.start)
+    end = load.offset + load.filesz - (region.kind == "gnu_hash")  # see `AddressMap.plain`
+    return min(end, plan.limit if following is None else following.start)
 
 
 @opener("hash")

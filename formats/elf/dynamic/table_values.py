@@ -112,7 +112,7 @@ def _members(state: State, tag: int) -> np.ndarray:
         found = view.versions(tag == tags.VERDEF, version_table(state, 0))
         return np.array([a for a, _ in found if accept.table(state, tag, a) is not None], np.uint64)
     addresses = view.map.addresses(find)
-    if tag == tags.GNU_HASH and view.map.others:
+    if tag == tags.GNU_HASH:
         plain = [accept.table(state, tag, address) is not None for address in addresses.tolist()]
         return addresses[np.array(plain, dtype=bool)]
     return addresses
