@@ -23,7 +23,8 @@ class Foreseen(NamedTuple):
 
     ``symbols``: how many dynamic symbols there are, once something says it; ``most``: how many there may be;
     ``link``: the section of the strings, 0 while it is open; ``reserved``: room kept for the symbols while their
-    header is still to come. From the end on: ``tables``, section type -> place, and the place of the ``strings``,
+    header is still to come; ``text``: bytes of the string table that symbols behind need instead, should they be
+    meant, while ``link`` is open. From the end on: ``tables``, section type -> place, and the place of the ``strings``,
     None where the section headers leave it open or where it is not mapped.
     """
 
@@ -31,6 +32,7 @@ class Foreseen(NamedTuple):
     most: int = UNBOUNDED
     link: int = 0
     reserved: Region | None = None
+    text: int = 0
     tables: Mapping[int, Place] = MappingProxyType({})
     strings: Place | None = None
 

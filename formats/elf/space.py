@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf import names, tables
+from bytegen.formats.elf.foreseen import foreseen
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.written import Table
 
@@ -58,7 +59,7 @@ def longest(plan: Plan, table: Table, without: tuple[int, ...] = ()) -> Longest:
 
 def _needs(plan: Plan, index: int) -> Longest:
     """Sizes of the longest string tables owed to sections other than ``index``: plain, and of names."""
-    plain = named = 0
+    plain, named = foreseen(plan).text, 0
     for i, owed in plan.owed:
         if i == index or owed.place is not None or owed.types != _STRINGS:
             continue

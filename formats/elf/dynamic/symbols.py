@@ -101,6 +101,18 @@ class Symbols:
             self._lanes[key] = lanes
         return self._lanes[key]
 
+    def longest_tables(self, most: int) -> list[tuple[int, int]]:
+        """(offset, end of its segment's bytes) of the longest tables, whatever their names: at most so many each
+        range and lane."""
+        found = []
+        for low, high, _ in self.map.ranges():
+            for lane in self._range(low, high):
+                starts = np.flatnonzero(lane.null)
+                bad = np.append(np.flatnonzero(~lane.good), len(lane.good))
+                order = np.argsort(starts - bad[np.searchsorted(bad, starts)], kind="stable")[:most]
+                found += [(int(x) * self._size + lane.base, high) for x in starts[order]]
+        return found
+
     def tables(self, low: int, high: int, count: int, names: int) -> np.ndarray:
         """Where ``count`` good symbols, the first null, with names below ``names`` begin in a range."""
         found = [_NONE]

@@ -143,6 +143,6 @@ def table_fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
 def symbols_of_table(plan: Plan, table: Table, number: int) -> list[Piece]:
     """The dynamic symbol table that hash and version tables link."""
     if waiting(plan):
-        return links.dynamic_symbols(plan, number, expected.symbols_to_come(plan, table) > 0)
+        return links.dynamic_symbols(plan, number, expected.symbols_to_come(plan, table, number) > 0)
     possible = space.dynamic_owed(plan) is not None and symbols_fit(plan, table, number)
     return links.dynamic_symbols(plan, number, possible)

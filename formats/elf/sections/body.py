@@ -171,7 +171,7 @@ def sizes(plan: Plan, header: Header) -> _Choices:
 def sized(plan: Plan, header: Header, size: int) -> Plan:
     """The plan after sh_size, which may settle how many dynamic symbols there are."""
     if foreseen.rules(plan, header.kind):
-        return foreseen.sized(plan, header.table, header.kind, header.offset, size)
+        return foreseen.sized(plan, header.table, header.number, header.kind, header.offset, size)
     return agreed.settle(plan, header.kind, size)
 
 
@@ -267,7 +267,7 @@ def _dynamic_symbols_to_come(plan: Plan, header: Header) -> int:
     if not agreed.symbols_of_table(plan, header.table, header.number):
         return 0
     if waiting(plan):
-        return expected.symbols_to_come(plan, header.table)
+        return expected.symbols_to_come(plan, header.table, header.number)
     if place is None:
         return 0
     pieces = agreed.symbol_sizes(plan, header.table, place, header.number)
@@ -296,7 +296,7 @@ def linked(plan: Plan, header: Header, link: int) -> Plan:
     if foreseen.rules(plan, kind):
         return foreseen.linked(plan, header.table, number, kind, header.offset, header.size, link)
     if kind == DYNAMIC and waiting(plan):
-        return foreseen.strings_linked(plan, number, link)
+        return foreseen.strings_linked(plan, number, link, links.text_need(plan))
     if link <= number:
         return plan
     if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and agreed.place_of(plan, kind) is not None):
@@ -312,8 +312,9 @@ def linked(plan: Plan, header: Header, link: int) -> Plan:
     most = _greatest_symbol(plan, header)
     if not most:
         return plan.owe(link, SYMBOLS)
-    plan = plan.owe(link, frozenset({DYNSYM}), most + 1)
-    return expected.keep(plan, header.table, most + 1) if waiting(plan) else plan
+    if waiting(plan):
+        plan = expected.keep(plan, header.table, header.number, most + 1)
+    return plan.owe(link, frozenset({DYNSYM}), most + 1)
 
 
 def infos(plan: Plan, header: Header) -> _Choices:

@@ -88,7 +88,7 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
     """The addresses of tables that are written already."""
     seen, map = expected.view(plan, table), expected.map_to(plan, table)
     least, bound = expected.least(plan), expected.string_bound(plan, table, number)
-    low_count, high_count = least, expected.most(plan, table)
+    low_count, high_count = least, expected.most(plan, table, number)
 
     def symbols_there(offset: int, high: int) -> bool:
         return _symbol_run(plan, table, offset, high, bound) >= least
@@ -180,7 +180,7 @@ def fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
         if any(index != number and owed.types == expected.ONLY_DYNSYM for index, owed in plan.owed):
             return False
     elif kind not in NAMED:
-        kept = expected.reserve(plan, table, expected.least(plan))
+        kept = expected.reserve(plan, table, number, expected.least(plan))
         if kept is None or not links.dynamic_symbols(plan, number, True):
             return False
         plan = kept
@@ -189,9 +189,9 @@ def fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
     return any(piece.bounds() is not None for piece in addresses(plan, table, number, kind))
 
 
-def begun(plan: Plan, table: Table, kind: int) -> Plan:
+def begun(plan: Plan, table: Table, number: int, kind: int) -> Plan:
     """The plan after sh_type: what links the symbols keeps room for them before it takes its own."""
-    return expected.keep(plan, table, 1) if kind in HASHES or kind == GNU_VERSYM else plan
+    return expected.keep(plan, table, number, 1) if kind in HASHES or kind == GNU_VERSYM else plan
 
 
 def addresses(plan: Plan, table: Table, number: int, kind: int) -> list[Piece]:
@@ -216,7 +216,7 @@ def sizes(plan: Plan, table: Table, number: int, kind: int, offset: int) -> list
     behind = offset < table.start
     high = max((high for low, high, _ in seen.map.ranges() if low <= offset < high), default=0)
     if kind == GNU_VERSYM:
-        return [Span(2 * least, min(2 * expected.most(plan, table), high - offset), 2)]
+        return [Span(2 * least, min(2 * expected.most(plan, table, number), high - offset), 2)]
     if kind == DYNSYM:
         exact = foreseen(plan).symbols is not None
         if behind:
@@ -241,7 +241,7 @@ def _gnu_hash(plan: Plan, table: Table, offset: int, high: int) -> gnu_hash.GnuH
     return found
 
 
-def sized(plan: Plan, table: Table, kind: int, offset: int, size: int) -> Plan:
+def sized(plan: Plan, table: Table, number: int, kind: int, offset: int, size: int) -> Plan:
     """The plan after sh_size: it knows how many symbols there are, keeps room for them, and promises what lies
     ahead."""
     count: int | None = None
@@ -258,7 +258,7 @@ def sized(plan: Plan, table: Table, kind: int, offset: int, size: int) -> Plan:
     if count is not None:
         plan = plan._replace(foreseen=foreseen(plan)._replace(symbols=count))
         if kind != DYNSYM:
-            plan = expected.keep(plan, table, count)
+            plan = expected.keep(plan, table, number, count)
     if offset >= table.end:
         name = HASHES.get(kind, "dynsym")
         region = Region(offset, offset + size, name, "dynamic symbols" if kind == DYNSYM else name)
@@ -269,7 +269,10 @@ def sized(plan: Plan, table: Table, kind: int, offset: int, size: int) -> Plan:
 def link_choices(plan: Plan, table: Table, number: int, kind: int, offset: int, size: int) -> list[Piece]:
     """The set of sh_link."""
     if kind in NAMED or kind == DYNSYM:
-        return expected.string_links(plan, table, number, names_need(plan, table, kind, offset, size))
+        need = names_need(plan, table, kind, offset, size)
+        if kind in NAMED:
+            need = max(need, foreseen(plan).text)
+        return expected.string_links(plan, table, number, need)
     return links.dynamic_symbols(plan, number, True)
 
 
@@ -277,19 +280,14 @@ def linked(plan: Plan, table: Table, number: int, kind: int, offset: int, size: 
     """The plan after sh_link."""
     if kind not in NAMED and kind != DYNSYM:
         return plan.owe(link, expected.ONLY_DYNSYM) if link > number else plan
-    plan = plan._replace(foreseen=foreseen(plan)._replace(link=link))
-    if link <= number:
-        return plan
-    return plan.owe(link, _STRINGS, names_need(plan, table, kind, offset, size))
+    need = names_need(plan, table, kind, offset, size)
+    return strings_linked(plan, number, link, max(need, foreseen(plan).text) if kind in NAMED else need)
 
 
-def strings_linked(plan: Plan, number: int, link: int) -> Plan:
-    """The plan after the link of the dynamic section's own header."""
-    if link > number:
-        plan = plan.owe(link, _STRINGS, 1)
-    elif not plan.sections[link].size:
-        return plan
-    return plan._replace(foreseen=foreseen(plan)._replace(link=link))
+def strings_linked(plan: Plan, number: int, link: int, need: int) -> Plan:
+    """The plan in which the strings have their section, of at least ``need`` bytes."""
+    plan = plan._replace(foreseen=foreseen(plan)._replace(link=link, text=0))
+    return plan.owe(link, _STRINGS, need) if link > number else plan
 
 
 def count_of(plan: Plan, table: Table, kind: int, offset: int) -> int:

@@ -182,7 +182,7 @@ def _flags(plan: Plan, header: Header) -> Step:
 
 def _address(plan: Plan, header: Header) -> Step:
     if foreseen.rules(plan, header.kind):
-        return _foreseen_address(foreseen.begun(plan, header.table, header.kind), header)
+        return _foreseen_address(foreseen.begun(plan, header.table, header.number, header.kind), header)
     fixed = body.address(plan, header.kind)
     return header.step(
         "sh_addr",
