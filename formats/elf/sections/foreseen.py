@@ -88,6 +88,7 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
     """The addresses of tables that are written already."""
     seen, map = expected.view(plan, table), expected.map_to(plan, table)
     least, bound = expected.least(plan), expected.string_bound(plan, table, number)
+    zero = _at_zero(plan)
     low_count, high_count = least, expected.most(plan, table, number)
 
     def symbols_there(offset: int, high: int) -> bool:
@@ -98,7 +99,7 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
         return count == 0 or (count is not None and low_count <= count <= high_count)
 
     def indices_there(offset: int, high: int) -> bool:
-        return offset % 2 == 0 and offset + 2 * low_count <= high
+        return offset % 2 == 0 and offset + 2 * low_count <= high and 2 * low_count <= zero
 
     def versions_there(offset: int, high: int) -> bool:
         read = versions.read_definitions if kind == GNU_VERDEF else versions.read_needs
@@ -109,6 +110,8 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
             starts = seen.symbols.tables(low, high, least, bound)
         elif kind in HASHES:
             starts = seen.hashed(kind == GNU_HASH, low, high).starts
+        elif kind == GNU_VERSYM and 2 * low_count > zero:
+            return np.zeros(0, np.int64)
         elif kind == GNU_VERSYM:
             return np.arange(low + low % 2, max(low, high - 2 * low_count + 1), 2)
         else:
@@ -126,6 +129,12 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
     else:
         there = versions_there
     return map.set_behind(there, find)
+
+
+def _at_zero(plan: Plan) -> int:
+    """How many bytes are mapped at address 0, where readelf looks for version indices that have no DT_VERSYM."""
+    first = plan.segments[0]
+    return first.filesz if not first.address else 0
 
 
 # Tables ahead
@@ -216,7 +225,8 @@ def sizes(plan: Plan, table: Table, number: int, kind: int, offset: int) -> list
     behind = offset < table.start
     high = max((high for low, high, _ in seen.map.ranges() if low <= offset < high), default=0)
     if kind == GNU_VERSYM:
-        return [Span(2 * least, min(2 * expected.most(plan, table, number), high - offset), 2)]
+        room = min(high - offset, _at_zero(plan))
+        return [Span(2 * least, min(2 * expected.most(plan, table, number), room), 2)]
     if kind == DYNSYM:
         exact = foreseen(plan).symbols is not None
         if behind:
