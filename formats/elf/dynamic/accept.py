@@ -18,8 +18,8 @@ from bytegen.formats.elf.dynamic.state import (
     State,
     settle,
     settle_strings,
-    version_table,
 )
+from bytegen.formats.elf.dynamic.version_state import version_table
 
 GNU_HASH_LEAST = 24  # and a word: head, one bucket, one symbol
 HASH_LEAST = 16
@@ -204,7 +204,7 @@ def _versions(state: State, tag: int, place: Place) -> State | None:
     found = dict(_version_tables(state, tag)).get(place.address)
     if found is None:
         return None
-    state = state._replace(highest=max(state.highest, found.highest))
+    state = state._replace(defined=state.defined | found.indices)
     if tag == tags.VERNEED:
         if state.view.strict and tags.RELR in state.seen and not found.packed:
             return None

@@ -19,7 +19,8 @@ from bytegen.formats.elf.dynamic import accept, table_values, tags, values
 from bytegen.formats.elf.dynamic.addresses import PF_W, map_of
 from bytegen.formats.elf.dynamic.ahead import promise_details
 from bytegen.formats.elf.dynamic.foreseen import begin
-from bytegen.formats.elf.dynamic.state import State, raise_owed, settle
+from bytegen.formats.elf.dynamic.state import State, settle
+from bytegen.formats.elf.dynamic.version_state import raise_owed
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Provided
@@ -70,7 +71,7 @@ def _tag_rule(state: State) -> str:
     return f"{rule}; owed in the {state.left} entries left: {owed}" if owed else rule
 
 
-def _fits(state: State, tag: int, owed_versions: bool) -> bool:
+def _fits(state: State, tag: int, owed_versions: int) -> bool:
     """Whether the entries left suffice for what is owed after a tag."""
     partners = tags.partners(tag, state.view.strict)
     if state.nameless and tags.STRSZ in partners:
@@ -79,14 +80,13 @@ def _fits(state: State, tag: int, owed_versions: bool) -> bool:
         partners = ()  # DT_STRTAB may be 0
     new = sum(1 for other in partners if other not in state.seen and other not in state.owed)
     count = len(state.owed) - (tag in state.owed) + new
-    if owed_versions and tag not in (tags.VERNEED, tags.VERDEF):
-        count += 2
+    count += 2 * max(owed_versions - (tag in (tags.VERNEED, tags.VERDEF)), 0)
     return count + 1 <= state.left - 1
 
 
 def _tags(state: State) -> list[Piece]:
     """The tags that may come: plain ones, and others where some value of theirs can stand."""
-    owed_versions = bool(raise_owed(state))
+    owed_versions = raise_owed(state) or 0
     simple = [tag for tag in _simple(state) if _fits(state, tag, owed_versions)]
     # LIEF reads on beyond the section where DT_NULL is its first entry.
     if not state.owed and not owed_versions and (state.number or state.left == 1):

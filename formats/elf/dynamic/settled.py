@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from bytegen.formats.elf import tables
 from bytegen.formats.elf.dynamic import gnu_hash, hashes, tags
-from bytegen.formats.elf.dynamic.state import Place, State, version_table
+from bytegen.formats.elf.dynamic.state import Place, State
+from bytegen.formats.elf.dynamic.version_state import version_table
 from bytegen.formats.elf.dynamic.versions import index_run
 from bytegen.formats.elf.plan import Plan
 

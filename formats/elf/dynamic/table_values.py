@@ -9,7 +9,8 @@ import numpy as np
 
 from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
-from bytegen.formats.elf.dynamic.state import STRINGS, State, raising, settle, version_table
+from bytegen.formats.elf.dynamic.state import STRINGS, State, settle
+from bytegen.formats.elf.dynamic.version_state import raising, version_table
 from bytegen.formats.elf.written import Lazily, Provided
 
 _NONE = np.zeros(0, np.uint64)
@@ -196,8 +197,7 @@ def _index_tables(state: State) -> Callable[[int, int], np.ndarray]:
     after = state.with_tag(tags.VERSYM, 0)
     spare = after.left - len(after.owed) - 1
     highest = state.highest if spare >= 0 else -1
-    if spare >= 2:
-        highest = max([highest, *raising(state)])
+    highest = max([highest, *(most for most, number in raising(state) if spare >= 2 * number)])
 
     def find(low: int, high: int) -> np.ndarray:
         base = low + low % 2

@@ -14,9 +14,9 @@ from bytegen.formats.elf.dynamic.state import (
     STRINGS,
     State,
     settle,
-    version_table,
 )
 from bytegen.formats.elf.dynamic.table_values import least_size, longest_gap, most_symbols
+from bytegen.formats.elf.dynamic.version_state import version_table
 from bytegen.formats.elf.written import Lazily, Provided
 
 _NONE = np.zeros(0, np.uint64)
