@@ -208,7 +208,7 @@ def _versions(state: State, tag: int, place: Place) -> State | None:
     if tag == tags.VERNEED:
         if state.view.strict and tags.RELR in state.seen and not found.packed:
             return None
-        state = state._replace(packs=found.packed)
+        state = state._replace(packs=found.packed, needs=found.indices)
     return settle(state)
 
 

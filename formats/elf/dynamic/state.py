@@ -50,6 +50,7 @@ class State(NamedTuple):
     symbols: int | None = None  # how many there are, where a hash table says it
     used: int = 1  # how many there are at least
     defined: frozenset[int] = frozenset()  # indices that the version tables define
+    needs: frozenset[int] = frozenset()  # those that the table of needs does
     packs: bool = True  # whether DT_VERNEED lets packed relocations stand
     ahead: bool = False  # the string table is to lie ahead
     nameless: bool = False  # DT_STRTAB is 0: there is no string table, and nothing has a name

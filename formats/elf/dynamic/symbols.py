@@ -101,6 +101,12 @@ class Symbols:
             self._lanes[key] = lanes
         return self._lanes[key]
 
+    def sections(self, offset: int, count: int) -> np.ndarray:
+        """st_shndx of ``count`` symbols."""
+        count = min(count, (len(self.raw) - offset) // self._size)
+        found: np.ndarray = np.frombuffer(self.raw, self._record, count, offset)["shndx"]
+        return found
+
     def longest_tables(self, most: int) -> list[tuple[int, int]]:
         """(offset, end of its segment's bytes) of the longest tables, whatever their names: at most so many each
         range and lane."""

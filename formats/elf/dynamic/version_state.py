@@ -7,6 +7,8 @@ from functools import lru_cache
 from itertools import islice, product
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bytegen.formats.elf.dynamic import tags, versions
 
 if TYPE_CHECKING:
@@ -52,6 +54,23 @@ def version_table(state: State, high: int) -> versions.Table:
     return versions.Table(view.raw, high, strings, size, view.strict, files, needed)
 
 
+def unneeded(state: State, symbols: int) -> np.ndarray:
+    """bool for each of the first symbols: it has a version that no table of needs defines, as far as is known."""
+    place = state.places[tags.VERSYM]
+    indices = np.frombuffer(state.view.raw, "<u2", symbols, place.offset) & 0x7FFF
+    return (indices > 1) & ~np.isin(indices, list(state.needs))
+
+
+def _undefined(state: State) -> frozenset[int]:
+    """The indices of symbols that are not defined: tools look for them among the needs only."""
+    place, symbols, count = _indices(state), state.places.get(tags.SYMTAB), state.symbol_count
+    if place is None or symbols is None or not symbols.behind or place.offset + 2 * count > place.high:
+        return frozenset()
+    shndx = state.view.symbols.sections(symbols.offset, count)
+    indices = np.frombuffer(state.view.raw, "<u2", len(shndx), place.offset) & 0x7FFF
+    return frozenset(indices[(shndx == 0) & (indices > 1)].tolist())
+
+
 def _to_come(state: State, tag: int) -> list[frozenset[int]]:
     """The indices that each table of a tag that may still be named defines."""
     if tag in state.seen:
@@ -64,12 +83,20 @@ def _to_come(state: State, tag: int) -> list[frozenset[int]]:
     return [table.indices for _, table in found if table.packed or not packed]
 
 
-def raising(state: State) -> Iterator[tuple[int, int]]:
-    """(greatest index, how many more tables): what the version tables that may still be named define."""
+def raising(state: State, undefined: frozenset[int] = frozenset()) -> Iterator[tuple[int, int]]:
+    """(greatest index, how many more tables): what the version tables that may still be named define.
+
+    ``undefined``: indices that those of needs must have.
+    """
     if tags.STRSZ not in state.seen:
         return
     needs, definitions = _to_come(state, tags.VERNEED), _to_come(state, tags.VERDEF)
-    for indices in (*needs, *definitions):
+    if not undefined <= state.needs:
+        needs, definitions = [table for table in needs if undefined <= table], definitions if needs else []
+        singles = needs
+    else:
+        singles = [*needs, *definitions]
+    for indices in singles:
         yield contiguous(state.defined | indices), 1
     for one, other in islice(product(needs, definitions), _PAIRS):
         yield contiguous(state.defined | one | other), 2
@@ -82,9 +109,10 @@ def raise_owed(state: State) -> int | None:
         owed = version_owed(state)
         if place.offset + 2 * count > place.high:
             return None
-        if owed <= state.highest:
+        undefined = _undefined(state)
+        if owed <= state.highest and undefined <= state.needs:
             return 0
-        return min((number for highest, number in raising(state) if highest >= owed), default=None)
+        return min((number for highest, number in raising(state, undefined) if highest >= owed), default=None)
     if tags.VERSYM in state.owed and tags.VERSYM in state.foreseen:
         return None
     if tags.VERSYM not in state.owed or state.view.indices(state.highest) >= count:
