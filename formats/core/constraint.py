@@ -347,7 +347,7 @@ class Constraint(StreamCursor):
 
     def fork(self) -> Constraint:
         """An independent copy at the same place."""
-        twin = object.__new__(Constraint)
+        twin = Constraint.__new__(Constraint)
         twin.format, twin.level, twin.max_bytes = self.format, self.level, self.max_bytes
         twin._data = self._data.twin()
         twin._push = twin._data.append

@@ -336,11 +336,17 @@ class IntSet:
 
     def has(self, k: int, prefix: int) -> bool:
         """Whether some member has ``prefix`` as its ``k`` low bytes."""
-        return any(piece.has(k, prefix) for piece in self.pieces)
+        for piece in self.pieces:
+            if piece.has(k, prefix):
+                return True
+        return False
 
     def contains(self, x: int) -> bool:
         """Whether x is a member."""
-        return any(piece.contains(x) for piece in self.pieces)
+        for piece in self.pieces:
+            if piece.contains(x):
+                return True
+        return False
 
     def contains_all(self, values: np.ndarray) -> np.ndarray:
         """bool for each value (unsigned integers): whether it is a member."""

@@ -19,6 +19,7 @@ from bytegen.formats.core.written import Snapshot, Written
 
 _MOST_LISTS = 1 << 16
 _AHEAD = 16  # a start that is owed less than this far ahead may bound an instruction
+_NO_TABLE = memoryview(np.zeros(0, np.uint16))  # type: ignore[arg-type]
 _ALIGNED = 4  # filler ends at a multiple of this
 LOCK = 0xF0
 RELATIVE, ENDS, FILLER = 1, 2, 4  # traits of an instruction that has ended: see `Machine`
@@ -65,7 +66,7 @@ class StreamCursor:
 
     def _no_stream(self) -> None:
         """Before any stream."""
-        self._table, self._least, self._masks = memoryview(b""), [], {}
+        self._table, self._least, self._masks = _NO_TABLE, [], {}
         self._plain = self._accepted = self._state = self._begin = self._displacement = self._until = 0
         self._bound = self._recheck = -1
 
@@ -75,7 +76,7 @@ class StreamCursor:
         twin._state, twin._begin, twin._until = self._state, self._begin, self._until
         twin._bound, twin._recheck = self._bound, self._recheck
         twin._displacement = self._displacement
-        if self._table:
+        if self._accepted:
             twin._stream = self._stream
 
     def _enter_stream(self, step: StreamStep) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from bytegen.formats.core.intset import exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
-from bytegen.formats.elf.plan import Plan, opener, proceed
+from bytegen.formats.elf.plan import Plan, Section, opener, proceed
 from bytegen.formats.elf.written import Behind, Lazily
 
 DYNSTR, DYNAMIC, STAB = b".dynstr\0", b".dynamic\0", b".stab\0"
@@ -76,25 +76,20 @@ class Asked(NamedTuple):
         return [name] if taken.least > most else []
 
 
-def asked(plan: Plan, dynamic: bool, *, leave: int | None = None) -> Asked:
-    """What the sections read so far ask; ``dynamic``: whether there is a PT_DYNAMIC.
-
-    ``leave``: a section that is left out.
-    """
-    place = None
-    plain, strings, ragged = [], [], []
-    for index, section in enumerate(plan.sections):
-        if index == leave:
-            continue
-        if section.kind == SHT_DYNAMIC:
-            place = section.name
-        elif dynamic and index:
-            plain.append(section.name)
-        if section.kind == SHT_STRTAB:
-            strings.append(section.name)
-        elif section.kind == SHT_PROGBITS and section.size % STAB_SIZE:
-            ragged.append(section.name)
-    return Asked(place, dynamic and place is None, tuple(plain), tuple(strings), tuple(ragged))
+def with_section(plan: Plan, section: Section, dynamic: bool) -> Plan:
+    """The plan with one more section header read; ``dynamic``: whether there is a PT_DYNAMIC."""
+    index, kind = len(plan.sections), section.kind
+    asks: Asked = plan.asks if plan.asks is not None else Asked(wanted=dynamic)
+    if kind == SHT_DYNAMIC:
+        asks = asks._replace(dynamic=section.name, wanted=False)
+    elif dynamic and index:
+        asks = asks._replace(plain=(*asks.plain, section.name))
+    if kind == SHT_STRTAB:
+        asks = asks._replace(strings=(*asks.strings, section.name))
+    elif kind == SHT_PROGBITS and section.size % STAB_SIZE:
+        asks = asks._replace(ragged=(*asks.ragged, section.name))
+    of_kind = {**plan.of_kind, kind: (*plan.of_kind.get(kind, ()), index)}
+    return plan._replace(sections=(*plan.sections, section), of_kind=of_kind, asks=asks)
 
 
 def places(behind: Behind, text: bytes) -> np.ndarray:

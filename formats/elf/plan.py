@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from typing import Any, NamedTuple
 
 from bytegen.formats.code.region import Code
@@ -108,6 +108,8 @@ class Plan(NamedTuple):
     labels: tuple[tuple[int, int, str], ...] = ()
     # section headers
     sections: tuple[Section, ...] = ()
+    of_kind: dict[int, tuple[int, ...]] = {}  # noqa: RUF012  # type -> indices; never changed in place
+    asks: Any = None  # what they ask of the name table (`names.Asked`)
     owed: tuple[tuple[int, Owed], ...] = ()  # sorted by index; indices not read yet
 
     @property
@@ -158,10 +160,12 @@ class Plan(NamedTuple):
 
     def owed_at(self, index: int) -> Owed | None:
         """What section ``index`` owes."""
-        for where, owed in self.owed:
-            if where == index:
-                return owed
-        return None
+        i = bisect_left(self.owed, (index,))
+        return self.owed[i][1] if i < len(self.owed) and self.owed[i][0] == index else None
+
+    def owed_after(self, index: int) -> int:
+        """How many sections after ``index`` owe something."""
+        return len(self.owed) - bisect_left(self.owed, (index + 1,))
 
     def owe(
         self,

@@ -13,7 +13,7 @@ from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf import names, tables
 from bytegen.formats.elf.foreseen import foreseen
-from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.plan import Plan, Section
 from bytegen.formats.elf.written import Table
 
 _STRINGS = frozenset({names.SHT_STRTAB})
@@ -38,7 +38,13 @@ def _shared(plan: Plan, table: Table) -> list[int]:
 
 def naming(plan: Plan) -> names.Asked:
     """What the sections read so far ask of the name table."""
-    return names.asked(plan, dynamic_owed(plan) is not None)
+    asks: names.Asked | None = plan.asks
+    return asks if asks is not None else names.Asked(wanted=dynamic_owed(plan) is not None)
+
+
+def with_section(plan: Plan, section: Section) -> Plan:
+    """The plan with one more section header read."""
+    return names.with_section(plan, section, dynamic_owed(plan) is not None)
 
 
 def dynamic_owed(plan: Plan) -> tables.Dynamic | None:

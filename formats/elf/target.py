@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Target:
     """One machine's ELF. Sizes in bytes; addresses are virtual.
 
     Sources: System V gABI ch. 4 and 5 (record sizes), Linux fs/binfmt_elf.c and arch/*/include/asm
@@ -25,57 +27,57 @@ class Target(NamedTuple):
     instructions: str  # name of the instruction set in `bytegen.formats.code`
     interpreters: tuple[bytes, ...]  # paths of the dynamic loaders
 
-    @property
+    @cached_property
     def word(self) -> int:
         """Size of an address."""
         return self.bits // 8
 
-    @property
+    @cached_property
     def elf_class(self) -> int:
         """EI_CLASS."""
         return self.bits // 32
 
-    @property
+    @cached_property
     def top(self) -> int:
         """The greatest integer of a word."""
         return (1 << self.bits) - 1
 
-    @property
+    @cached_property
     def ehdr_size(self) -> int:
         """Size of the ELF header."""
         return 52 if self.bits == 32 else 64
 
-    @property
+    @cached_property
     def phdr_size(self) -> int:
         """Size of a program header."""
         return 32 if self.bits == 32 else 56
 
-    @property
+    @cached_property
     def shdr_size(self) -> int:
         """Size of a section header."""
         return 40 if self.bits == 32 else 64
 
-    @property
+    @cached_property
     def sym_size(self) -> int:
         """Size of a symbol."""
         return 16 if self.bits == 32 else 24
 
-    @property
+    @cached_property
     def rel_size(self) -> int:
         """Size of a relocation without addend."""
         return 2 * self.word
 
-    @property
+    @cached_property
     def rela_size(self) -> int:
         """Size of a relocation with addend."""
         return 3 * self.word
 
-    @property
+    @cached_property
     def dyn_size(self) -> int:
         """Size of an entry of the dynamic section."""
         return 2 * self.word
 
-    @property
+    @cached_property
     def most_segments(self) -> int:
         """Program headers that fit the 4096 bytes to which old kernels capped the table."""
         return 4096 // self.phdr_size

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from bytegen.formats.core.intset import Piece, Window
+from bytegen.formats.core.intset import Piece, Span, Window
+
+_FEW = 12
 
 
 class Slot:
@@ -110,7 +112,7 @@ class Ranges:
     ``mod`` is a power of two up to 256. It marks what as many `Span`s would, at once.
     """
 
-    __slots__ = ("highs", "lows", "mod", "rem")
+    __slots__ = ("_few", "highs", "lows", "mod", "rem")
 
     def __init__(self, parts: Iterable[tuple[int, int]] | np.ndarray, mod: int = 1, rem: int = 0) -> None:
         self.mod, self.rem = mod, rem % mod
@@ -122,9 +124,17 @@ class Ranges:
         if not there.all():
             lows, highs = lows[there], highs[there]
         self.lows, self.highs = lows, highs
+        # Numpy pays from some intervals on.
+        few = len(lows) <= _FEW
+        spans = zip(lows.tolist(), highs.tolist(), strict=True) if few else ()
+        self._few = [Span(low, high, mod, rem) for low, high in spans] if few else None
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`."""
+        if self._few is not None:
+            for span in self._few:
+                span.mark(k, prefix, out)
+            return
         if k and prefix % self.mod != self.rem:
             return
         shift = 8 * k
@@ -143,6 +153,8 @@ class Ranges:
 
     def has(self, k: int, prefix: int) -> bool:
         """See `Piece.has`."""
+        if self._few is not None:
+            return any(span.has(k, prefix) for span in self._few)
         if k and prefix % self.mod != self.rem:
             return False
         shift = 8 * k
@@ -151,6 +163,8 @@ class Ranges:
 
     def contains(self, x: int) -> bool:
         """See `Piece.contains`."""
+        if self._few is not None:
+            return any(span.contains(x) for span in self._few)
         return x % self.mod == self.rem and bool(((self.lows <= x) & (x <= self.highs)).any())
 
     def bounds(self) -> tuple[int, int] | None:

@@ -236,8 +236,8 @@ def symbol_record(
 
 def local_symbols(plan: Plan, offset: int) -> int:
     """How many of the dynamic symbols at ``offset`` are local: what their section header said; -1 without one."""
-    here = (part for part in plan.sections if part.kind == SHT_DYNSYM and part.offset == offset)
-    header = next(here, None)
+    found = (plan.sections[i] for i in plan.of_kind.get(SHT_DYNSYM, ()))
+    header = next((part for part in found if part.offset == offset), None)
     return -1 if header is None else header.info
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from typing import NamedTuple
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
 from bytegen.formats.core.ledger import Region
@@ -71,30 +72,46 @@ def _tag_rule(state: State) -> str:
     return f"{rule}; owed in the {state.left} entries left: {owed}" if owed else rule
 
 
-def _fits(state: State, tag: int, owed_versions: int) -> bool:
-    """Whether the entries left suffice for what is owed after a tag."""
-    partners = tags.partners(tag, state.view.strict)
-    if state.nameless and tags.STRSZ in partners:
-        return False
-    if tag == tags.STRTAB and not state.view.strict:
-        partners = ()  # DT_STRTAB may be 0
-    new = sum(1 for other in partners if other not in state.seen and other not in state.owed)
-    count = len(state.owed) - (tag in state.owed) + new
-    count += 2 * max(owed_versions - (tag in (tags.VERNEED, tags.VERDEF)), 0)
-    return count + 1 <= state.left - 1
+class _Room(NamedTuple):
+    """How many more tags than those owed now the entries left have place for, the next one among them.
+
+    ``raised``: so many version tables are owed besides, and take two each.
+    """
+
+    state: State
+    spare: int
+    raised: int
+
+    def fits(self, tag: int) -> bool:
+        """Whether the entries left suffice for what is owed after a tag."""
+        state = self.state
+        seen, owed, strict = state.seen, state.owed, state.view.strict
+        partners = tags.partners(tag, strict)
+        if state.nameless and tags.STRSZ in partners:
+            return False
+        if tag == tags.STRTAB and not strict:
+            partners = ()  # DT_STRTAB may be 0
+        new = -(tag in owed)
+        for other in partners:
+            if other not in seen and other not in owed:
+                new += 1
+        if self.raised:
+            new += 2 * (self.raised - (tag in (tags.VERNEED, tags.VERDEF)))
+        return new <= self.spare
 
 
 def _tags(state: State) -> list[Piece]:
     """The tags that may come: plain ones, and others where some value of theirs can stand."""
-    owed_versions = raise_owed(state) or 0
-    simple = [tag for tag in _simple(state) if _fits(state, tag, owed_versions)]
+    left = state.left
+    room = _Room(state, left - 2 - len(state.owed), raise_owed(state) or 0)
+    simple = [tag for tag in _simple(state) if room.fits(tag)]
     # LIEF reads on beyond the section where DT_NULL is its first entry.
-    if not state.owed and not owed_versions and (state.number or state.left == 1):
+    if not state.owed and not room.raised and (state.number or left == 1):
         simple.append(tags.NULL)
     pieces: list[Piece] = [Finite(simple)]
     names = cache(partial(_possible, state, tags.SONAME))  # the names of paths may be the same
     for tag in _conditional(state):
-        if _fits(state, tag, owed_versions):
+        if room.fits(tag):
             pieces.append(Provided(tag, names if tag in tags.PATHS else partial(_possible, state, tag)))
     return pieces
 

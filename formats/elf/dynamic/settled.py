@@ -113,8 +113,8 @@ def settled(plan: Plan) -> tables.Dynamic | None:
 
 def _count_by_section(plan: Plan, places: dict[str, tables.Place]) -> None:
     """Where no hash table tells the number of symbols, the section of the symbols does."""
-    for section in plan.sections:
-        if section.kind == SHT_DYNSYM and section.entries <= plan.named.indices:
+    for section in (plan.sections[i] for i in plan.of_kind.get(SHT_DYNSYM, ())):
+        if section.entries <= plan.named.indices:
             versym = places["versym"]
             places["versym"] = versym._replace(size=2 * section.entries, count=section.entries)
 

@@ -7,6 +7,7 @@ The tables' addresses are multiples of the word, as compilers' linkers place the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,16 +28,27 @@ _GOOD_INFO = np.zeros(256, dtype=bool)
 _GOOD_INFO[[bind << 4 | kind for bind in SYMBOL_BINDS for kind in SYMBOL_TYPES]] = True
 AARCH64_VARIANT_PCS = 0x80  # bit of st_other
 _CHUNK = 4096
+_MOST_LOOKED = 1 << 18
 _NONE = np.zeros(0, np.int64)
 
 
 class _Lane(NamedTuple):
-    """The symbols of a range that begin at base + i * size: good but for the name, null, and name offset."""
+    """The symbols of a range that begin at base + i * size.
+
+    Which are not good whatever their names, which are null (both ascending, ``bad`` with the end at its end), and
+    their name offsets.
+    """
 
     base: int
-    good: np.ndarray
+    bad: np.ndarray
     null: np.ndarray
     name: np.ndarray
+
+    def starts(self, count: int) -> np.ndarray:
+        """Where ``count`` symbols begin that are good but for their names, the first one null."""
+        if count < 2:
+            return self.null
+        return self.null[self.bad[np.searchsorted(self.bad, self.null)] - self.null >= count]
 
 
 class Symbols:
@@ -97,7 +109,8 @@ class Symbols:
                 count = max(0, high - base) // self._size
                 if count:
                     table = np.frombuffer(self.raw, self._record, count, base)
-                    lanes.append(_Lane(base, self._good(table), self._null(table), table["name"]))
+                    bad = np.append(np.flatnonzero(~self._good(table)), count)
+                    lanes.append(_Lane(base, bad, np.flatnonzero(self._null(table)), table["name"]))
             self._lanes[key] = lanes
         return self._lanes[key]
 
@@ -123,10 +136,9 @@ class Symbols:
         """Where ``count`` good symbols, the first null, with names below ``names`` begin in a range."""
         found = [_NONE]
         for lane in self._range(low, high):
-            starts = np.flatnonzero(lane.null)
-            if count > 1:
-                bad = np.flatnonzero(~lane.good | (lane.name >= names))
-                bad = np.append(bad, len(lane.good))
+            starts = lane.starts(count)
+            if count > 1 and len(starts):
+                bad = np.append(np.flatnonzero(lane.name >= names), len(lane.name))
                 starts = starts[bad[np.searchsorted(bad, starts)] - starts >= count]
             found.append(starts * self._size + lane.base)
         return np.concatenate(found)
@@ -135,14 +147,20 @@ class Symbols:
         """Length of the longest run of good symbols with names below ``names``, the first null; 1 for a null one."""
         if names not in self._longest:
             best = 0
-            for low, high, _ in self.map.ranges():
-                for lane in self._range(low, high):
-                    starts = np.flatnonzero(lane.null)
-                    if len(starts):
-                        bad = np.append(np.flatnonzero(~lane.good | (lane.name >= names)), len(lane.good))
-                        best = max(best, 1, int((bad[np.searchsorted(bad, starts)] - starts).max()))
+            for lane in self._lanes_everywhere():
+                starts = lane.null
+                if len(starts):
+                    ends = lane.bad[np.searchsorted(lane.bad, starts)]
+                    if names < 1 << 32:
+                        long = np.append(np.flatnonzero(lane.name >= names), len(lane.name))
+                        ends = np.minimum(ends, long[np.searchsorted(long, starts)])
+                    best = max(best, 1, int((ends - starts).max()))
             self._longest[names] = best
         return self._longest[names]
+
+    def _lanes_everywhere(self) -> Iterator[_Lane]:
+        for low, high, _ in self.map.ranges():
+            yield from self._range(low, high)
 
     def exist(self, count: int, names: int) -> bool:
         """Whether some segment has ``count`` good symbols with names below ``names``."""
@@ -150,6 +168,20 @@ class Symbols:
 
     def least_names(self, count: int) -> int:
         """The least bound on names under which ``count`` good symbols exist; 0 when there are none at all."""
+        found = []
+        for lane in self._lanes_everywhere():
+            starts = lane.starts(count)
+            if not len(starts):
+                continue
+            if len(starts) * count > _MOST_LOOKED:
+                return self._search_names(count)
+            # The greatest name of each run: between its start and its end, every other piece.
+            edges = np.stack((starts, starts + count), axis=1).reshape(-1)
+            edges = edges[:-1] if edges[-1] == len(lane.name) else edges
+            found.append(int(np.maximum.reduceat(lane.name, edges)[::2].min()) + 1)
+        return min(found, default=0)
+
+    def _search_names(self, count: int) -> int:
         low, high = 0, 1 << 32
         if not self.exist(count, high):
             return 0

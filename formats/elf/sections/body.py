@@ -95,7 +95,7 @@ def _request(plan: Plan, header: Header) -> tuple[Plan, tables.Request]:
     owed = plan.owed_at(header.number)
     if header.number == plan.shstrndx:
         own = Section(STRTAB, 0, 0, 0, 0, header.name)
-        plan = plan._replace(sections=(*plan.sections, own))
+        plan = space.with_section(plan, own)
     return plan, tables.Request(owed.need if owed is not None else 0, header.number)
 
 

@@ -94,7 +94,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
 def _null(plan: Plan, header: Header, i: int, data: bytearray) -> Step:
     """Section header 0, which is all zeros."""
     if i == len(_ORDER):
-        return _entry(plan._replace(sections=(Section(0, 0, 0, 0),)), header.table, 1, data)
+        return _entry(space.with_section(plan, Section(0, 0, 0, 0)), header.table, 1, data)
     name = _ORDER[i]
     zero = exactly(_layout(header.target)[name][1], 0)
     return header.step(
@@ -284,13 +284,10 @@ def _done(plan: Plan, header: Header, data: bytearray) -> Step:
     # Where it takes no bytes it still lies in the file, or the file would be refused under its own length.
     plan = plan.reach(offset if kind == NOBITS else offset + size)
     count = size // plan.target.sym_size if kind in SYMBOLS else 0
-    plan = plan._replace(
-        sections=(
-            *plan.sections,
-            Section(kind, offset, size, count, header.address, header.name, header.info),
-        ),
-        owed=tuple(item for item in plan.owed if item[0] != header.number),
-    )
+    section = Section(kind, offset, size, count, header.address, header.name, header.info)
+    plan = space.with_section(plan, section)
+    if plan.owed_at(header.number) is not None:
+        plan = plan._replace(owed=tuple(item for item in plan.owed if item[0] != header.number))
     if size and offset >= header.table.end and kind != NOBITS:
         plan = body.promise(plan, header)
     return _entry(plan, header.table, header.number + 1, data)

@@ -7,6 +7,8 @@ kept free of other debts.
 
 from __future__ import annotations
 
+from itertools import chain
+
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
 from bytegen.formats.elf import space
 from bytegen.formats.elf.foreseen import foreseen, waiting
@@ -17,13 +19,13 @@ from bytegen.formats.elf.tables import Dynamic, Place
 
 def free_after(plan: Plan, number: int) -> int:
     """How many of the headers after ``number`` owe nothing."""
-    return plan.shnum - 1 - number - sum(index > number for index, _ in plan.owed)
+    return plan.shnum - 1 - number - plan.owed_after(number)
 
 
 def dynamic_missing(plan: Plan) -> Dynamic | None:
     """The dynamic section where its header has still to come."""
     dynamic = space.dynamic_owed(plan)
-    if dynamic is None or any(section.kind == DYNAMIC for section in plan.sections):
+    if dynamic is None or DYNAMIC in plan.of_kind:
         return None
     return None if any(DYNAMIC in owed.types and len(owed.types) == 1 for _, owed in plan.owed) else dynamic
 
@@ -36,8 +38,9 @@ def strings_place(plan: Plan) -> Place | None:
 
 def _at(plan: Plan, place: Place) -> int | None:
     """The string table section at that place: read, or owed."""
-    for index, section in enumerate(plan.sections):
-        if section.kind == STRTAB and section.offset == place.offset and section.size == place.size:
+    for index in plan.of_kind.get(STRTAB, ()):
+        section = plan.sections[index]
+        if section.offset == place.offset and section.size == place.size:
             return index
     return next((i for i, owed in plan.owed if owed.place == (place.offset, place.size)), None)
 
@@ -73,7 +76,12 @@ def later(plan: Plan, number: int, types: frozenset[int], *, duty: bool = False)
 
 def read(plan: Plan, types: frozenset[int]) -> list[int]:
     """The headers read that are of one of the types, but the first."""
-    return [i for i, section in enumerate(plan.sections) if i and section.kind in types]
+    found = [plan.of_kind[kind] for kind in types if kind in plan.of_kind]
+    return (
+        sorted(i for i in chain.from_iterable(found) if i)
+        if len(found) > 1
+        else [i for i in chain(*found) if i]
+    )
 
 
 def dynamic_strings(plan: Plan, number: int) -> list[Piece]:

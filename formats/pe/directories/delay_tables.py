@@ -8,7 +8,7 @@ the one that comes first in the file says how many.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -203,19 +203,38 @@ def written(plan: Plan, view: View, address: int, kind: str) -> int | None:
     return None
 
 
+def _likely(words: np.ndarray, plan: Plan, kind: str) -> list[int]:
+    """The words from which on each could be an entry of a table, up to a zero: what `written` then looks at."""
+    flag = ordinal_flag(plan)
+    if kind == ADDRESSES:
+        good = np.zeros(len(words), dtype=bool)
+        for low, high in targets(plan):
+            good |= (words >= np.uint64(low)) & (words <= np.uint64(high))
+    else:
+        good = (words >= np.uint64(1)) & (words <= np.uint64(flag + _MOST_ORDINAL))
+    other = np.flatnonzero(~good)
+    if not len(other):
+        return []
+    ends = other[words[other] == 0]
+    # A run of good words counts where the word after it is a zero.
+    first = np.concatenate(([-1], other))[np.searchsorted(other, ends)] + 1
+    return [
+        i
+        for low, end in zip(first.tolist(), ends.tolist(), strict=True)
+        for i in range(max(low, end - MOST), end)
+    ]
+
+
 def tables_behind(plan: Plan, view: View, kind: str) -> dict[int, int]:
     """The tables that are written: how many entries the one at each address has."""
     if kind not in view._memo:
         word, found = plan.target.word, dict[int, int]()
         for low, offset, size in view.map.spans:
             first, stop = offset + -low % word, min(offset + size, view.here)
-            words: Any = (
-                np.frombuffer(view.raw, f"<u{word}", max(stop - first, 0) // word, first)
-                if first < stop
-                else []
-            )
-            likely = np.flatnonzero(words).tolist()
-            for i in likely:
+            if first >= stop:
+                continue
+            words = np.frombuffer(view.raw, f"<u{word}", (stop - first) // word, first)
+            for i in _likely(words, plan, kind):
                 address = low + first - offset + word * i
                 count = written(plan, view, address, kind)
                 if count is not None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import gzip
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
+
+from bytegen.formats.core.intset import Finite
 
 
 class Exports(NamedTuple):
@@ -32,7 +35,7 @@ class Names:
     def __init__(self, wide: bool) -> None:
         self.dlls: list[bytes] = []  # lower case, by bit
         self.sets: list[Exports] = []
-        self._exporters: dict[bytes, int] = {}
+        self._exporters: dict[bytes, int] = {}  # every name there is
         text = gzip.decompress(files(__package__).joinpath("exports.txt.gz").read_bytes())
         for block in text.split(b"= ")[1:]:
             head, *lines = block.split(b"\n")
@@ -54,9 +57,16 @@ class Names:
                 )
         self.order = sorted((dll, 1 << bit) for bit, dll in enumerate(self.dlls))
         self.sorted_dlls = [dll for dll, _ in self.order]
+        self.longest = max(exports.longest for exports in self.sets)
         self.all = 0
+        known = self._exporters
         for exports in self.sets:
             self.all |= exports.dlls
+            for name in exports.names:
+                known[name] = known.get(name, 0) | exports.dlls
+        # By a room in bytes: the DLLs that export a name, and those that have one, of at most so many.
+        self._within = _up_to((exports.shortest, exports.dlls) for exports in self.sets)
+        self._dlls_within = _up_to((len(dll), 1 << bit) for bit, dll in enumerate(self.dlls))
         self._by_name = {dll: 1 << bit for bit, dll in enumerate(self.dlls) if self.all >> bit & 1}
 
     def dll(self, name: bytes) -> int:
@@ -65,15 +75,7 @@ class Names:
 
     def exporters(self, name: bytes) -> int:
         """The DLLs that export a function of that name."""
-        found = self._exporters.get(name)
-        if found is None:
-            found = 0
-            for exports in self.sets:
-                i = bisect_left(exports.names, name)
-                if i < len(exports.names) and exports.names[i] == name:
-                    found |= exports.dlls
-            self._exporters[name] = found
-        return found
+        return self._exporters.get(name, 0)
 
     def with_ordinal(self, ordinal: int) -> int:
         """The DLLs that export a function of that ordinal."""
@@ -93,6 +95,12 @@ class Names:
                 found |= exports.ordinals
         return tuple(sorted(found))
 
+    @lru_cache(maxsize=256)  # noqa: B019
+    def ordinal_entries(self, dlls: int, flag: int) -> Finite | None:
+        """The entries of import tables that stand for `ordinals`; None where there are none."""
+        found = self.ordinals(dlls)
+        return Finite([flag | ordinal for ordinal in found]) if found else None
+
     @cache  # noqa: B019
     def shortest(self, dlls: int) -> int:
         """Length of the shortest name that some of the DLLs export."""
@@ -103,10 +111,26 @@ class Names:
         """The greatest length, over the DLLs, of a DLL's shortest name."""
         return max((e.shortest for e in self.sets if e.dlls & dlls), default=0)
 
-    @cache  # noqa: B019
+    @lru_cache(maxsize=16_384)  # noqa: B019
+    def following(self, dlls: int, prefix: bytes, room: int) -> bytes:
+        """The bytes that go on from ``prefix`` to a name of at most ``room`` bytes that one of ``dlls`` exports."""
+        size, found = len(prefix), set[int]()
+        for exports in self.of(dlls):
+            names = exports.names
+            i = bisect_left(names, prefix)
+            high = bisect_right(names, prefix + b"\x7f", i)
+            while i < high:
+                # The names that go on with the same byte, together.
+                byte = names[i][size] if len(names[i]) > size else 0
+                end = bisect_left(names, prefix + bytes((byte + 1,)), i, high)
+                if len(names[i]) <= room or any(len(name) <= room for name in names[i:end]):
+                    found.add(byte)
+                i = end
+        return bytes(found)
+
     def within(self, room: int) -> int:
         """The DLLs that export a name of at most ``room`` bytes."""
-        return sum(e.dlls for e in self.sets if e.shortest <= room)
+        return self._within[min(room, len(self._within) - 1)] if room > 0 else 0
 
     @cache  # noqa: B019
     def shortest_dll(self, dlls: int) -> int:
@@ -118,10 +142,20 @@ class Names:
         """Length of the longest name of these DLLs."""
         return max((len(dll) for i, dll in enumerate(self.dlls) if dlls >> i & 1), default=0)
 
-    @cache  # noqa: B019
     def dlls_within(self, room: int) -> int:
         """The DLLs whose names have at most ``room`` bytes."""
-        return sum(1 << i for i, dll in enumerate(self.dlls) if len(dll) <= room)
+        return self._dlls_within[min(room, len(self._dlls_within) - 1)] if room > 0 else 0
+
+
+def _up_to(sizes: Iterable[tuple[int, int]]) -> list[int]:
+    """At each size, the bits of all that have at most that size."""
+    by_size: dict[int, int] = {}
+    for size, bits in sizes:
+        by_size[size] = by_size.get(size, 0) | bits
+    found = [0]
+    for size in range(1, max(by_size) + 1):
+        found.append(found[-1] | by_size.get(size, 0))
+    return found
 
 
 class Continued:
@@ -157,17 +191,9 @@ class Continued:
         """See `Piece.mark`."""
         if k:
             return
-        size, room = len(self.prefix), self.room
-        for exports in self.names.of(self.dlls):
-            names = exports.names
-            i, high = self._range(exports, self.prefix)
-            while i < high:
-                # The names that go on with the same byte, together.
-                byte = names[i][size] if len(names[i]) > size else 0
-                end = bisect_left(names, self.prefix + bytes((byte + 1,)), i, high)
-                if len(names[i]) <= room or any(len(name) <= room for name in names[i:end]):
-                    out[byte] = True
-                i = end
+        room = min(self.room, self.names.longest)
+        for byte in self.names.following(self.dlls, self.prefix, room):
+            out[byte] = True
 
     def has(self, k: int, prefix: int) -> bool:
         """See `Piece.has`."""

@@ -145,9 +145,9 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
     group = group_of(plan, reading.group)
     pieces: list[Piece] = []
     if plan.strict:
-        ordinals = table_of(plan).ordinals(group.dlls)
-        if ordinals:
-            pieces.append(Finite([flag | ordinal for ordinal in ordinals]))
+        ordinals = table_of(plan).ordinal_entries(group.dlls, flag)
+        if ordinals is not None:
+            pieces.append(ordinals)
     else:
         pieces.append(Span(flag | 1, flag | 0xFFFF))
 
