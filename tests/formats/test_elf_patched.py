@@ -104,6 +104,8 @@ def test_patched_libraries_replay(
     patched: Callable[[str, str, str], bytes], target: str, linked: str, options: str
 ) -> None:
     data = patched(target, linked, options)
+    if linked == "both" and not _dynamic_is_ahead(data):
+        pytest.skip("a dynamic section that is read first names one hash table ahead, not two")
     for level in ("load", "code") if linked == "versions" else ("load",):
         assert formats.replay(formats.constraint(target, max_bytes=len(data), level=level), data) is None
 
@@ -138,7 +140,7 @@ def _drawn(c: Constraint, data: bytes, rng: random.Random) -> bytes:
         assert mask.any(), f"a dead end at {c.position:#x}: {name}"
         if name != field:
             field, start = name, c.position
-            real, zero = (rng.random() < chance for chance in likely)
+            real, zero = (rng.random() < chance and name != "dynstr" for chance in likely)
             value = rng.choice(_TABLES) if name.endswith(".sh_type") and rng.random() < 0.6 else -1
         byte = value >> 8 * (c.position - start) & 0xFF if value >= 0 else 0 if zero else -1
         if real and c.position < len(data):

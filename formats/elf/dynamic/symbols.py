@@ -126,9 +126,8 @@ class Symbols:
         found = []
         for low, high, _ in self.map.ranges():
             for lane in self._range(low, high):
-                starts = np.flatnonzero(lane.null)
-                bad = np.append(np.flatnonzero(~lane.good), len(lane.good))
-                order = np.argsort(starts - bad[np.searchsorted(bad, starts)], kind="stable")[:most]
+                starts = lane.null
+                order = np.argsort(starts - lane.bad[np.searchsorted(lane.bad, starts)], kind="stable")[:most]
                 found += [(int(x) * self._size + lane.base, high) for x in starts[order]]
         return found
 
