@@ -11,7 +11,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space
 from bytegen.formats.elf.notes import note_aligns, notes_fit
 from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
-from bytegen.formats.elf.sections import agreed, body, foreseen, links, naming
+from bytegen.formats.elf.sections import agreed, body, foreseen, linked, links, naming
 from bytegen.formats.elf.sections.types import (
     ARRAYS,
     DYNAMIC,
@@ -226,13 +226,13 @@ def _link(plan: Plan, header: Header) -> Step:
     if header.kind in ARRAYS:
         choices, rule = exactly(4, 0), "0"
     else:
-        pieces, rule = body.link_choices(plan, header)
+        pieces, rule = linked.link_choices(plan, header)
         choices = IntSet(4, *pieces)
     return header.step(
         "sh_link",
         choices,
         rule,
-        lambda value, data: _info(body.linked(plan, header, value), header._replace(link=value)),
+        lambda value, data: _info(linked.linked(plan, header, value), header._replace(link=value)),
     )
 
 
