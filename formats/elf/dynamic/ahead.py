@@ -52,7 +52,6 @@ def promise_details(state: State) -> Plan:
     for name, _ in state.reserved:
         state = state.without(name)
     symtab = state.places.get(tags.SYMTAB)
-    hashed = state.places.get(tags.HASH, state.places.get(tags.GNU_HASH))
     facts = Facts(
         state.view.map,
         state.view.strict,
@@ -62,7 +61,7 @@ def promise_details(state: State) -> Plan:
         state.used,
         state.symbols,
         version_indices(state),
-        hashed.address if hashed is not None else 0,
+        0,
         tuple(sorted(set(state.needed))),
     )
     ledger, count = state.plan.ledger, state.symbol_count
@@ -73,6 +72,8 @@ def promise_details(state: State) -> Plan:
     for region in ledger.regions:
         if region.kind in _KINDS:
             # Section headers may have said all but which symbols must be defined.
+            hashed = state.places.get(tags.HASH if region.kind == "hash" else tags.GNU_HASH)
+            facts = facts._replace(hash_address=hashed.address if hashed is not None else 0)
             known = facts if region.detail is None else region.detail._replace(defined=facts.defined)
             ledger = ledger.replace(region, region._replace(detail=known))
     return state.plan._replace(ledger=ledger, named=settle_places(state))

@@ -121,7 +121,8 @@ def _text_links(plan: Plan, number: int) -> list[Piece]:
     pieces: list[Piece] = [
         Finite([i for i in read(plan, frozenset({STRTAB})) if plan.sections[i].size >= need])
     ]
-    for piece in later_texts(plan, number):
+    # The header that asks is the dynamic section's: the one kept free for that may be this table.
+    for piece in later(plan, number, frozenset({STRTAB}), duty=True):
         if isinstance(piece, Finite):
             fitting = [(i, owed) for i, owed in plan.owed if piece.contains(i)]
             piece = Finite([i for i, owed in fitting if i != plan.shstrndx or owed.sure >= need])
