@@ -127,7 +127,7 @@ class AddressMap:
         pieces: list[Span] = []
         spoken = self._spoken if plain else ()
         for low, high, shift in self.gaps(plan, position):
-            if plain and any(high == end for _, end, _ in self._files):
+            if plain and any((high, shift) == file[1:] for file in self._files):
                 high -= 1
             first, last = max(low + shift, 0), high - least + shift
             for begin, stop in spoken:
