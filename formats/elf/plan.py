@@ -97,6 +97,7 @@ class Plan(NamedTuple):
     interp: tuple[int, int] | None = None  # PT_INTERP: offset and size
     dynamic: tuple[int, int, int] | None = None  # PT_DYNAMIC: offset, size, address
     named: Any = None  # tables that the dynamic section names, once it is read (`dynamic.settled.Settled`)
+    foreseen: Any = None  # what section headers say of them before it is read (`foreseen.Foreseen`)
     unpaged: bool = False  # some PT_LOAD is aligned to less than a page, or may not be read
     executable: tuple[tuple[int, int, int], ...] = ()  # (file start, file end, address) of code
     code: Code | None = None  # level "code": set once the program headers are read

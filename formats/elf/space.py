@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf import names, tables
+from bytegen.formats.elf.foreseen import foreseen
 from bytegen.formats.elf.plan import Plan, Section
 from bytegen.formats.elf.written import Table
 
@@ -64,7 +65,7 @@ def longest(plan: Plan, table: Table, without: tuple[int, ...] = ()) -> Longest:
 
 def _needs(plan: Plan, index: int) -> Longest:
     """Sizes of the longest string tables owed to sections other than ``index``: plain, and of names."""
-    plain = named = 0
+    plain, named = foreseen(plan).text, 0
     for i, owed in plan.owed:
         if i == index or owed.place is not None or owed.types != _STRINGS:
             continue
@@ -86,6 +87,12 @@ def _kept(plan: Plan, table: Table, gap: int, needs: Longest, also: tuple[int, .
     return max(
         needs.plain if others.plain < needs.plain else 0, needs.names if others.names < needs.names else 0
     )
+
+
+def free(plan: Plan, table: Table) -> list[tuple[int, int]]:
+    """The gaps ahead of which nothing must be left to string tables still owed."""
+    needs = _needs(plan, 0)
+    return [gap for gap in plan.ledger.gaps(table.end) if not _kept(plan, table, gap[0], needs)]
 
 
 def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[int]:

@@ -146,7 +146,8 @@ def test_addresses_ahead_that_no_other_segment_speaks_of(seed: int) -> None:
         good = set()
         for low, high in ledger.gaps(40):
             for load in loads:
-                first, last = max(low, load.offset), min(high, load.offset + load.filesz) - least
+                end = load.offset + load.filesz - plain  # LIEF reads no hash table up to the end
+                first, last = max(low, load.offset), min(high, end) - least
                 for offset in range(first, last + 1):
                     x = offset + load.shift
                     if offset % align == 0 and not (plain and any(o.low <= x < o.stop for o in others)):

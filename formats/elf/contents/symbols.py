@@ -162,16 +162,20 @@ def _functions(plan: Plan, written: bytes) -> IntSet:
     return IntSet(word, *pieces, Span(low, top))
 
 
-def symbol_record(plan: Plan, locals_: int, names: int, data: bytes) -> Record:
+def symbol_record(
+    plan: Plan, locals_: int, names: int, data: bytes, defined: frozenset[int] = frozenset()
+) -> Record:
     """The fields of the symbols after the null one, ``locals_`` of which are local with it (-1: any).
 
     Those that depend on others look at st_info, which ELF32 has last. ``data``: the bytes so far, at level "code".
+    ``defined``: the numbers of those that have a section, or are absolute or common.
     """
     target = plan.target
     word = target.word
     infos = _sets(target, plan.segments_read)
     any_word, tls = anything(word), plan.tls_size
     sections = IntSet(2, Span(0, max(plan.shnum, 1) - 1), Finite((SHN_ABS, SHN_COMMON)))
+    somewhere = IntSet(2, Span(1, plan.shnum - 1), Finite((SHN_ABS, SHN_COMMON)))
     functions = _functions(plan, data) if plan.level == "code" else None
     inside = None if tls is None else interval(word, 0, tls)
     ends = None if locals_ < 0 else locals_
@@ -207,12 +211,15 @@ def symbol_record(plan: Plan, locals_: int, names: int, data: bytes) -> Record:
             return any_word
         return interval(word, 0, tls - int.from_bytes(raw[8:16], "little"))
 
+    def section(step: RecordsStep, index: int, raw: bytes) -> IntSet:
+        return somewhere if index + 1 in defined else sections
+
     name = ("st_name", 4, interval(4, 0, names - 1), f"inside the string table of {names} bytes")
     kinds = "a known type; local below sh_info, global or weak from there on"
     bits = others(target)
     tail = (
         ("st_other", 1, exactly(1, *(x for x in range(256) if x & ~bits == 0)), "a visibility"),
-        ("st_shndx", 2, sections, "a section, absolute or common"),
+        ("st_shndx", 2, section if defined else sections, "a section, absolute or common"),
     )
     if word == 4:
         head = (name, ("st_value", 4, any_word, "any"), ("st_size", 4, any_word, "any"))

@@ -18,8 +18,8 @@ from bytegen.formats.elf.dynamic.state import (
     State,
     settle,
     settle_strings,
-    version_table,
 )
+from bytegen.formats.elf.dynamic.version_state import version_table
 
 GNU_HASH_LEAST = 24  # and a word: head, one bucket, one symbol
 HASH_LEAST = 16
@@ -60,7 +60,7 @@ def ahead_base(state: State, tag: int) -> tuple[State, str, int, int] | None:
         size = state.symbol_count * view.target.sym_size
         return None if base is None else (base, SYMBOLS, size, word)
     if tag in (tags.HASH, tags.GNU_HASH):
-        if tags.HASH in state.places or tags.GNU_HASH in state.places:
+        if any(other in state.places or other in state.foreseen for other in (tags.HASH, tags.GNU_HASH)):
             return None
         base = settle(after)
         least, kind = (HASH_LEAST, "hash") if tag == tags.HASH else (GNU_HASH_LEAST + word, "gnu_hash")
@@ -101,7 +101,8 @@ def _ahead(state: State, tag: int, place: Place) -> State | None:
     base = None if place.offset % align else next(bases, None)
     if base is None:
         return None
-    if tag == tags.GNU_HASH and not base.view.map.plain(place.address, 1 << 62):
+    map = state.view.map
+    if tag == tags.GNU_HASH and not (map.ends_inside(place.address, size) and map.alone(place.address)):
         return None
     region = Region(place.offset, place.offset + size, kind, tags.LABELS[tag])
     plan = base.plan._replace(ledger=base.plan.ledger.add(region)).reach(region.end)
@@ -115,6 +116,8 @@ def table(state: State, tag: int, address: int) -> State | None:
     Relocations at address 0 are none: so GNU ld writes it in static programs that move (RELASZ is 0 then). Nor are
     strings, which at level parse may be missing where nothing has a name.
     """
+    if tag in state.foreseen:
+        return _foreseen(state, tag, address)
     if tag in (tags.RELA, tags.REL) and not address:
         return settle(state.with_tag(tag, 0)) if state.view.map.find(0) is not None else None
     if tag == tags.STRTAB and not address and not state.view.strict and tags.STRSZ not in state.owed:
@@ -126,6 +129,22 @@ def table(state: State, tag: int, address: int) -> State | None:
     if not place.behind:
         return _ahead(state, tag, place)
     return _BEHIND[tag](put(state.with_tag(tag, address), tag, place), tag, place)
+
+
+def _foreseen(state: State, tag: int, address: int) -> State | None:
+    """A table whose place section headers have settled: it is written, or promised ahead."""
+    place = state.foreseen[tag]
+    if place is None or place.address != address:
+        return None
+    after = put(state.with_tag(tag, address), tag, place)
+    if place.behind:
+        return _BEHIND[tag](after, tag, place)
+    region = state.plan.ledger.after(place.offset)
+    if region is None or region.start != place.offset:
+        return None
+    if tag == tags.GNU_HASH and not state.view.map.plain(address, region.end - region.start):
+        return None
+    return settle(after)
 
 
 def _strings(state: State, tag: int, place: Place) -> State | None:
@@ -146,7 +165,7 @@ def _symbols(state: State, tag: int, place: Place) -> State | None:
 def _hash(state: State, tag: int, place: Place) -> State | None:
     count = state.view.hash_symbols(tag == tags.GNU_HASH, place.offset, place.high)
     other = state.places.get(tags.GNU_HASH if tag == tags.HASH else tags.HASH)
-    if count is None or (other is not None and not other.behind):
+    if count is None or (other is not None and not other.behind and state.symbols is None):
         return None
     if count and state.symbols not in (None, count):
         return None
@@ -185,11 +204,11 @@ def _versions(state: State, tag: int, place: Place) -> State | None:
     found = dict(_version_tables(state, tag)).get(place.address)
     if found is None:
         return None
-    state = state._replace(highest=max(state.highest, found.highest))
+    state = state._replace(defined=state.defined | found.indices)
     if tag == tags.VERNEED:
         if state.view.strict and tags.RELR in state.seen and not found.packed:
             return None
-        state = state._replace(packs=found.packed)
+        state = state._replace(packs=found.packed, needs=found.indices)
     return settle(state)
 
 
@@ -223,7 +242,7 @@ def needed(state: State, value: int) -> State | None:
     after = after._replace(needed=(*state.needed, value), least=max(state.least, value + 1))
     place, view = state.places.get(tags.STRTAB), state.view
     if view.strict and place is not None and place.behind:
-        end = place.offset + state.seen.get(tags.STRSZ, place.high - place.offset)
+        end = place.high if state.string_size is None else place.offset + state.string_size
         if not view.strings.holds(place.offset, end, (value,)):
             return None
     if place is not None and not place.behind and not (after.pins_fit() and _inside(after)):
@@ -233,7 +252,7 @@ def needed(state: State, value: int) -> State | None:
 
 def _inside(state: State) -> bool:
     """Whether the names have room in a string table ahead whose size is settled."""
-    size = state.seen.get(tags.STRSZ)
+    size = state.string_size
     return size is None or state.ahead_need() <= size
 
 
@@ -245,6 +264,8 @@ def path(state: State, tag: int, value: int) -> State | None:
 def string_size(state: State, value: int) -> State | None:
     """DT_STRSZ."""
     place, after = state.places[tags.STRTAB], state.with_tag(tags.STRSZ, value)
+    if state.text not in (None, value):
+        return None
     if place.behind:
         end = place.offset + value
         if not value or end > place.high or state.view.raw[end - 1]:

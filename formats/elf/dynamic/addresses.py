@@ -122,11 +122,13 @@ class AddressMap:
     ) -> list[Span]:
         """Addresses at which ``least`` bytes not yet promised, from ``position`` on, begin.
 
-        ``plain``: where no other segment speaks of them.
+        ``plain``: where no other segment speaks of them, and not up to the end of theirs (see `plain`).
         """
         pieces: list[Span] = []
         spoken = self._spoken if plain else ()
         for low, high, shift in self.gaps(plan, position):
+            if plain and any((high, shift) == file[1:] for file in self._files):
+                high -= 1
             first, last = max(low + shift, 0), high - least + shift
             for begin, stop in spoken:
                 if first < begin and first <= last:
@@ -137,14 +139,28 @@ class AddressMap:
         return [piece for piece in pieces if piece.lo + (piece.rem - piece.lo) % piece.mod <= piece.hi]
 
     def plain(self, address: int, size: int) -> bool:
-        """Whether tools that take the first segment that speaks of an address find ``size`` bytes there."""
+        """Whether LIEF, which takes the first segment that speaks of an address, finds ``size`` bytes there.
+
+        Of a hash table it reads none that ends where its segment does.
+        """
+        if not self.ends_inside(address, size):
+            return False
         for other in self.others:
             if other.low <= address < other.stop:
                 load = self.find(address)
                 same = load is not None and load.shift == other.address - other.offset
-                if not same or address + size > other.address + other.filesz:
+                if not same or address + size >= other.address + other.filesz:
                     return False
         return True
+
+    def ends_inside(self, address: int, size: int) -> bool:
+        """Whether ``size`` bytes end before the file bytes of their segment do."""
+        load = self.find(address)
+        return load is not None and address + size < load.address + load.filesz
+
+    def alone(self, address: int) -> bool:
+        """Whether no segment but a PT_LOAD speaks of an address."""
+        return not any(other.low <= address < other.stop for other in self.others)
 
     def gaps(self, plan: Plan, position: int) -> list[tuple[int, int, int]]:
         """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised."""

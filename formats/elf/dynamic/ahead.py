@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from bytegen.formats.core.intset import IntSet, Span, Window, anything, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
@@ -14,6 +16,7 @@ from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES, SHORTEST_KNOWN, next_letters
 from bytegen.formats.elf.dynamic.settled import settle_places, version_indices
 from bytegen.formats.elf.dynamic.state import State
+from bytegen.formats.elf.dynamic.version_state import unneeded
 from bytegen.formats.elf.plan import Plan, opener, proceed
 
 
@@ -23,7 +26,8 @@ class Facts(NamedTuple):
     ``names``: size of the string table; ``symtab``: offset of the symbols, -1 for none, and address;
     ``used``: how many there are at least; ``exact``: how many there are, where a hash table says it;
     ``indices``: how many version indices may serve; ``hash_address``: of the hash table; ``needed``: where
-    libraries' names begin.
+    libraries' names begin; ``stop``: where the table ends at the latest, 0 where room ahead says it; ``defined``:
+    symbols that must be defined, as tools look for their versions among the definitions.
     """
 
     map: AddressMap
@@ -36,6 +40,8 @@ class Facts(NamedTuple):
     indices: int
     hash_address: int
     needed: tuple[int, ...]
+    stop: int = 0
+    defined: frozenset[int] = frozenset()
 
 
 _KINDS = ("dynstr", "dynsym", "dynrel", "hash", "gnu_hash")
@@ -46,7 +52,6 @@ def promise_details(state: State) -> Plan:
     for name, _ in state.reserved:
         state = state.without(name)
     symtab = state.places.get(tags.SYMTAB)
-    hashed = state.places.get(tags.HASH, state.places.get(tags.GNU_HASH))
     facts = Facts(
         state.view.map,
         state.view.strict,
@@ -56,13 +61,21 @@ def promise_details(state: State) -> Plan:
         state.used,
         state.symbols,
         version_indices(state),
-        hashed.address if hashed is not None else 0,
+        0,
         tuple(sorted(set(state.needed))),
     )
-    ledger = state.plan.ledger
+    ledger, count = state.plan.ledger, state.symbol_count
+    if state.symbols is None:
+        count = max(count, facts.indices)
+    if tags.VERSYM in state.places and symtab is not None and not symtab.behind:
+        facts = facts._replace(defined=frozenset(np.flatnonzero(unneeded(state, count)).tolist()))
     for region in ledger.regions:
-        if region.kind in _KINDS and region.detail is None:
-            ledger = ledger.replace(region, region._replace(detail=facts))
+        if region.kind in _KINDS:
+            # Section headers may have said all but which symbols must be defined.
+            hashed = state.places.get(tags.HASH if region.kind == "hash" else tags.GNU_HASH)
+            facts = facts._replace(hash_address=hashed.address if hashed is not None else 0)
+            known = facts if region.detail is None else region.detail._replace(defined=facts.defined)
+            ledger = ledger.replace(region, region._replace(detail=known))
     return state.plan._replace(ledger=ledger, named=settle_places(state))
 
 
@@ -139,7 +152,7 @@ def _open_symbols(plan: Plan, region: Region, data: bytearray) -> Step:
         if not count:
             return proceed(plan, region.end, data)
         locals_ = local_symbols(plan, region.start)
-        record = symbol_record(plan, locals_, max(facts.names, 1), bytes(data))
+        record = symbol_record(plan, locals_, max(facts.names, 1), bytes(data), facts.defined)
         return RecordsStep(
             region.start + size, count, record, "dynsym", lambda data: proceed(plan, region.end, data)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from bytegen.formats.core.intset import Finite, IntSet, Span, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.records import Record, RecordsStep
@@ -12,6 +14,7 @@ from bytegen.formats.elf.dynamic.ahead import Facts
 from bytegen.formats.elf.dynamic.settled import MOST, count_settled, hash_read
 from bytegen.formats.elf.dynamic.symbols import Symbols
 from bytegen.formats.elf.plan import Plan, opener, proceed
+from bytegen.formats.elf.written import Lazily
 
 
 def _symbols_left(plan: Plan, region: Region, data: bytearray) -> int:
@@ -56,10 +59,13 @@ def _with_symbols(plan: Plan, region: Region, count: int) -> Plan:
 
 def _stop(plan: Plan, region: Region) -> int:
     """How far a hash table may grow."""
+    if region.detail.stop:
+        return int(region.detail.stop)
     load = region.detail.map.find(region.detail.hash_address)
     assert load is not None
     following = plan.ledger.after(region.end)
-    return min(load.offset + load.filesz, plan.limit if following is None else following.start)
+    end = load.offset + load.filesz - (region.kind == "gnu_hash")  # see `AddressMap.plain`
+    return min(end, plan.limit if following is None else following.start)
 
 
 @opener("hash")
@@ -74,7 +80,7 @@ def _open_hash(plan: Plan, region: Region, data: bytearray) -> Step:
         choices = interval(4, least, min(most, room - count))
 
         def then(value: int, data: bytearray) -> Step:
-            return _Hash(plan, region, count, value).bucket(0, 0, ())
+            return _Hash(plan, region, count, value).entry(0, data)
 
         return IntStep(start + 4, 4, choices, "hash.nchain", "the number of symbols", then)
 
@@ -83,39 +89,38 @@ def _open_hash(plan: Plan, region: Region, data: bytearray) -> Step:
 
 
 class _Hash:
-    """The entries of a DT_HASH table being read. Buckets name ascending symbols; a chain goes on to the symbol
-    after, unless a bucket names that one: so no symbol is in two chains."""
+    """The entries of a DT_HASH table being read: buckets, then chains, each 0 or a symbol that none before names.
+
+    So no symbol is in two chains, and every chain from a bucket ends.
+    """
 
     __slots__ = ("buckets", "plan", "region", "symbols")
 
     def __init__(self, plan: Plan, region: Region, buckets: int, symbols: int) -> None:
         self.plan, self.region, self.buckets, self.symbols = plan, region, buckets, symbols
 
-    def bucket(self, index: int, last: int, heads: tuple[int, ...]) -> Step:
-        """Bucket ``index``; ``last``: the greatest symbol that those before name."""
-        if index == self.buckets:
-            return self.chain(0, frozenset(heads))
+    def entry(self, index: int, data: bytearray) -> Step:
+        """Entry ``index``, the chains' after those of the buckets."""
+        if index == self.buckets + self.symbols:
+            return self.end(data)
+        start = self.region.start + 8
+        named = np.frombuffer(bytes(data[start : start + 4 * index]), "<u4")
 
-        def then(value: int, data: bytearray) -> Step:
-            return self.bucket(index + 1, max(last, value), (*heads, value) if value else heads)
+        def contains(symbol: int) -> bool:
+            return 0 < symbol < self.symbols and not (named == symbol).any()
 
-        choices = IntSet(4, Finite((0,)), Span(last + 1, self.symbols - 1))
-        rule = f"0, or a symbol from {last + 1} to {self.symbols - 1}"
-        start = self.region.start + 8 + 4 * index
-        return IntStep(start, 4, choices, lambda: f"hash.bucket[{index}]", rule, then)
+        def build() -> np.ndarray:
+            return np.setdiff1d(np.arange(1, self.symbols, dtype=np.uint64), named)
 
-    def chain(self, index: int, heads: frozenset[int]) -> Step:
-        """The chain entry of symbol ``index``."""
-        start = self.region.start + 8 + 4 * (self.buckets + index)
-        links = [0]
-        if 0 < index < self.symbols - 1 and index + 1 not in heads:
-            links.append(index + 1)
+        def path() -> str:
+            chain = index - self.buckets
+            return f"hash.bucket[{index}]" if chain < 0 else f"hash.chain[{chain}]"
 
-        def then(value: int, data: bytearray) -> Step:
-            return self.chain(index + 1, heads) if index + 1 < self.symbols else self.end(data)
-
-        rule = "0, or the next symbol"
-        return IntStep(start, 4, exactly(4, *links), lambda: f"hash.chain[{index}]", rule, then)
+        choices = IntSet(4, Finite((0,)), Lazily(contains, build))
+        rule = "0, or a symbol that no entry before names"
+        return IntStep(
+            start + 4 * index, 4, choices, path, rule, lambda value, data: self.entry(index + 1, data)
+        )
 
     def end(self, data: bytearray) -> Step:
         """What comes after the table."""

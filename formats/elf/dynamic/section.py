@@ -19,7 +19,9 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf.dynamic import accept, table_values, tags, values
 from bytegen.formats.elf.dynamic.addresses import PF_W, map_of
 from bytegen.formats.elf.dynamic.ahead import promise_details
-from bytegen.formats.elf.dynamic.state import State, raise_owed, settle
+from bytegen.formats.elf.dynamic.foreseen import begin
+from bytegen.formats.elf.dynamic.state import State, settle
+from bytegen.formats.elf.dynamic.version_state import raise_owed
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Provided
@@ -39,6 +41,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     map = map_of(plan, region.start, raw)
     view = View(raw, map, plan.target, plan.strict, plan.tls_size)
     state = State(plan, region, view)
+    if plan.foreseen is not None:
+        state = begin(state)
     if plan.strict:
         owed = frozenset({tags.STRTAB, tags.STRSZ})
         found = settle(state._replace(owed=owed))
@@ -71,12 +75,12 @@ def _tag_rule(state: State) -> str:
 class _Room(NamedTuple):
     """How many more tags than those owed now the entries left have place for, the next one among them.
 
-    ``raised``: version tables are owed besides, and take two.
+    ``raised``: so many version tables are owed besides, and take two each.
     """
 
     state: State
     spare: int
-    raised: bool
+    raised: int
 
     def fits(self, tag: int) -> bool:
         """Whether the entries left suffice for what is owed after a tag."""
@@ -91,15 +95,15 @@ class _Room(NamedTuple):
         for other in partners:
             if other not in seen and other not in owed:
                 new += 1
-        if self.raised and tag not in (tags.VERNEED, tags.VERDEF):
-            new += 2
+        if self.raised:
+            new += 2 * (self.raised - (tag in (tags.VERNEED, tags.VERDEF)))
         return new <= self.spare
 
 
 def _tags(state: State) -> list[Piece]:
     """The tags that may come: plain ones, and others where some value of theirs can stand."""
     left = state.left
-    room = _Room(state, left - 2 - len(state.owed), bool(raise_owed(state)))
+    room = _Room(state, left - 2 - len(state.owed), raise_owed(state) or 0)
     simple = [tag for tag in _simple(state) if room.fits(tag)]
     # LIEF reads on beyond the section where DT_NULL is its first entry.
     if not state.owed and not room.raised and (state.number or left == 1):

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from bytegen.formats.elf import tables
 from bytegen.formats.elf.dynamic import gnu_hash, hashes, tags
-from bytegen.formats.elf.dynamic.state import Place, State, version_table
+from bytegen.formats.elf.dynamic.state import Place, State
+from bytegen.formats.elf.dynamic.version_state import version_table
 from bytegen.formats.elf.dynamic.versions import index_run
 from bytegen.formats.elf.plan import Plan
 
@@ -74,7 +75,9 @@ def _hash(state: State, tag: int, place: Place) -> tables.Place:
 
 def hash_read(plan: Plan, name: str, size: int, count: int | None) -> Plan:
     """The plan after a hash table that lay ahead: its size and the number of symbols are known."""
-    settled: Settled = plan.named
+    settled: Settled | None = plan.named
+    if settled is None or name not in settled.places:
+        return plan  # section headers have foreseen it
     places = dict(settled.places)
     places[name] = places[name]._replace(size=size, count=count)
     plan = plan._replace(named=settled._replace(places=places, pending=False))

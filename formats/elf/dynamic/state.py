@@ -12,8 +12,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.elf.dynamic import tags, versions
+from bytegen.formats.elf.dynamic import tags
 from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
+from bytegen.formats.elf.dynamic.version_state import contiguous, raise_owed
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan
 
@@ -48,11 +49,14 @@ class State(NamedTuple):
     places: dict[int, Place] = {}  # noqa: RUF012  # tag -> place
     symbols: int | None = None  # how many there are, where a hash table says it
     used: int = 1  # how many there are at least
-    highest: int = 1  # greatest index that the version tables define
+    defined: frozenset[int] = frozenset()  # indices that the version tables define
+    needs: frozenset[int] = frozenset()  # those that the table of needs does
     packs: bool = True  # whether DT_VERNEED lets packed relocations stand
     ahead: bool = False  # the string table is to lie ahead
     nameless: bool = False  # DT_STRTAB is 0: there is no string table, and nothing has a name
     reserved: tuple[tuple[str, Region], ...] = ()
+    foreseen: dict[int, Place | None] = {}  # noqa: RUF012  # tag -> the one place it may name, None for none
+    text: int | None = None  # size of the string table, where section headers said it
 
     @property
     def start(self) -> int:
@@ -68,6 +72,16 @@ class State(NamedTuple):
     def symbol_count(self) -> int:
         """Symbols that the table must have."""
         return self.used if self.symbols is None else max(self.symbols, self.used)
+
+    @property
+    def highest(self) -> int:
+        """The greatest version index up to which each is defined."""
+        return contiguous(self.defined)
+
+    @property
+    def string_size(self) -> int | None:
+        """Size of the string table, once it is settled."""
+        return self.seen.get(tags.STRSZ, self.text)
 
     def with_tag(self, tag: int, value: int) -> State:
         """The state after an entry."""
@@ -114,7 +128,7 @@ class State(NamedTuple):
 
     def names_below(self) -> int:
         """A bound on symbols' names that the string table, settled or owed, is sure to reach."""
-        size = self.seen.get(tags.STRSZ)
+        size = self.string_size
         if size is not None:
             return size
         place = self.places.get(tags.STRTAB)
@@ -211,6 +225,8 @@ class State(NamedTuple):
 
     def stop_of(self, region: Region, address: int) -> int:
         """How far a table promised ahead may grow: to the next promise or the end of its segment."""
+        if any(place is not None and place.offset == region.start for place in self.foreseen.values()):
+            return region.end
         load = self.view.map.find(address)
         assert load is not None
         following = self.plan.ledger.after(region.end)
@@ -233,7 +249,7 @@ def settle_strings(state: State) -> State | None:
     if state.nameless:
         return None if tags.STRSZ in state.owed else state
     need = state.string_need()
-    size = state.seen.get(tags.STRSZ)
+    size = state.string_size
     if size is not None:
         return state if need <= size else None
     place = state.places.get(tags.STRTAB)
@@ -262,6 +278,8 @@ def settle_symbols(state: State) -> State | None:
         return state if whole else None
     if tags.SYMTAB not in state.owed:
         return state
+    if tags.SYMTAB in state.foreseen:
+        return None
     if state.view.symbols.exist(count, state.names_below()):
         return state.without(SYMBOLS)
     least = state.view.symbols.least_names(count)
@@ -288,51 +306,3 @@ def _longer_strings(state: State, size: int) -> State | None:
     if place is not None:
         return None if place.behind else state.grow(STRINGS, size)
     return state.reserve(STRINGS, size, 1) if state.reservation(STRINGS) is not None else None
-
-
-def version_owed(state: State) -> int:
-    """The greatest version index that the symbols use; 0 when there is no DT_VERSYM."""
-    place = state.places.get(tags.VERSYM)
-    if place is None:
-        return 0
-    return versions.greatest_index(state.view.raw, place.offset, state.symbol_count)
-
-
-def version_table(state: State, high: int) -> versions.Table:
-    """What the names of version tables are read with. The string table and its size are known."""
-    place, view = state.places[tags.STRTAB], state.view
-    size = state.seen[tags.STRSZ]
-    files = frozenset[bytes]()
-    if place.behind and view.strict:
-        end = place.offset + size
-        found = [view.raw[place.offset + x : view.raw.find(0, place.offset + x, end)] for x in state.needed]
-        files = frozenset(found)
-    strings = (place.offset, place.offset + size) if place.behind else None
-    needed = frozenset() if place.behind else frozenset(state.needed)
-    return versions.Table(view.raw, high, strings, size, view.strict, files, needed)
-
-
-def raising(state: State) -> Iterator[int]:
-    """The greatest indices of the version tables that may still be named."""
-    if tags.STRSZ not in state.seen:
-        return
-    for tag in (tags.VERNEED, tags.VERDEF):
-        if tag not in state.seen:
-            packed = tag == tags.VERNEED and state.view.strict and tags.RELR in state.seen
-            found = state.view.versions(tag == tags.VERDEF, version_table(state, 0))
-            yield from {table.highest for _, table in found if table.packed or not packed}
-
-
-def raise_owed(state: State) -> bool | None:
-    """Whether another version table is owed, for the indices used or those owed; None where none can serve."""
-    place, count = state.places.get(tags.VERSYM), state.symbol_count
-    if place is not None:
-        owed = version_owed(state)
-        if place.offset + 2 * count > place.high:
-            return None
-        if owed <= state.highest:
-            return False
-        return True if any(highest >= owed for highest in raising(state)) else None
-    if tags.VERSYM not in state.owed or state.view.indices(state.highest) >= count:
-        return False
-    return True if any(state.view.indices(highest) >= count for highest in raising(state)) else None

@@ -114,6 +114,23 @@ class Symbols:
             self._lanes[key] = lanes
         return self._lanes[key]
 
+    def sections(self, offset: int, count: int) -> np.ndarray:
+        """st_shndx of ``count`` symbols."""
+        count = min(count, (len(self.raw) - offset) // self._size)
+        found: np.ndarray = np.frombuffer(self.raw, self._record, count, offset)["shndx"]
+        return found
+
+    def longest_tables(self, most: int) -> list[tuple[int, int]]:
+        """(offset, end of its segment's bytes) of the longest tables, whatever their names: at most so many each
+        range and lane."""
+        found = []
+        for low, high, _ in self.map.ranges():
+            for lane in self._range(low, high):
+                starts = lane.null
+                order = np.argsort(starts - lane.bad[np.searchsorted(lane.bad, starts)], kind="stable")[:most]
+                found += [(int(x) * self._size + lane.base, high) for x in starts[order]]
+        return found
+
     def tables(self, low: int, high: int, count: int, names: int) -> np.ndarray:
         """Where ``count`` good symbols, the first null, with names below ``names`` begin in a range."""
         found = [_NONE]

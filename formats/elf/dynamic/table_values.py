@@ -9,8 +9,9 @@ import numpy as np
 
 from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
-from bytegen.formats.elf.dynamic.state import STRINGS, State, raising, settle, version_table
-from bytegen.formats.elf.written import Lazily
+from bytegen.formats.elf.dynamic.state import STRINGS, State, settle
+from bytegen.formats.elf.dynamic.version_state import raising, version_table
+from bytegen.formats.elf.written import Lazily, Provided
 
 _NONE = np.zeros(0, np.uint64)
 _UNBOUNDED = 1 << 31
@@ -22,7 +23,8 @@ def most_symbols(state: State) -> int:
     if settle(state) is None:
         return 0
     if state.symbols is not None:
-        return state.symbols
+        # The symbols may have no tag yet, and no room for it.
+        return state.used if settle(state.use(state.symbols)) is None else state.symbols
     low, high = state.used, state.used * 2
     while high < _UNBOUNDED and settle(state.use(high)) is not None:
         low, high = high, high * 2
@@ -34,6 +36,9 @@ def most_symbols(state: State) -> int:
 
 def tables(state: State, tag: int) -> list[Piece]:
     """Addresses of the table of a tag."""
+    if tag in state.foreseen:
+        place = state.foreseen[tag]
+        return [] if place is None else [Provided(place.address, partial(_is_foreseen, state, tag))]
     # Layouts differ in little: most of their pieces are the same.
     ahead = {(piece.lo, piece.hi, piece.mod, piece.rem): piece for piece in _ahead(state, tag)}
     pieces: list[Piece] = [_behind(state, tag), *ahead.values()]
@@ -44,6 +49,8 @@ def tables(state: State, tag: int) -> list[Piece]:
 
 def exist(state: State, tag: int) -> bool:
     """Whether some address of the table of a tag can stand."""
+    if tag in state.foreseen:
+        return _is_foreseen(state, tag)
     found = state.view.found.get(tag)
     if found is not None and _is_behind(state, tag, found):
         return True
@@ -53,6 +60,11 @@ def exist(state: State, tag: int) -> bool:
     if len(members):
         state.view.found[tag] = int(members[0])
     return len(members) > 0
+
+
+def _is_foreseen(state: State, tag: int) -> bool:
+    place = state.foreseen[tag]
+    return place is not None and accept.table(state, tag, place.address) is not None
 
 
 def _is_behind(state: State, tag: int, address: int) -> bool:
@@ -101,7 +113,7 @@ def _members(state: State, tag: int) -> np.ndarray:
         found = view.versions(tag == tags.VERDEF, version_table(state, 0))
         return np.array([a for a, _ in found if accept.table(state, tag, a) is not None], np.uint64)
     addresses = view.map.addresses(find)
-    if tag == tags.GNU_HASH and view.map.others:
+    if tag == tags.GNU_HASH:
         plain = [accept.table(state, tag, address) is not None for address in addresses.tolist()]
         return addresses[np.array(plain, dtype=bool)]
     return addresses
@@ -139,7 +151,7 @@ def least_size(state: State) -> int | None:
 def _symbol_tables(state: State) -> Callable[[int, int], np.ndarray]:
     view = state.view
     after = state.with_tag(tags.SYMTAB, 0).without("dynsym")
-    known = after.seen.get(tags.STRSZ)
+    known = after.string_size
     place = after.places.get(tags.STRTAB)
     if known is None and place is not None and place.behind:
         known = view.strings.longest_from(place.offset, place.high)
@@ -164,7 +176,8 @@ def _hash_tables(state: State, tag: int) -> Callable[[int, int], np.ndarray]:
 
     @cache
     def most() -> int:
-        return 0 if other is not None and not other.behind else most_symbols(after)
+        open = other is not None and not other.behind and state.symbols is None
+        return 0 if open else most_symbols(after)
 
     def find(low: int, high: int) -> np.ndarray:
         found = view.hashed(tag == tags.GNU_HASH, low, high)
@@ -184,8 +197,7 @@ def _index_tables(state: State) -> Callable[[int, int], np.ndarray]:
     after = state.with_tag(tags.VERSYM, 0)
     spare = after.left - len(after.owed) - 1
     highest = state.highest if spare >= 0 else -1
-    if spare >= 2:
-        highest = max([highest, *raising(state)])
+    highest = max([highest, *(most for most, number in raising(state) if spare >= 2 * number)])
 
     def find(low: int, high: int) -> np.ndarray:
         base = low + low % 2

@@ -14,10 +14,10 @@ from bytegen.formats.elf.dynamic.state import (
     STRINGS,
     State,
     settle,
-    version_table,
 )
 from bytegen.formats.elf.dynamic.table_values import least_size, longest_gap, most_symbols
-from bytegen.formats.elf.written import Lazily
+from bytegen.formats.elf.dynamic.version_state import version_table
+from bytegen.formats.elf.written import Lazily, Provided
 
 _NONE = np.zeros(0, np.uint64)
 _UNBOUNDED = 1 << 31
@@ -30,6 +30,9 @@ PF_X = 1
 def string_sizes(state: State) -> list[Piece]:
     """DT_STRSZ."""
     place, view = state.places[tags.STRTAB], state.view
+    if state.text is not None:
+        size = state.text
+        return [Provided(size, lambda: accept.string_size(state, size) is not None)]
     if not place.behind:
         region = state.region_of(STRINGS)
         stop = state.stop_of(region, place.address)
@@ -119,7 +122,7 @@ def _names_behind(state: State) -> np.ndarray:
     if place is not None:
         if settle(after) is None:
             return _NONE
-        end = place.offset + state.seen.get(tags.STRSZ, place.high - place.offset)
+        end = place.high if state.string_size is None else place.offset + state.string_size
         names = strings.libraries(*state.view.map.range_of(place.address)) - place.offset
         inside = [v for v in names[names > 0].tolist() if strings.holds(place.offset, end, (v,))]
         return np.array(inside, np.uint64)
@@ -167,7 +170,7 @@ def _needed_ahead(state: State, value: int) -> State | None:
 
 def _room_ahead(state: State) -> int:
     """Size that a string table ahead may come to have."""
-    size = state.seen.get(tags.STRSZ)
+    size = state.string_size
     if size is not None:
         return size
     place = state.places.get(tags.STRTAB)
@@ -178,7 +181,7 @@ def _room_ahead(state: State) -> int:
 
 def _most_name(state: State, check: Callable[[State, int], State | None]) -> int:
     """The greatest offset of a string, in the table that is settled or in any that may be; -1 for none."""
-    size = state.seen.get(tags.STRSZ)
+    size = state.string_size
     place = state.places.get(tags.STRTAB)
     if size is None and place is not None and place.behind:
         size = state.view.strings.longest_from(place.offset, place.high)

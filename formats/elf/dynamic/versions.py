@@ -51,11 +51,11 @@ class Table(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """A good table: entries, bytes, greatest index, and whether packed relocations may stand beside it."""
+    """A good table: entries, bytes, the indices it defines, and whether packed relocations may stand beside it."""
 
     entries: int
     size: int
-    highest: int
+    indices: frozenset[int]
     packed: bool
 
 
@@ -70,7 +70,8 @@ def elf_hash(name: bytes) -> int:
 
 def read_needs(table: Table, offset: int) -> Versions | None:
     """The good DT_VERNEED table at ``offset``; None when there is none."""
-    position, entries, names, end, highest = offset, 0, 0, offset, 0
+    position, entries, names, end = offset, 0, 0, offset
+    indices = set[int]()
     of_c, packed = False, False
     if offset % 4:
         return None
@@ -89,12 +90,14 @@ def read_needs(table: Table, offset: int) -> Versions | None:
         chain = _need_names(table, position + first, count, name)
         if chain is None:
             return None
-        of_c |= name.startswith(b"libc.so.")
+        # A name that is yet to be written may come to be that of the C library.
+        of_c |= name.startswith(b"libc.so.") or (table.strict and table.strings is None)
         packed |= chain.packed
-        entries, highest = entries + 1, max(highest, chain.highest)
+        entries += 1
+        indices |= chain.indices
         end = max(end, position + _NEED.size, chain.size)
         if not following:
-            return Versions(entries, end - offset, highest, packed or not of_c)
+            return Versions(entries, end - offset, frozenset(indices), packed or not of_c)
         if following < _NEED.size:
             return None
         position += following
@@ -102,7 +105,8 @@ def read_needs(table: Table, offset: int) -> Versions | None:
 
 def _need_names(table: Table, position: int, count: int, file: bytes) -> Versions | None:
     """The versions needed of one file; ``size`` is where they end."""
-    end, highest, packed = position, 0, False
+    end, packed = position, False
+    indices = set[int]()
     for left in range(count, 0, -1):
         if position + _NEED_AUX.size > table.high:
             return None
@@ -116,17 +120,18 @@ def _need_names(table: Table, position: int, count: int, file: bytes) -> Version
             if file in KNOWN_LIBRARIES and not _C_VERSION.fullmatch(name):
                 return None
         packed |= name == RELR_VERSION
-        highest = max(highest, index & 0x7FFF)
+        indices.add(index & 0x7FFF)
         end = max(end, position + _NEED_AUX.size)
         if following and following < _NEED_AUX.size:
             return None
         position += following
-    return Versions(count, end, highest, packed)
+    return Versions(count, end, frozenset(indices), packed)
 
 
 def read_definitions(table: Table, offset: int) -> Versions | None:
     """The good DT_VERDEF table at ``offset``; None when there is none."""
-    position, entries, names, end, highest = offset, 0, 0, offset, 0
+    position, entries, names, end = offset, 0, 0, offset
+    indices = set[int]()
     if offset % 4:
         return None
     while True:
@@ -149,10 +154,11 @@ def read_definitions(table: Table, offset: int) -> Versions | None:
             if after and after < _DEFINITION_AUX.size:
                 return None
             at += after
-        entries, highest = entries + 1, max(highest, index & 0x7FFF)
+        entries += 1
+        indices.add(index & 0x7FFF)
         end = max(end, position + _DEFINITION.size)
         if not following:
-            return Versions(entries, end - offset, highest, False)
+            return Versions(entries, end - offset, frozenset(indices), False)
         if following < _DEFINITION.size:
             return None
         position += following

@@ -6,8 +6,9 @@ from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.elf import space, tables
 from bytegen.formats.elf.contents import symbols
+from bytegen.formats.elf.foreseen import waiting
 from bytegen.formats.elf.plan import Plan
-from bytegen.formats.elf.sections import links
+from bytegen.formats.elf.sections import expected, foreseen, links
 from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, GNU_HASH, GNU_VERSYM, HASH, NAMED, TABLES
 from bytegen.formats.elf.written import Table
 
@@ -107,6 +108,8 @@ def settle(plan: Plan, kind: int, size: int) -> Plan:
 
 def symbols_fit(plan: Plan, table: Table, number: int) -> bool:
     """Whether the header ``number`` may be that of the dynamic symbols."""
+    if waiting(plan):
+        return foreseen.fits(plan, table, number, DYNSYM)
     if links.read(plan, frozenset({DYNSYM})) or any(
         index != number and owed.types == {DYNSYM} for index, owed in plan.owed
     ):
@@ -125,6 +128,8 @@ def symbols_fit(plan: Plan, table: Table, number: int) -> bool:
 
 def table_fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
     """Whether the header ``number`` may be that of a hash or version table."""
+    if waiting(plan):
+        return foreseen.fits(plan, table, number, kind)
     place = place_of(plan, kind)
     if place is None or (kind in NAMED and place.count is None):
         return False
@@ -137,5 +142,7 @@ def table_fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
 
 def symbols_of_table(plan: Plan, table: Table, number: int) -> list[Piece]:
     """The dynamic symbol table that hash and version tables link."""
+    if waiting(plan):
+        return links.dynamic_symbols(plan, number, expected.symbols_to_come(plan, table, number) > 0)
     possible = space.dynamic_owed(plan) is not None and symbols_fit(plan, table, number)
     return links.dynamic_symbols(plan, number, possible)

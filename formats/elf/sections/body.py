@@ -10,9 +10,10 @@ from bytegen.formats.core.intset import Bits, Finite, Piece, Span
 from bytegen.formats.elf import names, space, tables
 from bytegen.formats.elf.contents import relative, relocations, strings, symbols
 from bytegen.formats.elf.contents.compressed import any_compressed, compressed_offsets, compressed_sizes
+from bytegen.formats.elf.foreseen import waiting
 from bytegen.formats.elf.notes import NoteDetail, note_offsets, note_sizes, promise_notes
 from bytegen.formats.elf.plan import Plan, Section
-from bytegen.formats.elf.sections import agreed, links
+from bytegen.formats.elf.sections import agreed, foreseen, linked, links
 from bytegen.formats.elf.sections.types import (
     ALLOC,
     ARRAYS,
@@ -101,6 +102,8 @@ def _request(plan: Plan, header: Header) -> tuple[Plan, tables.Request]:
 def offsets(plan: Plan, header: Header) -> _Choices:
     """The set of sh_offset, and its rule."""
     table, kind = header.table, header.kind
+    if foreseen.rules(plan, kind):
+        return [Finite((foreseen.offset_of(plan, table, header.address),))], "where its address is mapped"
     place = agreed.place_of(plan, kind)
     if place is not None:
         return [Finite((place.offset,))], "where the dynamic section says"
@@ -121,6 +124,10 @@ def offsets(plan: Plan, header: Header) -> _Choices:
 def sizes(plan: Plan, header: Header) -> _Choices:
     """The set of sh_size, and its rule."""
     kind, offset, table, number = header.kind, header.offset, header.table, header.number
+    if foreseen.rules(plan, kind):
+        return foreseen.sizes(
+            plan, table, number, kind, offset
+        ), "the size of the table there, or one that fits"
     owed, place = plan.owed_at(number), agreed.place_of(plan, kind)
     if kind == NOBITS:
         return [Span(0, plan.target.top - offset)], "any size that does not wrap"
@@ -145,7 +152,7 @@ def sizes(plan: Plan, header: Header) -> _Choices:
         return _symbol_sizes(plan, header), rule
     if kind in RELOCATIONS:
         most = max([plan.sections[i].entries for i in links.read(plan, SYMBOLS)], default=0)
-        most = max(most, _dynamic_symbols_to_come(plan, header))
+        most = max(most, linked.symbols_to_come(plan, header))
         found = tables.find(relocations.RELA if kind == RELA else relocations.REL)
         assert found is not None
         detail = relocations.RelocationDetail(symbols=most)
@@ -159,6 +166,13 @@ def sizes(plan: Plan, header: Header) -> _Choices:
     if header.flags & COMPRESSED:
         return [compressed_sizes(table.behind, plan.target, offset)], "that of the compressed section there"
     return _plain_sizes(plan, header)
+
+
+def sized(plan: Plan, header: Header, size: int) -> Plan:
+    """The plan after sh_size, which may settle how many dynamic symbols there are."""
+    if foreseen.rules(plan, header.kind):
+        return foreseen.sized(plan, header.table, header.number, header.kind, header.offset, size)
+    return agreed.settle(plan, header.kind, size)
 
 
 def _plain_sizes(plan: Plan, header: Header) -> _Choices:
@@ -186,108 +200,6 @@ def _symbol_sizes(plan: Plan, header: Header) -> list[Piece]:
     return symbols.sizes(plan, table, offset, tables.Request(0, number, detail=detail))
 
 
-def _names_need(plan: Plan, header: Header) -> int:
-    """Bytes that the string table of these symbols has at least."""
-    if not header.size:
-        return 0
-    if header.offset < header.table.start:
-        run = symbols.symbols_behind(plan, header.table.behind, header.offset)
-        return int(run.names[header.size // plan.target.sym_size - 1]) + 1
-    return 1
-
-
-def link_choices(plan: Plan, header: Header) -> _Choices:
-    """The set of sh_link, and its rule."""
-    kind, number = header.kind, header.number
-    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and agreed.place_of(plan, kind) is not None):
-        return links.dynamic_strings(plan, number), "the string table that the dynamic section names"
-    if kind in SYMBOLS:
-        return _symbol_links(plan, header), "a string table that holds the symbols' names"
-    if kind in TABLES:
-        return agreed.symbols_of_table(plan, header.table, number), "the dynamic symbol table"
-    if kind in RELOCATIONS:
-        return _relocation_links(plan, header), "0, or a symbol table that has the relocations' symbols"
-    return [Span(0, plan.shnum - 1)], "a section"
-
-
-def _symbol_links(plan: Plan, header: Header) -> list[Piece]:
-    offset, size, table = header.offset, header.size, header.table
-    ahead = bool(size) and offset >= table.end
-    known = plan.ledger.at(offset, "symbols") if ahead else None
-    if known is not None and known.detail.link:
-        return [Finite((known.detail.link,))]
-    need = _names_need(plan, header)
-    fitting = [i for i in links.read(plan, _STRINGS) if plan.sections[i].size >= need]
-    pieces: list[Piece] = [Finite(fitting)] if fitting else []
-    if ahead and known is None:
-        # The symbols take their place ahead before the string table does.
-        plan = symbols.promise(plan, offset, size, "", None)
-    longest = space.longest(plan, table)
-    if longest.plain < need:
-        return pieces
-    for piece in links.later(plan, header.number, _STRINGS):
-        if longest.names >= need or not piece.contains(plan.shstrndx):
-            pieces.append(piece)
-        elif isinstance(piece, Finite):
-            low, high = piece.bounds() or (0, -1)
-            rest = [i for i in range(low, high + 1) if i != plan.shstrndx and piece.contains(i)]
-            pieces += [Finite(rest)] if rest else []
-    return pieces
-
-
-def _greatest_symbol(plan: Plan, header: Header) -> int:
-    """The greatest symbol of relocations that are already written; 0 of others."""
-    if not header.size or header.offset >= header.table.start:
-        return 0
-    rela = header.kind == RELA
-    run = relocations.symbols_behind(plan, header.table.behind, header.offset, rela)
-    return int(run[header.size // relocations.size_of(plan.target, rela) - 1])
-
-
-def _dynamic_symbols_to_come(plan: Plan, header: Header) -> int:
-    """How many symbols the dynamic symbol table may have, if it is still to come."""
-    place = agreed.place_of(plan, DYNSYM)
-    if place is None or not agreed.symbols_of_table(plan, header.table, header.number):
-        return 0
-    pieces = agreed.symbol_sizes(plan, header.table, place, header.number)
-    ends = [bounds[1] for bounds in (piece.bounds() for piece in pieces) if bounds]
-    return max(ends, default=0) // plan.target.sym_size
-
-
-def _relocation_links(plan: Plan, header: Header) -> list[Piece]:
-    offset, table, most = header.offset, header.table, _greatest_symbol(plan, header)
-    if header.size and offset >= table.end:
-        known = plan.ledger.at(offset, relocations.RELA if header.kind == RELA else relocations.REL)
-        if known is not None and known.detail.link:
-            return [Finite((known.detail.link,))]
-    read = [i for i in links.read(plan, SYMBOLS) if most == 0 or most < plan.sections[i].entries]
-    if most:
-        fitting: list[Piece] = [Finite(read)] if read else []
-        if most < _dynamic_symbols_to_come(plan, header):
-            fitting += agreed.symbols_of_table(plan, table, header.number)
-        return fitting
-    return [Finite((0, *read)), *links.later(plan, header.number, SYMBOLS)]
-
-
-def linked(plan: Plan, header: Header, link: int) -> Plan:
-    """The plan that owes a section linked before it is read."""
-    kind = header.kind
-    if link <= header.number:
-        return plan
-    if kind in NAMED or kind == DYNAMIC or (kind == DYNSYM and agreed.place_of(plan, kind) is not None):
-        place = links.strings_place(plan)
-        where = None if place is None or place.size is None else (place.offset, place.size)
-        return plan.owe(link, _STRINGS, 0, where)
-    if kind in SYMBOLS:
-        return plan.owe(link, _STRINGS, _names_need(plan, header))
-    if kind in TABLES:
-        return plan.owe(link, frozenset({DYNSYM}))
-    if kind not in RELOCATIONS:
-        return plan
-    most = _greatest_symbol(plan, header)
-    return plan.owe(link, frozenset({DYNSYM}), most + 1) if most else plan.owe(link, SYMBOLS)
-
-
 def infos(plan: Plan, header: Header) -> _Choices:
     """The set of sh_info, and its rule."""
     kind = header.kind
@@ -298,6 +210,9 @@ def infos(plan: Plan, header: Header) -> _Choices:
         read = links.read(plan, types)
         later = links.later(plan, header.number, types)
         return [Finite((0, *read)), *later], "0, or a section that can be relocated"
+    if kind in NAMED and waiting(plan):
+        count = foreseen.count_of(plan, header.table, kind, header.offset)
+        return [Finite((count,))], "the number of versions in the table"
     if kind in NAMED:
         place = agreed.place_of(plan, kind)
         assert place is not None
@@ -333,8 +248,8 @@ def promise(plan: Plan, header: Header) -> Plan:
     """The plan that promises the content of a section ahead."""
     kind, offset, size = header.kind, header.offset, header.size
     path = f"section[{header.number}]"
-    if kind == DYNAMIC or kind in TABLES:
-        return plan  # promised with the dynamic section
+    if kind == DYNAMIC or kind in TABLES or foreseen.rules(plan, kind):
+        return plan  # promised with the dynamic section, or with the size
     if kind == NOTE:
         return promise_notes(plan, offset, size, NoteDetail(8 if header.align == 8 else 4, False), path)
     if kind == STRTAB:

@@ -11,7 +11,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space
 from bytegen.formats.elf.notes import note_aligns, notes_fit
 from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
-from bytegen.formats.elf.sections import agreed, body, links, naming
+from bytegen.formats.elf.sections import agreed, body, foreseen, linked, links, naming
 from bytegen.formats.elf.sections.types import (
     ARRAYS,
     DYNAMIC,
@@ -107,7 +107,7 @@ def _null(plan: Plan, header: Header, i: int, data: bytearray) -> Step:
 
 def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
     if index == plan.shnum:
-        return proceed(plan, table.end, data)
+        return proceed(foreseen.finish(plan, table), table.end, data)
     header = Header(table, plan.target, index)
     known = naming.naming(plan, table, index)
     return header.step(
@@ -181,11 +181,23 @@ def _flags(plan: Plan, header: Header) -> Step:
 
 
 def _address(plan: Plan, header: Header) -> Step:
+    if foreseen.rules(plan, header.kind):
+        return _foreseen_address(foreseen.begun(plan, header.table, header.number, header.kind), header)
     fixed = body.address(plan, header.kind)
     return header.step(
         "sh_addr",
         kinds(plan.target).word if fixed is None else exactly(plan.target.word, fixed),
         "any address" if fixed is None else "the address that the dynamic section gives",
+        lambda value, data: _offset(plan, header._replace(address=value)),
+    )
+
+
+def _foreseen_address(plan: Plan, header: Header) -> Step:
+    pieces = foreseen.addresses(plan, header.table, header.number, header.kind)
+    return header.step(
+        "sh_addr",
+        IntSet(plan.target.word, *pieces),
+        "where such a table is mapped, or may be promised",
         lambda value, data: _offset(plan, header._replace(address=value)),
     )
 
@@ -206,7 +218,7 @@ def _size(plan: Plan, header: Header) -> Step:
         "sh_size",
         IntSet(plan.target.word, *pieces),
         rule,
-        lambda value, data: _link(agreed.settle(plan, header.kind, value), header._replace(size=value)),
+        lambda value, data: _link(body.sized(plan, header, value), header._replace(size=value)),
     )
 
 
@@ -214,13 +226,13 @@ def _link(plan: Plan, header: Header) -> Step:
     if header.kind in ARRAYS:
         choices, rule = exactly(4, 0), "0"
     else:
-        pieces, rule = body.link_choices(plan, header)
+        pieces, rule = linked.link_choices(plan, header)
         choices = IntSet(4, *pieces)
     return header.step(
         "sh_link",
         choices,
         rule,
-        lambda value, data: _info(body.linked(plan, header, value), header._replace(link=value)),
+        lambda value, data: _info(linked.linked(plan, header, value), header._replace(link=value)),
     )
 
 

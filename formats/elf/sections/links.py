@@ -11,6 +11,7 @@ from itertools import chain
 
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
 from bytegen.formats.elf import space
+from bytegen.formats.elf.foreseen import foreseen, waiting
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, STRTAB
 from bytegen.formats.elf.tables import Dynamic, Place
@@ -48,6 +49,9 @@ def duties(plan: Plan) -> int:
     """How many headers that owe nothing yet must still be left for the dynamic section and its strings."""
     if dynamic_missing(plan) is None:
         return 0
+    text = foreseen(plan).text
+    if text:
+        return 1 if any(plan.sections[i].size >= text for i in read(plan, frozenset({STRTAB}))) else 2
     place = strings_place(plan)
     return 1 if place is None or place.size is None or _at(plan, place) is not None else 2
 
@@ -82,6 +86,11 @@ def read(plan: Plan, types: frozenset[int]) -> list[int]:
 
 def dynamic_strings(plan: Plan, number: int) -> list[Piece]:
     """The string table of the dynamic section and what belongs to it."""
+    link = foreseen(plan).link
+    if link:
+        return [Finite((link,))]
+    if waiting(plan):
+        return _text_links(plan, number)
     place = strings_place(plan)
     if place is None or place.size is None:
         return [Finite(read(plan, frozenset({STRTAB}))), *later(plan, number, frozenset({STRTAB}))]
@@ -93,6 +102,32 @@ def dynamic_strings(plan: Plan, number: int) -> list[Piece]:
         for piece in later(plan, number, frozenset({STRTAB}), duty=True)
         if not isinstance(piece, Finite)  # headers that owe another string table
     ]
+
+
+def text_need(plan: Plan) -> int:
+    """Bytes that the string table of a dynamic section ahead has at least."""
+    return max(1, foreseen(plan).text)
+
+
+def later_texts(plan: Plan, number: int) -> list[Piece]:
+    """Headers after ``number`` that may be that string table: the one kept free for it among them."""
+    duty = foreseen(plan).text > 0 and duties(plan) > 1
+    return later(plan, number, frozenset({STRTAB}), duty=duty)
+
+
+def _text_links(plan: Plan, number: int) -> list[Piece]:
+    """String tables of at least so many bytes, for which there is room; the section name table where it is sure."""
+    need = text_need(plan)
+    pieces: list[Piece] = [
+        Finite([i for i in read(plan, frozenset({STRTAB})) if plan.sections[i].size >= need])
+    ]
+    # The header that asks is the dynamic section's: the one kept free for that may be this table.
+    for piece in later(plan, number, frozenset({STRTAB}), duty=True):
+        if isinstance(piece, Finite):
+            fitting = [(i, owed) for i, owed in plan.owed if piece.contains(i)]
+            piece = Finite([i for i, owed in fitting if i != plan.shstrndx or owed.sure >= need])
+        pieces.append(piece)
+    return pieces
 
 
 def dynamic_symbols(plan: Plan, number: int, possible: bool) -> list[Piece]:
