@@ -26,6 +26,7 @@ _VERIFIED = (0, 2)
 _MEMORY_BYTES = 1 << 40  # address space: what a file asks for is mapped, not touched
 _CPU_SECONDS = 5
 _MISSING = re.compile(r"^\s*(\S.*) => not found$", re.MULTILINE)
+_NO_LIBRARY = re.compile(r"error while loading shared libraries: (/\S+): invalid ELF header")
 _ABSENT = "cannot open shared object file: No such file or directory"
 
 
@@ -104,7 +105,8 @@ def loader_verifies(path: str | os.PathLike[str], format: str, timeout: float = 
 def loader_lists(path: str | os.PathLike[str], format: str, timeout: float = 20.0) -> LoaderResult | None:
     """Whether ``ld.so --list`` takes the file at ``path`` and what it needs; None without a loader here.
 
-    A file whose only fault is that it needs libraries which are not installed is accepted, and they are listed.
+    A file whose only fault is that it needs libraries which are not installed is accepted, and they are listed; so is
+    one that needs what here is a linker's script (libc.so).
     """
     loader = loader_of(format)
     if loader is None:
@@ -116,6 +118,9 @@ def loader_lists(path: str | os.PathLike[str], format: str, timeout: float = 20.
     if done.returncode == 0:
         return LoaderResult(True, "loads")
     words = _words(done)
+    other = _NO_LIBRARY.search(words)
+    if other is not None and os.path.abspath(other[1]) != path:
+        return LoaderResult(True, "loads", (other[1],))
     if _ABSENT not in words:
         return LoaderResult(False, words)
     traced = _ask([loader, path], timeout, {"LC_ALL": "C", "LD_TRACE_LOADED_OBJECTS": "1"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 import struct
 import zlib
@@ -243,3 +244,19 @@ def test_random_files_pass_every_reader(target: Target, level: str, tmp_path: Pa
     for seed in range(12):
         data = formats.sample(target.name, 500 + seed, 5_000, level)
         assert judged(data, tmp_path) == [], seed
+
+
+# Up to the type of section 1, whose name the dynamic section has to take: no other header is free for it.
+_LAST_FREE_NAME = (
+    "c-pIX^>JflWMqH=W*`LdE;M`<H38BRP$?4z1qK!d4IpL$%Y%uF*9AaK4j}&UvX+Sr#1R0Q!NBkYgn?#&goL4(1u74>4Ju#92$pAJhsrYns"
+    "U08;l2-t_fdPVH`uhYnbFu=NJV1FaAT7>-04$Sw<5Rr8=<8j0=x=;y*AI@uC};hg%q0Ds6y2Q6ywVE2;(R?LhS^=3QL`@_d0Y%`&gKzID*"
+    "V)Xx@eXE9|paY%Dlwf%wz^)0mv@^(IPU}"
+)
+
+
+def test_the_dynamic_section_needs_no_room_for_another_name() -> None:
+    raw = zlib.decompress(base64.b85decode(_LAST_FREE_NAME))
+    constraint = formats.constraint("elf32-i386", max_bytes=444, level="code")
+    assert constraint.advance_many(raw) == len(raw)
+    assert constraint.field() == "shdr[1].sh_type"
+    assert constraint.forced().startswith((6).to_bytes(4, "little"))

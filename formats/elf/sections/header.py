@@ -114,7 +114,7 @@ def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
         "sh_name",
         naming.choices(plan, known, index),
         f"at most {known.most - 1}: inside the section name table; no other section has a name tools look up",
-        lambda value, data: _kind(_named(plan, known, value), known, header._replace(name=value)),
+        lambda value, data: _kind(_named(plan, known, value), plan, known, header._replace(name=value)),
     )
 
 
@@ -131,7 +131,8 @@ def _named(plan: Plan, known: naming.Naming, name: int) -> Plan:
     return plan.owe(plan.shstrndx, frozenset({STRTAB}), name + 1, None, spare)
 
 
-def _kind(plan: Plan, known: naming.Naming, header: Header) -> Step:
+def _kind(plan: Plan, before: Plan, known: naming.Naming, header: Header) -> Step:
+    """``before``: the plan that has no room kept for another name, which the dynamic section does not ask for."""
     sets = kinds(plan.target)
     owed, number = plan.owed_at(header.number), header.number
     types = naming.types_left(plan, known, header.name, owed.types if owed is not None else sets.every)
@@ -148,7 +149,7 @@ def _kind(plan: Plan, known: naming.Naming, header: Header) -> Step:
                 Provided(kind, lambda kind=kind: agreed.table_fits(plan, header.table, number, kind))  # type: ignore[misc]
             )
     if DYNAMIC in types and owed is None and links.dynamic_missing(plan) is not None:
-        may = naming.dynamic_names(plan, known)
+        may = naming.dynamic_names(before, known)
         name = header.name
         pieces.append(Provided(DYNAMIC, lambda: any(piece.contains(name) for piece in may)))
     return header.step(
