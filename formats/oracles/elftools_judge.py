@@ -119,6 +119,9 @@ def _segment(raw: RawElf, data: bytes, index: int, segment: Any) -> Iterator[str
     if hasattr(segment, "iter_notes"):
         yield from _notes(segment.iter_notes(), fields["p_offset"], fields["p_filesz"])
     elif hasattr(segment, "iter_tags"):
+        # Where there is no string table, and nothing has a name, pyelftools 0.33 asserts that there is one.
+        if segment.get_table_offset("DT_STRTAB") == (0, None):
+            return
         # Names are bytes; pyelftools takes those of a segment (not of a section) for UTF-8.
         with suppress(UnicodeDecodeError):
             for tag in segment.iter_tags():
