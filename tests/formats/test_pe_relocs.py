@@ -59,9 +59,7 @@ def test_random_files_relocate_nothing_that_is_read_of_imports(name: str) -> Non
             assert rows[_RELOCATIONS].VirtualAddress > rows[_IMPORTS].VirtualAddress
 
 
-@pytest.mark.parametrize(
-    "recipe", ["mingw-64", "mingw-stripped-64", "mingw-stripped-32", "mingw-dll-64"]
-)
+@pytest.mark.parametrize("recipe", ["mingw-64", "mingw-stripped-64", "mingw-stripped-32", "mingw-dll-64"])
 def test_what_is_read_of_imports_is_found_and_left_alone(recipe: str, tmp_path: Path) -> None:
     found = list(compiled_programs(tmp_path, names=(recipe,)))
     if not found:

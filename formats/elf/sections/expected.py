@@ -25,6 +25,7 @@ from bytegen.formats.elf.written import Table
 
 _STRINGS = frozenset({STRTAB})
 _LOOK = 16
+_MOST_GAPS = 16
 _USUAL_NAME = 24  # bytes
 _SPARE = 5  # headers that owe nothing, among which the string table of symbols behind may be
 ONLY_DYNSYM = frozenset({DYNSYM})
@@ -123,6 +124,31 @@ def reserve(plan: Plan, table: Table, number: int, count: int) -> Plan | None:
     return _behind(bare, table, number, count, UNBOUNDED) if found is None else found
 
 
+def elsewhere(plan: Plan, table: Table, number: int) -> list[Plan]:
+    """The plan, and those in which the room for the symbols is at another place: first and last in each gap, behind.
+
+    What a header takes ahead may move it. So it does not depend on the length limit, under which room is scarce for
+    other reasons too.
+    """
+    reserved = foreseen(plan).reserved
+    if reserved is None:
+        return [plan]
+    bare, word = released(plan), plan.target.word
+    size, found = reserved.end - reserved.start, {reserved.start: plan}
+    for low, high, _ in list(gaps(bare, table))[:_MOST_GAPS]:
+        for start in ((high - size) // word * word, low + -low % word):
+            if low <= start and start + size <= high and start not in found:
+                found[start] = _reserving(bare, start, size)
+    behind = _behind(bare, table, number, size // plan.target.sym_size, UNBOUNDED)
+    return [*found.values(), *([] if behind is None else [behind])]
+
+
+def _reserving(plan: Plan, start: int, size: int) -> Plan:
+    region = Region(start, start + size, "reserved", "the dynamic symbols")
+    seen = foreseen(plan)._replace(reserved=region)
+    return plan._replace(ledger=plan.ledger.add(region), foreseen=seen)
+
+
 def _ahead(plan: Plan, table: Table, count: int) -> Plan | None:
     """The plan that keeps room ahead for so many symbols."""
     seen, size, word = foreseen(plan), count * plan.target.sym_size, plan.target.word
@@ -132,9 +158,7 @@ def _ahead(plan: Plan, table: Table, count: int) -> Plan | None:
     for low, high, _ in gaps(plan, table):
         start = (high - size) // word * word
         if start >= low:
-            region = Region(start, start + size, "reserved", "the dynamic symbols")
-            seen = foreseen(plan)._replace(reserved=region)
-            return plan._replace(ledger=plan.ledger.add(region), foreseen=seen)
+            return _reserving(plan, start, size)
     return None
 
 

@@ -11,7 +11,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space
 from bytegen.formats.elf.notes import note_aligns, notes_fit
 from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
-from bytegen.formats.elf.sections import agreed, body, foreseen, linked, links, naming
+from bytegen.formats.elf.sections import agreed, body, expected, foreseen, linked, links, naming
 from bytegen.formats.elf.sections.types import (
     ARRAYS,
     DYNAMIC,
@@ -204,22 +204,34 @@ def _foreseen_address(plan: Plan, header: Header) -> Step:
 
 
 def _offset(plan: Plan, header: Header) -> Step:
-    pieces, rule = body.offsets(plan, header)
+    plans = (
+        [plan] if foreseen.rules(plan, header.kind) else expected.elsewhere(plan, header.table, header.number)
+    )
+    found = [(each, *body.offsets(each, header)) for each in plans]
     return header.step(
         "sh_offset",
-        IntSet(plan.target.word, *pieces),
-        rule,
-        lambda value, data: _size(plan, header._replace(offset=value)),
+        IntSet(plan.target.word, *(piece for _, pieces, _ in found for piece in pieces)),
+        found[0][2],
+        lambda value, data: _size(
+            [each for each, pieces, _ in found if any(piece.contains(value) for piece in pieces)],
+            header._replace(offset=value),
+        ),
     )
 
 
-def _size(plan: Plan, header: Header) -> Step:
-    pieces, rule = body.sizes(plan, header)
+def _size(plans: list[Plan], header: Header) -> Step:
+    """``plans``: those with the room for symbols at some place, where the offset stands."""
+    found = [(each, *body.sizes(each, header)) for each in plans]
+
+    def following(value: int, data: bytearray) -> Step:
+        plan = next(each for each, pieces, _ in found if any(piece.contains(value) for piece in pieces))
+        return _link(body.sized(plan, header, value), header._replace(size=value))
+
     return header.step(
         "sh_size",
-        IntSet(plan.target.word, *pieces),
-        rule,
-        lambda value, data: _link(body.sized(plan, header, value), header._replace(size=value)),
+        IntSet(header.target.word, *(piece for _, pieces, _ in found for piece in pieces)),
+        found[0][2],
+        following,
     )
 
 

@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.pe.directories.exported import Names, names
-from bytegen.formats.pe.directories.memory import Contents, added, after, contents, grown, mapping, merged
+from bytegen.formats.pe.directories.memory import (
+    Contents,
+    added,
+    address_tables,
+    after,
+    contents,
+    grown,
+    mapping,
+    merged,
+)
 from bytegen.formats.pe.plan import Plan
 
 FUNCTION, DLL, TABLE = "import_name", "import_dll", "import_table"
@@ -148,6 +157,9 @@ def _squeezed(plan: Plan, region: Region) -> Plan:
     index = region.detail.group
     group = group_of(plan, index)
     room = min(after(plan.ledger, region), mapping(plan.sections).stop(region.start) - region.start)
+    low, high = address_tables(plan)
+    if region.start < low < high:
+        room = min(room, low - region.start)
     if region.kind == FUNCTION:
         if room >= group.room:
             return plan

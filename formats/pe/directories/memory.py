@@ -89,6 +89,13 @@ def mapping(sections: tuple[Section, ...]) -> Mapping:
     return Mapping(sections)
 
 
+def address_tables(plan: Plan) -> tuple[int, int]:
+    """File offsets of the import address tables, (0, 0) without any: nothing else is promised there."""
+    start, size = plan.directories[IMPORT_ADDRESSES]
+    begin = mapping(plan.sections).offset(start) if size else None
+    return (begin, begin + size) if begin is not None else (0, 0)
+
+
 def room(ledger: Ledger, offset: int) -> int:
     """Bytes from ``offset`` to the next promise; 0 inside of one."""
     regions = ledger.regions
@@ -183,10 +190,7 @@ class View:
         self.here, self.free, self.stop = here, free, stop
         self.raw = bytes(data[:here])
         self.base = plan.base
-        start, size = plan.directories[IMPORT_ADDRESSES]
-        # File offsets of the import address tables: nothing else is promised there.
-        begin = self.map.offset(start) if size else None
-        self.barred = (begin, begin + size) if begin is not None else (0, 0)
+        self.barred = address_tables(plan)
         self._memo: dict[Any, Any] = {}
 
     def behind(self, address: int, size: int = 1) -> int | None:
