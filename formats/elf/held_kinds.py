@@ -46,15 +46,16 @@ class Content(Kind):
 
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
-        return spare and (lambda: any(True for _ in self._offsets(self._prepared(header))))
+        return spare and (lambda: self._possible(header))
 
     def begin(self, header: Header) -> None:
         """See `Kind.begin`."""
-        self._prepared(header)
-
-    def _prepared(self, header: Header) -> Header:
         header.ways = list(self._find_ways(header))
-        return header
+
+    def _possible(self, header: Header) -> bool:
+        """Whether there is a place for the content; one way to it is enough."""
+        header.ways = self._find_ways(header)
+        return any(True for _ in self._offsets(header))
 
     def _find_ways(self, header: Header) -> Iterator[Way]:
         plan = self.after(header.plan)
@@ -289,7 +290,7 @@ class Dynamic(Content):
             return False
         if plan.dynamic is not None or (plan.strict and plan.unpaged):
             return False
-        return lambda: any(True for _ in self._offsets(self._prepared(header)))
+        return lambda: self._possible(header)
 
     def after(self, plan: Plan) -> Plan:
         """See `Content.after`."""

@@ -6,7 +6,7 @@ and elf/rtld.c (what the dynamic loader asks of a file), LIEF's check_layout, bi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 from bytegen.formats.core.intset import IntSet, Span, anything, exactly, interval
@@ -115,16 +115,19 @@ class Load(Kind):
 
     def _roles(self, header: Header) -> list[Role]:
         found: list[Role] = [] if header.ways is None else [*header.ways]
+        for role in self._each_role(header):
+            if role not in found:
+                found.append(role)
+        return found
+
+    def _each_role(self, header: Header) -> Iterator[Role]:
         offset = header.offset if header.offset >= 0 else None
         for world in worlds_with(header.plan, header.slots, load=True, offset=offset):
-            for role in world.duties.roles(world.slots):
-                if role not in found:
-                    found.append(role)
-        return found
+            yield from world.duties.roles(world.slots)
 
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
-        return lambda: bool(self._roles(header))
+        return lambda: any(True for _ in self._each_role(header))
 
     def begin(self, header: Header) -> None:
         """See `Kind.begin`."""
