@@ -33,6 +33,8 @@ _DLL = 0x2000  # Characteristics: the file is a DLL
 _AMD64, _I386 = 0x8664, 0x14C
 _EFI = (10, 11, 12, 13)  # subsystems
 
+_TAKEN = " 487"  # ERROR_INVALID_ADDRESS
+
 
 class Answer(NamedTuple):
     """What Wine makes of a file: whether it takes it, the failed call and error, imports it does not find."""
@@ -204,6 +206,10 @@ class WineServer:
                 with suppress(BrokenPipeError):
                     pipe.close()
 
+    def restart(self) -> None:
+        """Ends the helper; the next question starts another."""
+        self._stop()
+
     def close(self) -> None:
         """Ends Wine and removes its folder."""
         self._stop()
@@ -241,6 +247,10 @@ def wine_judge(data: bytes, *, entry: bool = True) -> list[str]:
     server = shared_server()
     for mode in modes:
         answer = server.ask(mode, data, ".dll" if library else ".exe")
+        if not answer.accepted and answer.outcome.endswith(_TAKEN):
+            # The helper has something at the addresses of an image that cannot be moved: a new one has not.
+            server.restart()
+            answer = server.ask(mode, data, ".dll" if library else ".exe")
         if not answer.accepted:
             return [f"wine: {mode}: {answer.outcome}"]
         absent = [name for name in answer.missing if "!" not in name]

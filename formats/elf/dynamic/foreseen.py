@@ -93,6 +93,8 @@ def begin(state: State) -> State:
         found[_TAGS[kind]] = _at(state, table)
     places: dict[int, Place] = {}
     strings = None if seen.strings is None else _at(state, seen.strings)
+    if strings is not None and seen.strings is not None and strings.offset != seen.strings.offset:
+        strings = None  # another PT_LOAD is at the address too, as level "parse" lets it be
     count: int | None = None
     if strings is not None:
         assert seen.strings is not None

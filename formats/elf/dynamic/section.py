@@ -50,7 +50,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         state = found if found is not None else state
     else:
         # Where there is none, LIEF looks for it beyond the section, to the end of the file.
-        state = state._replace(owed=frozenset({tags.STRTAB}))
+        known = (tags.STRSZ,) if tags.STRTAB in state.foreseen else ()
+        state = state._replace(owed=frozenset({tags.STRTAB, *known}))
     return _entry(state)
 
 
@@ -89,7 +90,7 @@ class _Room(NamedTuple):
         partners = tags.partners(tag, strict)
         if state.nameless and tags.STRSZ in partners:
             return False
-        if tag == tags.STRTAB and not strict:
+        if tag == tags.STRTAB and not strict and tag not in state.foreseen:
             partners = ()  # DT_STRTAB may be 0
         new = -(tag in owed)
         for other in partners:

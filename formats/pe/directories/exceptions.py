@@ -8,7 +8,7 @@ first function is one that is unwind information itself. The tables of other mac
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +29,8 @@ _AMD64, _ARM64 = 0x8664, 0xAA64
 
 Begins = tuple[tuple[int, ...], ...]
 _PIECE = 128
+# A record that is its own unwind information, without codes: the low byte of where its function begins is a version.
+_VERSIONS, _MOST_ITSELF = (1, 2), 0xFFFF
 
 
 def _more(begins: Begins, begin: int) -> Begins:
@@ -53,9 +55,9 @@ class _Table(NamedTuple):
     low: int = 0
     begins: Begins = ((),)  # where the functions so far begin, ascending, in pieces
     owed: tuple[int, ...] = ()  # functions that must come yet, ascending
-    alone: bool = (
-        False  # there was no place for unwind information ahead when the table began, and none behind
-    )
+    # There was no place for unwind information ahead when the table began, and none behind.
+    alone: bool = False
+    itself: bool = False  # that holds but for places among instructions: the first record may be its own
 
 
 def record_size(target: Target) -> int:
@@ -72,10 +74,27 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         return FreeStep(
             region.start, region.end, None, region.path, "", lambda data: proceed(plan, region.end, data)
         )
-    full = not any(high - low >= 2 * HEAD - 1 for low, high in view.gaps(plan.ledger))
-    alone = full and _behind(view)[0].bounds() is None
+    gaps = view.gaps(plan.ledger)
+    # So that what is good at level "code" is so at the levels below.
+    itself = not _fits(_outside(gaps, plan)) and _behind(view)[0].bounds() is None
     count = (region.end - region.start) // SIZE
-    return _function(_Table(plan, view, region, count, alone=alone), data)
+    return _function(_Table(plan, view, region, count, alone=itself and not _fits(gaps), itself=itself), data)
+
+
+def _fits(gaps: Iterable[tuple[int, int]]) -> bool:
+    return any(high - low >= 2 * HEAD - 1 for low, high in gaps)
+
+
+def _outside(gaps: Iterable[tuple[int, int]], plan: Plan) -> Iterator[tuple[int, int]]:
+    """The gaps without the executable parts of the file."""
+    for low, high in gaps:
+        for start, end, _ in plan.executable:
+            if low < end and start < high:
+                if low < start:
+                    yield low, start
+                low = end
+        if low < high:
+            yield low, high
 
 
 def _function(table: _Table, data: bytearray) -> Step:
@@ -109,7 +128,7 @@ def _function(table: _Table, data: bytearray) -> Step:
     choices = interval(4, low, most)
     if table.alone and not table.number:
         # Unwind information without codes: version 1 or 2, any size of the prolog.
-        choices = IntSet(4, *(Span(version, min(0xFFFF, most), 256, version) for version in (1, 2)))
+        choices = IntSet(4, *(Span(version, min(_MOST_ITSELF, most), 256, version) for version in _VERSIONS))
     return IntStep(
         start,
         4,
@@ -126,7 +145,9 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
     left = table.functions - table.number - 1
     low = table.low
     # The first beginning, where it is unwind information itself.
-    itself = view.map.address(table.region.start) if table.alone else -1
+    first = table.begins[0][0]
+    bare = first <= _MOST_ITSELF and first & 0xFF in _VERSIONS
+    itself = view.map.address(table.region.start) if table.itself and bare else -1
 
     def chained(x: int) -> tuple[int, ...] | None:
         """What the table owes with this unwind information behind; None where it is not good."""
@@ -177,7 +198,7 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         return _function(table._replace(plan=settled, number=table.number + 1, owed=owed), data)
 
     pieces: list[Piece] = [When(allowed, build)]
-    if table.alone:
+    if itself >= 0:
         pieces.append(Span(itself, itself))
     return IntStep(
         start,

@@ -12,25 +12,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly, interval
-from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, interval
+from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.pe.directories.export_texts import (
+    FORWARDER,
+    LEAST_FORWARDER,
+    LEAST_STRING,
+    STRING,
+)
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
-from bytegen.formats.pe.directories.imported_names import letters
-from bytegen.formats.pe.directories.memory import View, after, mapping
+from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
 INDEX, SIZE = 0, 40
-STRING, FORWARDER = "export_string", "export_forwarder"
-_LEAST_STRING, _LEAST_FORWARDER = 2, 4
-_MOST_STRING = 4095
-_PRINTABLE = bytes(range(33, 127)).translate(None, b";=")  # what pefile takes in names of exports
-_FIRST = IntSet(1, *letters(_PRINTABLE))
-_LATER = IntSet(1, Span(0, 0), *letters(_PRINTABLE))
-_WORDS = b"_-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_END = exactly(1, 0)
+_SPARE = "exports.spare"
 _HEAD = [
     ("Characteristics", 4, anything(4), "any"),
     ("TimeDateStamp", 4, anything(4), "any"),
@@ -70,7 +68,7 @@ def _name(read: _Exports) -> Step:
     plan, view = read.plan, read.view
 
     def allowed(x: int) -> bool:
-        return view.ahead(plan.ledger, x) >= _LEAST_STRING
+        return view.ahead(plan.ledger, x) >= LEAST_STRING
 
     def following(value: int, data: bytearray) -> Step:
         return _base(read._replace(plan=_promise(plan, view, value, STRING, "exports.name")))
@@ -78,7 +76,7 @@ def _name(read: _Exports) -> Step:
     return IntStep(
         read.region.start + 12,
         4,
-        IntSet(4, Span(0, 0), When(allowed, lambda: view.spans(plan.ledger, _LEAST_STRING))),
+        IntSet(4, Span(0, 0), When(allowed, lambda: view.spans(plan.ledger, LEAST_STRING))),
         "exports.Name",
         "0, or where a string fits",
         lambda value, data: following(value, data) if value else _base(_with_string(read)),
@@ -88,7 +86,7 @@ def _name(read: _Exports) -> Step:
 def _promise(plan: Plan, view: View, address: int, kind: str, path: str, size: int = 0) -> Plan:
     offset = view.map.offset(address)
     assert offset is not None
-    least = size or (_LEAST_STRING if kind == STRING else _LEAST_FORWARDER)
+    least = size or (LEAST_STRING if kind == STRING else LEAST_FORWARDER)
     return place(plan, Region(offset, offset + least, kind, path))
 
 
@@ -96,10 +94,18 @@ def _with_string(read: _Exports) -> _Exports:
     """The directory with a string at the end of the last gap: one that the names can be, since it has no name."""
     view, plan = read.view, read.plan
     for low, high in reversed(view.gaps(plan.ledger)):
-        if high - low >= _LEAST_STRING:
-            region = Region(high - _LEAST_STRING, high, STRING, "exports.spare")
+        if high - low >= LEAST_STRING:
+            region = Region(high - LEAST_STRING, high, STRING, _SPARE)
             return read._replace(plan=place(plan, region))
     return read._replace(nameless=True)
+
+
+def _without_spare(plan: Plan, free: int) -> Plan:
+    """The plan without that string, where it is still ahead: there are no names, or the first is about to be chosen."""
+    regions = tuple(r for r in plan.ledger.regions if r.path != _SPARE or r.start < free)
+    if len(regions) == len(plan.ledger.regions):
+        return plan
+    return plan._replace(ledger=Ledger(plan.ledger.limit, regions))
 
 
 def _base(read: _Exports) -> Step:
@@ -134,7 +140,12 @@ def _names(read: _Exports) -> Step:
         interval(4, 0, most),
         "exports.NumberOfNames",
         f"at most {most}: the tables and the names fit",
-        lambda value, data: _table(read._replace(names=value), 0),
+        lambda value, data: _table(
+            read._replace(
+                names=value, plan=read.plan if value else _without_spare(read.plan, read.view.free)
+            ),
+            0,
+        ),
     )
 
 
@@ -222,10 +233,10 @@ def _targets(plan: Plan, view: View) -> IntSet:
     first, size = plan.directories[INDEX]
 
     def allowed(x: int) -> bool:
-        return first <= x < first + size and view.ahead(plan.ledger, x) >= _LEAST_FORWARDER
+        return first <= x < first + size and view.ahead(plan.ledger, x) >= LEAST_FORWARDER
 
     def build() -> Iterable[Piece]:
-        for low, high in view.places(plan.ledger, _LEAST_FORWARDER).tolist():
+        for low, high in view.places(plan.ledger, LEAST_FORWARDER).tolist():
             low, high = max(low, first), min(high, first + size - 1)
             if low <= high:
                 yield Span(low, high)
@@ -266,19 +277,21 @@ def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
     if i == rows.total:
         return proceed(rows.plan, rows.region.end, data)
     plan, view = rows.plan, rows.view
+    if not i:
+        plan = _without_spare(plan, view.free)
 
     def known(x: int) -> bool:
         offset = view.map.offset(x)
         return offset is not None and plan.ledger.at(offset, STRING) is not None
 
     def build() -> Iterable[Piece]:
-        yield from view.spans(plan.ledger, _LEAST_STRING)
+        yield from view.spans(plan.ledger, LEAST_STRING)
         yield Finite([view.map.address(r.start) for r in plan.ledger.regions if r.kind == STRING])
 
     return IntStep(
         rows.region.start + 4 * i,
         4,
-        IntSet(4, When(lambda x: known(x) or view.ahead(plan.ledger, x) >= _LEAST_STRING, build)),
+        IntSet(4, When(lambda x: known(x) or view.ahead(plan.ledger, x) >= LEAST_STRING, build)),
         lambda: f"exports.name[{i}]",
         "where a name is or fits",
         lambda value, data: _pointer(
@@ -305,53 +318,3 @@ def _open_ordinals(plan: Plan, region: Region, data: bytearray) -> Step:
         )
 
     return ordinal(0, data)
-
-
-def _stop(plan: Plan, region: Region) -> int:
-    room = min(after(plan.ledger, region), _MOST_STRING + 1)
-    return min(region.start + room, mapping(plan.sections).stop(region.start))
-
-
-@opener(STRING)
-def _open_string(plan: Plan, region: Region, data: bytearray) -> Step:
-    stop = _stop(plan, region)
-
-    def letter(position: int, data: bytearray) -> Step:
-        last = position == stop - 1
-        choices = _END if last else _FIRST if position == region.start else _LATER
-        return IntStep(
-            position, 1, choices, region.path, "a letter, or the zero at the end",
-            lambda value, data: letter(position + 1, data) if value else proceed(plan, position + 1, data),
-        )  # fmt: skip
-
-    return letter(region.start, data)
-
-
-_WORD, _WORD_DOT = IntSet(1, *letters(_WORDS)), IntSet(1, *letters(_WORDS + b"."))
-_AFTER = _WORDS + b"#?@$."
-_AFTER_DOT, _AFTER_END = IntSet(1, *letters(_AFTER)), IntSet(1, Span(0, 0), *letters(_AFTER))
-_DOT = exactly(1, ord("."))
-
-
-@opener(FORWARDER)
-def _open_forwarder(plan: Plan, region: Region, data: bytearray) -> Step:
-    stop = _stop(plan, region)
-
-    def letter(position: int, dot: int) -> Step:
-        """The letter at a position; ``dot`` is where the first dot is, 0 before it."""
-        left = stop - position
-        if dot:
-            choices = _END if left == 1 else _AFTER_DOT if position == dot + 1 else _AFTER_END
-        elif position == region.start:
-            choices = _WORD
-        else:
-            choices = _DOT if left == 3 else _WORD_DOT
-
-        def following(value: int, data: bytearray) -> Step:
-            if not value:
-                return proceed(plan, position + 1, data)
-            return letter(position + 1, dot or (position if value == ord(".") else 0))
-
-        return IntStep(position, 1, choices, region.path, "DLL.function, and a zero", following)
-
-    return letter(region.start, 0)
