@@ -253,11 +253,10 @@ class ByteLM(nn.Module):
         `tokens` is [B, T]; `counts` [B] (1..T) says how many of a row count, the rest is padding.
         """
         hidden = self.hidden(tokens, cache=cache)
+        cache.advance(tokens.shape[1], counts)
         if counts is None:
-            counts = torch.full_like(cache.positions, tokens.shape[1])
-        cache.positions = cache.positions + counts
-        last = hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
-        return self.logits(last)
+            return self.logits(hidden[:, -1])
+        return self.logits(hidden[torch.arange(len(hidden), device=hidden.device), counts - 1])
 
     @torch.no_grad()
     def prefill(self, tokens: Tensor, cache: Cache) -> Tensor:
