@@ -83,9 +83,12 @@ bench: install-dev
 	$(BIN)/bytegen bench sandbox --json benchmarks/sandbox.jsonl
 	$(BIN)/bytegen bench generate --json benchmarks/generate.jsonl
 
-# Kernels compiled ahead of time for every GPU of the tables: registers, spills, shared memory, tensor cores.
+# Kernels compiled ahead of time for every GPU of the tables: registers, spills, shared memory, tensor cores. Rows of
+# the sources that are here are kept, so it can be built in pieces: COMPILED="--architecture sm_80 --seconds 300".
+COMPILED ?=
+
 compiled: install-dev
-	TRITON_INTERPRET=0 $(BIN)/python -m bytegen.kernels.compiled --json benchmarks/compiled.jsonl
+	TRITON_INTERPRET=0 $(BIN)/python -m bytegen.kernels.compiled --json benchmarks/compiled.jsonl $(COMPILED)
 
 # On a machine with a CUDA GPU: the kernel tests on the real thing, then the benchmark, within 8 minutes. It takes the
 # Python that is there when that has a torch with CUDA, or name one: GPU_PYTHON=...

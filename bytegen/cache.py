@@ -91,20 +91,39 @@ class Cache:
         length = max_length + chunk
         self.layers = [LayerCache(config, w, batch, chunk, length, dtype, device) for w in config.windows()]
         self.positions = torch.zeros(batch, dtype=torch.int64, device=device)
+        # No sequence is further than this. Counted on the host, so that a step need not ask the device.
+        self._furthest = 0
+
+    def advance(self, count: int, counts: Tensor | None = None) -> None:
+        """Move every sequence on by `count` positions, or each by its own of `counts` [B], none above `count`."""
+        self.positions = self.positions + (count if counts is None else counts)
+        self._furthest += count
+
+    def seek(self, position: int) -> None:
+        """Put every sequence at `position`. In place, `positions` may only be lowered."""
+        self.positions = torch.full_like(self.positions, position)
+        self._furthest = position
 
     def reserve(self, n_new: int) -> None:
-        """Make room for `n_new` more positions a sequence; UserError when they do not fit."""
+        """Make room for `n_new` more positions a sequence; UserError when they do not fit.
+
+        The device is asked for its positions, which waits for it, only where the count of the host, an upper bound
+        when sequences advance by different counts, leaves no room: when buffers double, and near their end.
+        """
         if n_new > self.chunk:
             raise UserError(f"a step of {n_new} tokens; this cache takes {self.chunk} at a time")
-        end = int(self.positions.max()) + n_new
-        if end > self.max_length + self.chunk:
+        growing = [layer for layer in self.layers if layer.window is None]
+        limit = self.max_length + self.chunk
+        if self._furthest + n_new > min([limit, *(layer.keys.capacity for layer in growing)]):
+            self._furthest = int(self.positions.max())
+        end = self._furthest + n_new
+        if end > limit:
             raise UserError(f"position {end} is past the {self.max_length} that this cache was made for")
-        for layer in self.layers:
-            if layer.window is None:
-                while layer.keys.capacity < end:
-                    capacity = min(2 * layer.keys.capacity, self.max_length + self.chunk)
-                    layer.keys.grow(capacity)
-                    layer.values.grow(capacity)
+        for layer in growing:
+            while layer.keys.capacity < end:
+                capacity = min(2 * layer.keys.capacity, limit)
+                layer.keys.grow(capacity)
+                layer.values.grow(capacity)
 
     def select(self, rows: Tensor) -> None:
         """Keep the sequences `rows` (int64 indices), in that order; the others leave the batch."""

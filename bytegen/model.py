@@ -111,17 +111,27 @@ class Attention(nn.Module):
         if self.conv is not None:
             x_BTD = self.conv(x_BTD, step, cache)
         q, k, v = (proj(x_BTD).unflatten(-1, (-1, self.config.head_dim)) for proj in (self.q, self.k, self.v))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
         fused = backend.takes_triton(q)
         cos, sin = step.cos, step.sin
-        if fused and cache is not None:  # rotation, cache write and attention in one launch
+        if fused and cache is None:  # norm and rotation in one launch
+            if self.q_norm is not None and self.k_norm is not None:
+                weights = {"q_weight": self.q_norm.weight, "k_weight": self.k_norm.weight}
+                q, k = rope(q, k, cos, sin, eps=self.config.norm_eps, **weights)
+            else:
+                q, k = rope(q, k, cos, sin)
+            return self.out(
+                local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens).flatten(-2)
+            )
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if fused:  # rotation, cache write and attention in one launch
+            assert cache is not None
             o = decode_attention(
                 q, cache.keys.data, cache.values.data, step.positions[:, 0], k_new=k, v_new=v, cos=cos, sin=sin,
                 window=self.window,
             )  # fmt: skip
             return self.out(o.flatten(-2))
-        q, k = rope(q, k, cos, sin) if fused else (rotate(q, cos, sin), rotate(k, cos, sin))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is None:
             o = local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens)
         else:
@@ -243,11 +253,10 @@ class ByteLM(nn.Module):
         `tokens` is [B, T]; `counts` [B] (1..T) says how many of a row count, the rest is padding.
         """
         hidden = self.hidden(tokens, cache=cache)
+        cache.advance(tokens.shape[1], counts)
         if counts is None:
-            counts = torch.full_like(cache.positions, tokens.shape[1])
-        cache.positions = cache.positions + counts
-        last = hidden[torch.arange(len(hidden), device=hidden.device), counts - 1]
-        return self.logits(last)
+            return self.logits(hidden[:, -1])
+        return self.logits(hidden[torch.arange(len(hidden), device=hidden.device), counts - 1])
 
     @torch.no_grad()
     def prefill(self, tokens: Tensor, cache: Cache) -> Tensor:

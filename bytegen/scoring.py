@@ -36,7 +36,7 @@ def log_probs(lm: ByteLM, data: bytes, *, format: str, prompt: str = "") -> Iter
     for start in range(0, len(ids), _CHUNK):
         tokens = torch.tensor([ids[start : start + _CHUNK]], device=lm.device)
         hidden = lm.hidden(tokens, cache=cache)[0]
-        cache.positions = cache.positions + tokens.shape[1]
+        cache.advance(tokens.shape[1])
         hidden = hidden[max(0, skip - start) :]
         if len(hidden):
             logits = lm.logits(hidden)[:, : tokenizer.N_CHOICES].double()

@@ -74,6 +74,36 @@ def _shown(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
             work, memory, ratio, verdict)  # fmt: skip
 
 
+def _print_estimates(card_name: str, kinds: list[str], lengths: list[int], json_path: Path | None) -> None:
+    from bytegen.kernel_bench import cases, estimate
+
+    card = estimate.CARDS[card_name]
+    console = Console(width=None if Console().is_terminal else 190)
+    console.print(
+        f"{card.name} by its data sheet: {card.flops / 1e12:.4g} TFLOP/s, {card.bandwidth / 1e12:.4g} TB/s. "
+        "Least times in bfloat16; nothing was run"
+    )
+    table = Table("kind", "case", "GFLOP", "MB", "us", "bound")
+    rows = []
+    for one in estimate.estimates(cases.GPU, card, lengths):
+        if one.kind.split()[0] not in kinds:
+            continue
+        flops, moved = one.work
+        table.add_row(
+            one.kind,
+            one.label,
+            f"{flops / 1e9:,.4g}",
+            f"{moved / 1e6:,.4g}",
+            f"{1e6 * one.seconds:,.4g}",
+            one.bound,
+        )
+        rows.append({"measure": "kernel estimate", "card": card.name, "kind": one.kind, "label": one.label,
+                     "flops": flops, "bytes": moved, "seconds": one.seconds, "bound": one.bound})  # fmt: skip
+    console.print(table)
+    if json_path:
+        write_json_lines(json_path, rows)
+
+
 @click.command("kernels")
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="These kinds only; may be repeated.")
 @click.option("--device", default="auto", show_default=True, help="cuda, cpu, or auto.")
@@ -85,14 +115,21 @@ def _shown(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNG plots.")
 @click.option("--tune", is_flag=True, help="Search tile shapes on this GPU and print table rows instead.")
+@click.option("--estimate", is_flag=True, help="Run nothing: bytes, FLOPs and the least time on a card.")
+@click.option(
+    "--card", default="h100", show_default=True, type=click.Choice(["h100", "h200", "a100", "mi300x"])
+)
 def kernels_bench(
     only: tuple[str, ...], device: str, dtype: str | None, lengths: tuple[int, ...], seconds: float,
-    json_path: Path | None, plots: Path | None, tune: bool,
+    json_path: Path | None, plots: Path | None, tune: bool, estimate: bool, card: str,
 ) -> None:  # fmt: skip
     """Time kernels and their peers in one run: median, p20-p80, rate, share of this device's own ceiling.
 
     On a machine without a GPU the torch twins are timed, at a length that a CPU gets through.
     """
+    if estimate:
+        _print_estimates(card, list(only) or list(KINDS), list(lengths), json_path)
+        return
     import torch
 
     from bytegen.kernel_bench.clock import Clock, ceiling

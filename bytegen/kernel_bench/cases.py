@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bytegen.kernel_bench import checks, peers
+from bytegen.kernel_bench import checks, estimate, peers
+from bytegen.kernel_bench.estimate import Sizes
 from bytegen.kernels import (
     cross_entropy,
     decode_attention,
@@ -24,7 +25,6 @@ from bytegen.kernels import (
     rope,
     swiglu,
 )
-from bytegen.kernels.attention.ops import seen_pairs
 from bytegen.kernels.elementwise.rope import rotate
 
 
@@ -49,20 +49,6 @@ class Case:
     moved: float = 0.0
     graph: bool = False
     entries: list[Entry] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large: a card's, or what two cores of a CPU get through."""
-
-    length: int
-    window: int
-    heads: int
-    kv_heads: int
-    dim: int
-    tokens: int
-    width: int
-    batches: tuple[int, ...]
 
 
 GPU = Sizes(143_360, 8192, 32, 8, 128, 16_384, 4096, (1, 8, 64))
@@ -95,8 +81,6 @@ def _attention_pair(
 ) -> tuple[Case, Case]:
     q, k, v = _qkv(sizes, length, device, dtype, grad=True)
     do = torch.randn_like(q.detach())
-    flops = 4.0 * sizes.heads * sizes.dim * seen_pairs(length, window, [0, length])
-    moved = float(sum(x.numel() * x.element_size() for x in (q, q, k, v)))
     rows = checks.sampled_rows(length, 14)
     detached = q.detach(), k.detach(), v.detach()
     want = checks.attention_rows(*detached, window, rows)
@@ -104,8 +88,20 @@ def _attention_pair(
     shape = {"length": length, "window": window, "heads": sizes.heads, "kv_heads": sizes.kv_heads,
              "head_dim": sizes.dim}  # fmt: skip
     kind = "global" if window is None else "local"
-    forward = Case("attention forward", kind, shape, dtype, flops, moved)
-    backward = Case("attention backward", kind, shape, dtype, 2.5 * flops, 2 * moved)
+    forward = Case(
+        "attention forward",
+        kind,
+        shape,
+        dtype,
+        *estimate.attention_forward(sizes, length, window, q.element_size()),
+    )
+    backward = Case(
+        "attention backward",
+        kind,
+        shape,
+        dtype,
+        *estimate.attention_backward(sizes, length, window, q.element_size()),
+    )
 
     def once(attend: peers.Attend) -> Callable[[], Tensor]:
         def call() -> Tensor:
@@ -138,59 +134,51 @@ def _then(make: Callable[[], Any], wrap: Callable[[Any], Callable[[], Any]]) -> 
 
 def decode_cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """One new position against a full ring and against the whole past; 16 new ones for drafts."""
-    for window in (sizes.window, None):
-        for batch, n_new in ((1, 1), (1, 16), (8, 1)):
-            if window is None and batch > 1:
-                continue
-            past = sizes.length - n_new
-            capacity = sizes.length if window is None else window + 64
-            cache = [
-                torch.randn(batch, capacity, sizes.kv_heads, sizes.dim, device=device, dtype=dtype)
-                for _ in range(2)
-            ]
-            q = torch.randn(batch, n_new, sizes.heads, sizes.dim, device=device, dtype=dtype)
-            new = [
-                torch.randn(batch, n_new, sizes.kv_heads, sizes.dim, device=device, dtype=dtype)
-                for _ in range(2)
-            ]
-            angle = torch.rand(batch, n_new, sizes.dim // 2, device=device, dtype=dtype)
-            start = torch.full((batch,), past, dtype=torch.int32, device=device)
-            seen = past + n_new if window is None else window + n_new - 1
-            moved = 2.0 * batch * seen * sizes.kv_heads * sizes.dim * q.element_size()
-            shape = {"batch": batch, "new": n_new, "positions": sizes.length, "window": window,
-                     "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.dim}  # fmt: skip
-            flops = 4.0 * batch * n_new * sizes.heads * sizes.dim * seen
-            case = Case(
-                "decode", "global" if window is None else "local", shape, dtype, flops, moved, graph=True
+    for window, batch, n_new in estimate.decode_shapes(sizes):
+        past = sizes.length - n_new
+        capacity = sizes.length if window is None else window + 64
+        cache = [
+            torch.randn(batch, capacity, sizes.kv_heads, sizes.dim, device=device, dtype=dtype)
+            for _ in range(2)
+        ]
+        q = torch.randn(batch, n_new, sizes.heads, sizes.dim, device=device, dtype=dtype)
+        new = [
+            torch.randn(batch, n_new, sizes.kv_heads, sizes.dim, device=device, dtype=dtype) for _ in range(2)
+        ]
+        angle = torch.rand(batch, n_new, sizes.dim // 2, device=device, dtype=dtype)
+        start = torch.full((batch,), past, dtype=torch.int32, device=device)
+        shape = {"batch": batch, "new": n_new, "positions": sizes.length, "window": window,
+                 "heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.dim}  # fmt: skip
+        work = estimate.decode(sizes, batch, n_new, window, q.element_size())
+        case = Case("decode", "global" if window is None else "local", shape, dtype, *work, graph=True)
+
+        def ours(q: Tensor = q, cache: list[Tensor] = cache, start: Tensor = start, new: list[Tensor] = new,
+                 angle: Tensor = angle, window: int | None = window) -> Callable[[], Tensor]:  # fmt: skip
+            k, v = cache
+            return lambda: decode_attention(
+                q, k, v, start, k_new=new[0], v_new=new[1], cos=angle, sin=angle, window=window
             )
 
-            def ours(q: Tensor = q, cache: list[Tensor] = cache, start: Tensor = start, new: list[Tensor] = new,
-                     angle: Tensor = angle, window: int | None = window) -> Callable[[], Tensor]:  # fmt: skip
-                k, v = cache
-                return lambda: decode_attention(
-                    q, k, v, start, k_new=new[0], v_new=new[1], cos=angle, sin=angle, window=window
-                )
+        def want(q: Tensor = q, cache: list[Tensor] = cache, start: Tensor = start, new: list[Tensor] = new,
+                 angle: Tensor = angle, window: int | None = window) -> Tensor:  # fmt: skip
+            wide = [x.double() for x in (q, *cache, *new, angle)]
+            return decode_attention(
+                wide[0], wide[1], wide[2], start, k_new=wide[3], v_new=wide[4], cos=wide[5], sin=wide[5],
+                window=window,
+            )  # fmt: skip
 
-            def want(q: Tensor = q, cache: list[Tensor] = cache, start: Tensor = start, new: list[Tensor] = new,
-                     angle: Tensor = angle, window: int | None = window) -> Tensor:  # fmt: skip
-                wide = [x.double() for x in (q, *cache, *new, angle)]
-                return decode_attention(
-                    wide[0], wide[1], wide[2], start, k_new=wide[3], v_new=wide[4], cos=wide[5], sin=wide[5],
-                    window=window,
-                )  # fmt: skip
+        case.entries.append(Entry("bytegen", ours, partial(_against, want)))
+        if window is None and n_new == 1:
 
-            case.entries.append(Entry("bytegen", ours, partial(_against, want)))
-            if window is None and n_new == 1:
+            def sdpa(q: Tensor = q, cache: list[Tensor] = cache) -> Callable[[], Tensor]:
+                k, v = (x.transpose(1, 2) for x in cache)
+                return lambda: F.scaled_dot_product_attention(
+                    q.transpose(1, 2), k, v, enable_gqa=True
+                ).transpose(1, 2)
 
-                def sdpa(q: Tensor = q, cache: list[Tensor] = cache) -> Callable[[], Tensor]:
-                    k, v = (x.transpose(1, 2) for x in cache)
-                    return lambda: F.scaled_dot_product_attention(
-                        q.transpose(1, 2), k, v, enable_gqa=True
-                    ).transpose(1, 2)
-
-                # It neither turns nor writes: less work than ours, the nearest that torch has.
-                case.entries.append(Entry("SDPA on the cache", sdpa, lambda o: 0.0))
-            yield case
+            # It neither turns nor writes: less work than ours, the nearest that torch has.
+            case.entries.append(Entry("SDPA on the cache", sdpa, lambda o: 0.0))
+        yield case
 
 
 def _against(want: Callable[[], Tensor], out: Tensor) -> float:
@@ -204,8 +192,8 @@ def sampling_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
         bits = torch.randint(-(2**31), 2**31, (batch, 9), device=device, dtype=torch.int64).to(torch.int32)
         bits[:, 0] |= 1
         seed = torch.arange(batch, device=device)
-        case = Case("sampling", f"batch {batch}", {"batch": batch, "choices": 257}, torch.float32, 0.0,
-                    float(batch * 257 * 4), graph=True)  # fmt: skip
+        case = Case("sampling", f"batch {batch}", {"batch": batch, "choices": 257}, torch.float32,
+                    *estimate.sampling(batch), graph=True)  # fmt: skip
 
         def ours(logits: Tensor = logits, bits: Tensor = bits, seed: Tensor = seed) -> Callable[[], Any]:
             t = torch.full_like(logits[:, 0], 0.8)
@@ -249,25 +237,22 @@ def small_cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Itera
         torch.randn(1, n, h, sizes.dim, device=device, dtype=dtype) for h in (sizes.heads, sizes.kv_heads)
     )
     angle = torch.rand(1, n, sizes.dim // 2, device=device, dtype=dtype)
-    size = x.element_size()
+    works = estimate.small(sizes, x.element_size())
 
     def turned(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
         return rotate(q, angle, angle), rotate(k, angle, angle)
 
-    def entry_cases() -> Iterator[
-        tuple[str, float, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]
-    ]:
-        yield ("rms_norm + residual", 4.0 * n * d * size, lambda x, r: rms_norm(x, w, residual=r),
+    def entry_cases() -> Iterator[tuple[str, Callable[..., Any], Callable[..., Any], tuple[Tensor, ...]]]:
+        yield ("rms_norm + residual", lambda x, r: rms_norm(x, w, residual=r),
                lambda x, r: (F.rms_norm(x + r, (d,), w.to(x), 1e-6), x + r), (x, r))  # fmt: skip
-        yield "swiglu", 3.0 * n * d * size, swiglu, lambda g, u: F.silu(g) * u, (x, r)
+        yield "swiglu", swiglu, lambda g, u: F.silu(g) * u, (x, r)
         yield (
             "rope",
-            2.0 * (q.numel() + k.numel()) * size,
             lambda q, k: rope(q, k, angle, angle),
             turned,
             (q, k),
         )
-        yield ("cross_entropy", float(logits.numel() * size), lambda x: cross_entropy(x, targets),
+        yield ("cross_entropy", lambda x: cross_entropy(x, targets),
                lambda x: F.cross_entropy(x.float(), targets, reduction="none"), (logits,))  # fmt: skip
 
     functional = peers.liger() if device.type == "cuda" else None
@@ -277,14 +262,14 @@ def small_cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Itera
             "swiglu": lambda: functional.liger_swiglu(x, r),
             "rms_norm + residual": lambda: functional.liger_fused_add_rms_norm(x, r, w, 1e-6),
         }
-    for label, moved, ours, torch_way, inputs in entry_cases():
+    for label, ours, torch_way, inputs in entry_cases():
         wide = tuple(t.double() for t in inputs)
         want = _flat(torch_way(*(inputs if label == "rope" else wide)))
 
         def check(out: Any, want: Tensor = want) -> float:
             return checks.relative_error(_flat(out), want)
 
-        case = Case("small", label, {"tokens": n, "width": d}, dtype, 0.0, moved)
+        case = Case("small", label, {"tokens": n, "width": d}, dtype, *works[label])
         for name, make in (
             ("bytegen", partial(_bound, ours, inputs, False)),
             ("torch", partial(_bound, torch_way, inputs, False)),

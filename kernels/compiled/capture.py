@@ -6,12 +6,16 @@ divisibility of strides, the same options.
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
+import torch
 import triton
+import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
@@ -46,6 +50,39 @@ def recording(architecture: Architecture) -> Iterator[list[Launch]]:
         mock.patch.object(architectures, "_pretended", architecture),
     ):
         yield launches
+
+
+def _sources(name: str, seen: set[str]) -> list[str]:
+    """The kernels, helpers and constants of a module, and of those that its helpers come from, as they were loaded."""
+    if name in seen:
+        return []
+    seen.add(name)
+    found = []
+    for member, value in sorted(vars(sys.modules[name]).items()):
+        if isinstance(value, tl.constexpr):
+            found.append(f"{member} = {value.value!r}")
+        elif isinstance(value, JITFunction) and value.__module__ == name:
+            found.append(value.src)
+        elif isinstance(value, JITFunction) and value.__module__.startswith("bytegen."):
+            found += _sources(value.__module__, seen)
+    return found
+
+
+def _described(argument: Any) -> str:
+    """What a compilation sees of an argument."""
+    if isinstance(argument, torch.Tensor):
+        return str(argument.dtype)
+    if hasattr(argument, "block_shape"):
+        return f"{argument.base.dtype} {argument.block_shape}"
+    return repr(argument)
+
+
+def fingerprint(launch: Launch) -> str:
+    """SHA-256 of what a launch is compiled from: the kernels of its modules, its arguments and options."""
+    digest = hashlib.sha256(repr(_sources(launch.function.__module__, set())).encode())
+    digest.update(repr([_described(x) for x in launch.arguments]).encode())
+    digest.update(repr(sorted((name, _described(x)) for name, x in launch.options.items())).encode())
+    return digest.hexdigest()
 
 
 def target_of(architecture: Architecture) -> GPUTarget:

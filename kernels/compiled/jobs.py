@@ -1,4 +1,11 @@
-"""Which launches are compiled: every shipped configuration, in the plain case and with everything switched on."""
+"""Which launches are compiled: those whose generated code differs in registers, shared memory or tensor cores.
+
+A masked window inside documents is the fullest loop, so it stands for the plainer ones; at the head dimension that
+models have, the plainest and the most bent variant are compiled beside it. float16 and bfloat16 differ in the name of
+the instruction alone, so float16 is compiled once; float32 takes its own tiles, and is compiled for one head
+dimension. What does not depend on the architecture is compiled for one NVIDIA GPU and one AMD GPU. The most telling
+come first.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +16,14 @@ import torch
 
 from bytegen.kernels.architectures import ARCHITECTURES, Architecture
 from bytegen.kernels.attention.fused import decode_launch, launch
-from bytegen.kernels.attention.fused.configs import ROWS
 from bytegen.kernels.compiled.capture import Launch, recording
 from bytegen.kernels.elementwise.fused import cross_entropy, rms_norm, rope, swiglu
 from bytegen.kernels.sampling import fused as sampling
 
-DTYPES = {16: torch.bfloat16, 32: torch.float32}
+ORDER = ("sm_90", "gfx942", "sm_80", "sm_100", "sm_86")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+USUAL = 128
+"""The head dimension that gets every variant and every dtype."""
 
 
 class Job(NamedTuple):
@@ -24,47 +33,45 @@ class Job(NamedTuple):
     architecture: str
     variant: str
     head_dim: int
-    bits: int
+    dtype: str
     config: dict[str, Any]
     launch: Launch
 
 
+_FULL = "window, documents"
 _VARIANTS: dict[str, dict[str, Any]] = {
-    "window": {"window": 512},
+    _FULL: {"window": 512, "documents": True},
     "global": {"window": None},
     "window, documents, softcap, sinks": {"window": 512, "documents": True, "softcap": 30.0, "sinks": True},
 }
 
 
-def _attention(architecture: Architecture, head_dim: int, bits: int) -> Iterator[tuple[str, Launch]]:
-    dtype = DTYPES[bits]
-    q, k = torch.empty(1, 1024, 8, head_dim, dtype=dtype), torch.empty(1, 1024, 2, head_dim, dtype=dtype)
-    lse = torch.empty(1, 8, 1024)
-    for variant, options in _VARIANTS.items():
-        cu = torch.tensor([0, 100, 1024]) if options.get("documents") else None
-        sinks = torch.zeros(8) if options.get("sinks") else None
-        rest = (sinks, cu, options["window"], 0.1, options.get("softcap", 0.0))
-        with recording(architecture) as launches:
-            launch.forward(q, k, k, *rest)
-            launch.backward(q, None, q, k, k, q, lse, *rest)
-        yield from ((variant, one) for one in launches)
+def _attention(architecture: Architecture, head_dim: int, dtype: str, variant: str) -> Iterator[Launch]:
+    options, kind = _VARIANTS[variant], DTYPES[dtype]
+    q, k = (torch.empty(1, 1024, heads, head_dim, dtype=kind) for heads in (8, 2))
+    cu = torch.tensor([0, 100, 1024]) if options.get("documents") else None
+    sinks = torch.zeros(8) if options.get("sinks") else None
+    rest = (sinks, cu, options["window"], 0.1, options.get("softcap", 0.0))
+    with recording(architecture) as launches:
+        launch.forward(q, k, k, *rest)
+        launch.backward(q, None, q, k, k, q, torch.empty(1, 8, 1024), *rest)
+    for one in launches:
+        if one.name != "delta_kernel" or (architecture.name, variant) == (ORDER[0], "global"):
+            yield one
 
 
-def _decoding(architecture: Architecture, head_dim: int, bits: int) -> Iterator[tuple[str, Launch]]:
-    dtype = DTYPES[bits]
-    start, angles = torch.zeros(1, dtype=torch.int32), torch.empty(1, 1, head_dim // 2)
-    for n_new in (1, 16):
-        q, new = (
-            torch.empty(1, n_new, 8, head_dim, dtype=dtype),
-            torch.empty(1, n_new, 2, head_dim, dtype=dtype),
-        )
-        cache, turn = torch.empty(1, 1024, 2, head_dim, dtype=dtype), angles.expand(1, n_new, -1).contiguous()
-        for window in (512, None):
-            with recording(architecture) as launches:
-                decode_launch.decode(
-                    q, cache, cache, start, new, new, turn, turn, None, window, 0.1, 0.0, splits=4
-                )
-            yield from ((f"{n_new} new, {'window' if window else 'global'}", one) for one in launches)
+def _decoding(architecture: Architecture, head_dim: int, dtype: str, variant: str) -> Iterator[Launch]:
+    n_new, window, kind = int(variant.split()[0]), 512 if "window" in variant else None, DTYPES[dtype]
+    q, new = (torch.empty(1, n_new, heads, head_dim, dtype=kind) for heads in (8, 2))
+    cache, turn = torch.empty(1, 1024, 2, head_dim, dtype=kind), torch.empty(1, n_new, head_dim // 2)
+    start = torch.zeros(1, dtype=torch.int32)
+    with recording(architecture) as launches:
+        decode_launch.decode(
+            q, cache, cache, start, new, new, turn, turn, None, window, 0.1, 0.0, splits=4
+        )  # fmt: skip
+    for one in launches:
+        if one.name != "combine_kernel" or (head_dim, dtype, n_new) == (USUAL, "bfloat16", 1):
+            yield one
 
 
 def _others(architecture: Architecture) -> Iterator[tuple[str, Launch]]:
@@ -74,51 +81,58 @@ def _others(architecture: Architecture) -> Iterator[tuple[str, Launch]]:
     q, angle = torch.empty(1, 64, 32, 128, dtype=torch.bfloat16), torch.empty(1, 64, 64, dtype=torch.bfloat16)
     table = torch.zeros(16, 256, dtype=torch.int32), torch.zeros(16, dtype=torch.int32), 16
     calls: list[tuple[str, Callable[[], object]]] = [
-        ("4096", lambda: rms_norm.forward(x, weight, None, 1e-6)),
-        ("4096, residual", lambda: rms_norm.forward(x, weight, x, 1e-6)),
-        ("4096, residual", lambda: rms_norm.backward(x, x, x, weight, rstd)),
-        ("elementwise", lambda: swiglu.forward(x, x)),
-        ("elementwise", lambda: swiglu.backward(x, x, x)),
-        ("128", lambda: rope.rope(q, q, angle, angle, False)),
-        ("320", lambda: cross_entropy.forward(logits, targets, -100)),
-        ("320", lambda: cross_entropy.backward(one, logits, targets, one, -100)),
-        ("257", lambda: sampling.sample(
-            logits[:, :257], torch.zeros(64, 9, dtype=torch.int32), None, targets, targets, one, one.int(), one, one,
-            None, None, 0, None, None)),
         ("257, automaton", lambda: sampling.sample(
             logits[:, :257], torch.zeros(64, 9, dtype=torch.int32), None, targets, targets, one, one.int(), one, one,
             *table, one.int(), one.int())),
+        ("4096, residual", lambda: rms_norm.backward(x, x, x, weight, rstd)),
+        ("4096, residual", lambda: rms_norm.forward(x, weight, x, 1e-6)),
+        ("elementwise", lambda: swiglu.forward(x, x)),
+        ("elementwise", lambda: swiglu.backward(x, x, x)),
+        ("128, norm", lambda: rope.rope(q, q, angle, angle, False, weight[:128], weight[:128], 1e-6)),
+        ("128, norm", lambda: rope.norm_backward(q, q, q, q, angle, angle, weight[:128], weight[:128], 1e-6)),
+        ("320", lambda: cross_entropy.forward(logits, targets, -100)),
+        ("320", lambda: cross_entropy.backward(one, logits, targets, one, -100)),
     ]  # fmt: skip
-    for variant, call in calls:
+    everywhere = 2
+    for variant, call in calls if architecture.name in ORDER[:2] else calls[:everywhere]:
         with recording(architecture) as launches:
             call()
         yield from ((variant, launched) for launched in launches)
 
 
-def jobs(names: list[str] | None = None, *, bits: tuple[int, ...] = (16, 32)) -> Iterator[Job]:
-    """Every kernel x architecture x shipped configuration, or those of the architectures named."""
-    for name, architecture in ARCHITECTURES.items():
-        if names and name not in names:
-            continue
-        dims = sorted(
-            {(row.head_dim, row.bits) for row in ROWS if row.architecture == name and row.bits in bits}
-        )
-        for head_dim, width in dims:
-            for make in (_attention, _decoding):
-                for variant, one in make(architecture, head_dim, width):
-                    yield Job(one.name, name, variant, head_dim, width, _config(one), one)
-        for variant, one in _others(architecture):
-            yield Job(
-                f"{one.function.__module__.rsplit('.', 1)[1]}.{one.name}",
-                name,
-                variant,
-                0,
-                16,
-                _config(one),
-                one,
-            )
+def _of_16_bits(architecture: Architecture) -> Iterator[Job]:
+    for head_dim in (USUAL, 64, 256):
+        for variant in _VARIANTS if head_dim == USUAL and architecture.name != "sm_86" else [_FULL]:
+            for one in _attention(architecture, head_dim, "bfloat16", variant):
+                yield _job(architecture, one, variant, head_dim, "bfloat16")
+    for head_dim in (USUAL, 64, 256):
+        for variant in ("16 new, window", "1 new, global") if head_dim == USUAL else ("16 new, window",):
+            for one in _decoding(architecture, head_dim, "bfloat16", variant):
+                yield _job(architecture, one, variant, head_dim, "bfloat16")
+    for variant, one in _others(architecture):
+        yield _job(architecture, one, variant, 0, "bfloat16")
 
 
-def _config(one: Launch) -> dict[str, Any]:
-    kept = ("BLOCK_Q", "BLOCK_K", "ROWS", "BLOCK", "num_warps", "num_stages", "DESCRIPTORS")
-    return {name: one.options[name] for name in kept if name in one.options}
+def _of_other_dtypes(architecture: Architecture) -> Iterator[Job]:
+    for dtype in ("float32", "float16") if architecture.name == ORDER[0] else ("float32",):
+        for one in _attention(architecture, USUAL, dtype, _FULL):
+            yield _job(architecture, one, _FULL, USUAL, dtype)
+        for one in _decoding(architecture, USUAL, dtype, "16 new, window"):
+            yield _job(architecture, one, "16 new, window", USUAL, dtype)
+
+
+def jobs(names: list[str] | None = None) -> Iterator[Job]:
+    """Every compilation that says something, the most telling first, or those for the architectures named."""
+    for make in (_of_16_bits, _of_other_dtypes):
+        for name in ORDER:
+            if not names or name in names:
+                yield from make(ARCHITECTURES[name])
+
+
+def _job(architecture: Architecture, one: Launch, variant: str, head_dim: int, dtype: str) -> Job:
+    kept = ("BLOCK_Q", "BLOCK_K", "ROWS", "BLOCK", "num_warps", "num_stages", "DESCRIPTORS",
+            "WANT_DK", "WANT_DV")  # fmt: skip
+    config = {name: one.options[name] for name in kept if name in one.options}
+    module = one.function.__module__.split(".")
+    place = "" if "attention" in module else "sample." if "sampling" in module else f"{module[-1]}."
+    return Job(f"{place}{one.name}", architecture.name, variant, head_dim, dtype, config, one)

@@ -19,7 +19,7 @@ class Resources(NamedTuple):
     registers: int
     spills: int
     shared: int
-    tensor_core: str  # the name of the instruction, "" for none
+    tensor_core: list[str]  # the names of the instructions
     bulk_copies: bool  # whether tiles come by TMA
 
 
@@ -44,16 +44,13 @@ def resources(kernel: Any, architecture: Architecture) -> Resources:
     registers = max(int(x) for x in re.findall(r"REG:(\d+)", usage))
     spills = len(re.findall(r"\bSTL\b", code))
     ptx = kernel.asm["ptx"]
-    names = ("tcgen05.mma", "wgmma.mma_async", "mma.sync")
-    return Resources(
-        registers, spills, shared, next((n for n in names if n in ptx), ""), "cp.async.bulk.tensor" in ptx
-    )
+    found = [name for name in ("tcgen05.mma", "wgmma.mma_async", "mma.sync") if name in ptx]
+    return Resources(registers, spills, shared, found, "cp.async.bulk.tensor" in ptx)
 
 
 def _of_amd(assembly: str, shared: int) -> Resources:
     def field(name: str) -> int:
         return max((int(x) for x in re.findall(rf"\.{name}:\s+(\d+)", assembly)), default=0)
 
-    return Resources(
-        field("vgpr_count"), field("vgpr_spill_count"), shared, "mfma" if "v_mfma" in assembly else "", False
-    )
+    found = ["mfma"] if "v_mfma" in assembly else []
+    return Resources(field("vgpr_count"), field("vgpr_spill_count"), shared, found, False)

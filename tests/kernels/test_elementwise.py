@@ -87,6 +87,47 @@ def test_rope_is_a_rotation(batch: int, length: int, dim: int, seed: int) -> Non
 
 
 @settings(max_examples=5, deadline=None)
+@given(st.integers(1, 2), st.integers(1, 5), st.sampled_from([2, 8, 24]), st.integers(0, 99))
+def test_rope_with_a_norm_is_the_norm_and_then_the_rotation(
+    batch: int, length: int, dim: int, seed: int
+) -> None:
+    shapes = ((batch, length, 3, dim), (batch, length, 1, dim), (dim,), (dim,))
+    q, k, q_weight, k_weight = (randn(seed + i, *shape) for i, shape in enumerate(shapes))
+    cos, sin = angles(batch, length, dim)
+
+    def both(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
+        return rope(q, k, cos.to(q), sin.to(q), q_weight=q_weight, k_weight=k_weight, eps=1e-3)
+
+    got = both(q, k, q_weight, k_weight)
+    apart = rope(F.rms_norm(q, (dim,), q_weight, 1e-3), F.rms_norm(k, (dim,), k_weight, 1e-3), cos, sin)
+    torch.testing.assert_close(got, apart)
+    leaves = [q, k, q_weight, k_weight]
+    assert torch.autograd.gradcheck(both, tuple(x.clone().requires_grad_() for x in leaves))
+    agree(both, [x.float() for x in leaves], 2e-5)
+
+
+def test_gradients_through_the_norm_of_rope_are_the_same_bits_for_any_strides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bytegen.kernels.elementwise.fused.rope._PARTS", 3)  # several tokens a program
+    q, k = (randn(i, 1, 8, heads, 16, dtype=torch.float32) for i, heads in enumerate((3, 2)))
+    weights = [randn(i, 16, dtype=torch.float32) for i in (2, 3)]
+    cos, sin = angles(1, 8, 16)
+
+    def both(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
+        return rope(q, k, cos.to(q), sin.to(q), q_weight=q_weight, k_weight=k_weight)
+
+    def strided(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
+        by_head = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k))
+        return both(*by_head, q_weight, k_weight)
+
+    agree(both, [q, k, *weights], 2e-5)
+    with backend.use("triton"):
+        runs = [everything(f, [x.to(DEVICE) for x in (q, k, *weights)], 7) for f in (both, strided)]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@settings(max_examples=5, deadline=None)
 @given(st.integers(1, 9), st.sampled_from([1, 2, 257, 320]), st.booleans(), st.integers(0, 99))
 def test_cross_entropy(rows: int, n: int, ignoring: bool, seed: int) -> None:
     logits = randn(seed, rows, n) * 4
@@ -137,6 +178,19 @@ def test_the_loss_makes_no_float32_copy_of_the_logits() -> None:
         (lambda: swiglu(torch.zeros(2), torch.zeros(3)), r"gate \(2,\).*up \(3,\)"),
         (lambda: rope(*[torch.zeros(1, 2, 1, 3)] * 2, *[torch.zeros(1, 2, 1)] * 2), "D even"),
         (lambda: rope(*[torch.zeros(1, 2, 1, 4)] * 2, *[torch.zeros(1, 2, 1)] * 2), r"\[B, T, D/2\]"),
+        (
+            lambda: rope(*[torch.zeros(1, 2, 1, 4)] * 2, *[torch.zeros(1, 2, 2)] * 2, q_weight=torch.ones(4)),
+            "k_weight",
+        ),
+        (
+            lambda: rope(
+                *[torch.zeros(1, 2, 1, 4)] * 2,
+                *[torch.zeros(1, 2, 2)] * 2,
+                q_weight=torch.ones(3),
+                k_weight=torch.ones(4),
+            ),
+            r"q_weight is \[D\].*\(3,\)",
+        ),
         (lambda: cross_entropy(torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64)), r"logits \(2, 4\)"),
         (lambda: cross_entropy(torch.zeros(2, 4), torch.zeros(2)), "int64"),
     ],

@@ -44,7 +44,15 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "softcap": draw(st.sampled_from([0.0, 0.0, 2.0])),
         "sinks": draw(st.booleans()),
         "tile": draw(
-            st.sampled_from([SMALL, Tile(32, 16, 4, 1), Tile(16, 32, 4, 1), Tile(32, 16, 4, 1, True)])
+            st.sampled_from(
+                [
+                    SMALL,
+                    Tile(32, 16, 4, 1),
+                    Tile(16, 32, 4, 1, split=True),
+                    Tile(32, 16, 4, 1, True),
+                    Tile(16, 32, 4, 1, True, split=True),
+                ]
+            )
         ),
         "seed": draw(st.integers(0, 1000)),
     }
@@ -57,6 +65,19 @@ def inputs(case: dict[str, Any], dtype: torch.dtype = torch.float64) -> list[tor
         case["seed"], (case["batch"], total, heads, dim), shape, shape, (heads,), dtype=dtype
     )
     return [q, k, v, sinks if case["sinks"] else None]
+
+
+def test_a_launch_each_for_dk_and_dv_gives_the_bits_of_one_for_both() -> None:
+    q, k, v, do = tensors(3, *((1, 40, heads, 16) for heads in (4, 2, 2, 4)), dtype=torch.float32)
+    with backend.use("triton"):
+        o, lse = launch.forward(q, k, v, None, None, 17, 0.25, 0.0)
+        both, apart = (
+            launch.backward(
+                do, None, q, k, v, o, lse, None, None, 17, 0.25, 0.0, dkdv_tile=SMALL._replace(split=x)
+            )
+            for x in (False, True)
+        )
+    assert all(torch.equal(a, b) for a, b in zip(both[:3], apart[:3], strict=True))
 
 
 @settings(max_examples=15, deadline=None)

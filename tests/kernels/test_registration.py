@@ -33,6 +33,7 @@ def samples() -> list[tuple[object, tuple]]:
         (OPS.rms_norm, (randn(3, 8), randn(8), randn(3, 8), 1e-5)),
         (OPS.swiglu, (randn(3, 8), randn(3, 8))),
         (OPS.rope, (q, k, randn(1, 6, 4, grad=False), randn(1, 6, 4, grad=False), False)),
+        (OPS.rope_norm, (q, k, randn(1, 6, 4, grad=False), randn(1, 6, 4, grad=False), randn(8), randn(8), 1e-5)),
         (OPS.cross_entropy, (randn(4, 9), torch.tensor([0, 3, -100, 8]), -100)),
     ]  # fmt: skip
 
@@ -49,7 +50,7 @@ def test_everything_compiles_in_one_graph() -> None:
     targets = torch.arange(12) % 8
 
     def step(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        q, k = rope(q, k, cos, sin)
+        q, k = rope(*rope(q, k, cos, sin), cos, sin, q_weight=w, k_weight=w)
         o = local_attention(q, k, v, window=5)
         h = swiglu(rms_norm(o.mean(2), w), o[:, :, 0])
         return cross_entropy(h[0], targets).mean()

@@ -142,6 +142,6 @@ def test_the_cache_takes_the_bytes_that_the_config_says() -> None:
         dim=32, n_layers=4, n_heads=2, n_kv_heads=1, head_dim=16, ffn_dim=48, window=64, conv_taps=4
     )
     cache = Cache(config, batch=3, max_length=1000 - 16, chunk=16)
-    cache.positions[:] = 1000 - 16
+    cache.seek(1000 - 16)
     cache.reserve(16)
     assert cache.nbytes() == config.cache_bytes(1000, batch=3, chunk=16)

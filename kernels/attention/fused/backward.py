@@ -118,16 +118,26 @@ def dq_kernel(
 
 @triton.jit
 def _dkdv_loop(
-    dk, dv, k, v, q_src, do_src, lse_src, delta_src, batch, head, lse_row, q_b, q_t, q_h, do_b, do_t, do_h,
+    dk, dv, k, v, q_src, do_src, lse_src, delta_src, batch, kv_head, q_b, q_t, q_h, do_b, do_t, do_h,
     key0, ends, window, length, first, n_first, second, n_second, scale, softcap,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+    GROUPS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_WINDOW: tl.constexpr, HAS_DOCUMENTS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr, MASK: tl.constexpr,
+    DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr, WANT_DK: tl.constexpr, WANT_DV: tl.constexpr,
+    MASK: tl.constexpr,
 ):  # fmt: skip
-    """Add what two runs of query tiles of one head give to dV and to dK (times 1 / scale); scores lie transposed."""
+    """Add what two runs of query tiles of a key head's query heads give to dV and dK (times 1 / scale).
+
+    Scores lie transposed. One loop runs over heads and tiles: between two nested ones, triton keeps the tiles of keys
+    and values in registers.
+    """
     keys = key0 + tl.arange(0, BLOCK_K)
     high = last_query(keys, ends, window, length, HAS_WINDOW, HAS_DOCUMENTS) if MASK else keys
-    for i in tl.range(n_first + n_second):
+    tiles = n_first + n_second
+    for j in tl.range(tiles * GROUPS):
+        member = j // tiles
+        i = j - member * tiles
+        head = kv_head * GROUPS + member
+        lse_row = (batch.to(tl.int64) * tl.num_programs(0) * GROUPS + head) * length
         row0 = tile_start(i, first, n_first, second, BLOCK_Q) if MASK else first + i * BLOCK_Q
         q = load_tile(q_src, batch, row0, head, q_b, q_t, q_h, length, BLOCK_Q, D, BLOCK_D, DESCRIPTORS, MASK)
         do = load_tile(
@@ -149,12 +159,14 @@ def _dkdv_loop(
         if MASK:
             seen = (rows[None, :] >= keys[:, None]) & (rows[None, :] <= high[:, None])
             p = tl.where(seen, p, 0.0)
-        dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
-        dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)
-        ds = p * (dp - delta[None, :])
-        if HAS_SOFTCAP:
-            ds = ds * (1.0 - bent * bent)
-        dk = tl.dot(ds.to(q.dtype), q, dk, input_precision=PRECISION)
+        if WANT_DV:
+            dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
+        if WANT_DK:
+            dp = tl.dot(v, tl.trans(do), input_precision=PRECISION)
+            ds = p * (dp - delta[None, :])
+            if HAS_SOFTCAP:
+                ds = ds * (1.0 - bent * bent)
+            dk = tl.dot(ds.to(q.dtype), q, dk, input_precision=PRECISION)
     return dk, dv
 
 
@@ -165,29 +177,32 @@ def dkdv_kernel(
     length, window, scale, softcap,
     GROUPS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
     HAS_WINDOW: tl.constexpr, HAS_DOCUMENTS: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr,
+    DESCRIPTORS: tl.constexpr, PRECISION: tl.constexpr, WANT_DK: tl.constexpr, WANT_DV: tl.constexpr,
 ):  # fmt: skip
-    """DK and dV of one tile of keys of one key head, summed over its query heads in order."""
+    """DK, dV or both of one tile of keys of one key head, summed over its query heads in order."""
     kv_head, key0, batch = tl.program_id(0), tl.program_id(1) * BLOCK_K, tl.program_id(2)
     first, n_first, b, n_last, a = query_loops(
         key0, ends, window, length, BLOCK_Q, BLOCK_K, HAS_WINDOW, HAS_DOCUMENTS
     )
     k = load_tile(k_src, batch, key0, kv_head, k_b, k_t, k_h, length, BLOCK_K, D, BLOCK_D, DESCRIPTORS, True)
-    v = load_tile(v_src, batch, key0, kv_head, v_b, v_t, v_h, length, BLOCK_K, D, BLOCK_D, DESCRIPTORS, True)
+    v = k
+    if WANT_DK:
+        v = load_tile(
+            v_src, batch, key0, kv_head, v_b, v_t, v_h, length, BLOCK_K, D, BLOCK_D, DESCRIPTORS, True
+        )
     dk = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_K, BLOCK_D], tl.float32)
-    for member in range(GROUPS):
-        head = kv_head * GROUPS + member
-        lse_row = (batch.to(tl.int64) * tl.num_programs(0) * GROUPS + head) * length
-        dk, dv = _dkdv_loop(
-            dk, dv, k, v, q_src, do_src, lse_src, delta_src, batch, head, lse_row, q_b, q_t, q_h, do_b, do_t, do_h,
-            key0, ends, window, length, a, (b - a) // BLOCK_Q, b, 0, scale, softcap, D, BLOCK_D, BLOCK_Q, BLOCK_K,
-            HAS_WINDOW, HAS_DOCUMENTS, HAS_SOFTCAP, DESCRIPTORS, PRECISION, False,
-        )  # fmt: skip
-        dk, dv = _dkdv_loop(
-            dk, dv, k, v, q_src, do_src, lse_src, delta_src, batch, head, lse_row, q_b, q_t, q_h, do_b, do_t, do_h,
-            key0, ends, window, length, first, n_first, b, n_last, scale, softcap, D, BLOCK_D, BLOCK_Q, BLOCK_K,
-            HAS_WINDOW, HAS_DOCUMENTS, HAS_SOFTCAP, DESCRIPTORS, PRECISION, True,
-        )  # fmt: skip
-    store_tile(dk_dst, dk * scale, batch, key0, kv_head, dk_b, dk_t, dk_h, length, BLOCK_K, D, BLOCK_D)
-    store_tile(dv_dst, dv, batch, key0, kv_head, dv_b, dv_t, dv_h, length, BLOCK_K, D, BLOCK_D)
+    dk, dv = _dkdv_loop(
+        dk, dv, k, v, q_src, do_src, lse_src, delta_src, batch, kv_head, q_b, q_t, q_h, do_b, do_t, do_h,
+        key0, ends, window, length, a, (b - a) // BLOCK_Q, b, 0, scale, softcap, GROUPS, D, BLOCK_D, BLOCK_Q, BLOCK_K,
+        HAS_WINDOW, HAS_DOCUMENTS, HAS_SOFTCAP, DESCRIPTORS, PRECISION, WANT_DK, WANT_DV, False,
+    )  # fmt: skip
+    dk, dv = _dkdv_loop(
+        dk, dv, k, v, q_src, do_src, lse_src, delta_src, batch, kv_head, q_b, q_t, q_h, do_b, do_t, do_h,
+        key0, ends, window, length, first, n_first, b, n_last, scale, softcap, GROUPS, D, BLOCK_D, BLOCK_Q, BLOCK_K,
+        HAS_WINDOW, HAS_DOCUMENTS, HAS_SOFTCAP, DESCRIPTORS, PRECISION, WANT_DK, WANT_DV, True,
+    )  # fmt: skip
+    if WANT_DK:
+        store_tile(dk_dst, dk * scale, batch, key0, kv_head, dk_b, dk_t, dk_h, length, BLOCK_K, D, BLOCK_D)
+    if WANT_DV:
+        store_tile(dv_dst, dv, batch, key0, kv_head, dv_b, dv_t, dv_h, length, BLOCK_K, D, BLOCK_D)

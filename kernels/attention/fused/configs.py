@@ -14,13 +14,17 @@ Kernel = Literal["forward", "dq", "dkdv"]
 
 
 class Tile(NamedTuple):
-    """How one kernel is cut: queries and keys a tile, warps a block, tiles in flight, loads by descriptor."""
+    """How one kernel is cut: queries and keys a tile, warps a block, tiles in flight, loads by descriptor.
+
+    `split` gives dK and dV a launch each: scores are computed twice, and one accumulator fits the registers.
+    """
 
     block_q: int
     block_k: int
     warps: int
     stages: int
     descriptors: bool = False
+    split: bool = False
 
 
 class Row(NamedTuple):
@@ -49,10 +53,10 @@ _HOPPER: dict[tuple[Kernel, int], Tile] = {
     ("forward", _LARGE): Tile(128, 32, 8, 2, True),
     ("dq", _SMALL): Tile(128, 64, 8, 2, True),
     ("dq", _MIDDLE): Tile(128, 64, 8, 2, True),
-    ("dq", _LARGE): Tile(64, 32, 8, 2, True),
+    ("dq", _LARGE): Tile(128, 32, 8, 1, True),
     ("dkdv", _SMALL): Tile(64, 128, 8, 2, True),
     ("dkdv", _MIDDLE): Tile(64, 64, 8, 2, True),
-    ("dkdv", _LARGE): Tile(32, 64, 8, 1, True),
+    ("dkdv", _LARGE): Tile(32, 128, 8, 1, True, True),
 }  # fmt: skip
 
 ROWS: tuple[Row, ...] = (

@@ -157,10 +157,11 @@ def backward(
             **_options(first, q, k, window, starts is not None, softcap),
         )  # fmt: skip
         sources, strides = loads(second)
-        dkdv_kernel[(k.shape[2], triton.cdiv(length, second.block_k), n_batch)](
-            *sources, lse, delta, dk, dv, ends, *strides, *_strides(dk, dv), length, window or 0, scale, softcap,
-            **_options(second, q, k, window, ends is not None, softcap),
-        )  # fmt: skip
+        for want_dk, want_dv in ((True, False), (False, True)) if second.split else ((True, True),):
+            dkdv_kernel[(k.shape[2], triton.cdiv(length, second.block_k), n_batch)](
+                *sources, lse, delta, dk, dv, ends, *strides, *_strides(dk, dv), length, window or 0, scale, softcap,
+                WANT_DK=want_dk, WANT_DV=want_dv, **_options(second, q, k, window, ends is not None, softcap),
+            )  # fmt: skip
     dsinks = None
     if sinks is not None:
         # A sink's score has the gradient -P delta in every row: it carries no value.

@@ -1,0 +1,136 @@
+"""What a card's data sheet allows: bytes, FLOPs and the least time of every case, where no GPU is at hand.
+
+`bytegen bench kernels --estimate` prints it. The times are bounds, not predictions: a kernel takes longer than the
+slower of its products at the dense peak and its bytes at the peak bandwidth, each moved once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from bytegen.kernels.attention.ops import seen_pairs
+
+CHOICES = 257
+"""Bytes and the end of the file: what sampling chooses from."""
+
+
+class Work(NamedTuple):
+    """FLOPs (of unmasked pairs) and bytes that must be moved at least."""
+
+    flops: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """Peaks of a data sheet: dense products of 16-bit elements (FLOP/s) and memory (bytes/s)."""
+
+    name: str
+    flops: float
+    bandwidth: float
+
+
+CARDS = {
+    "h100": Card("H100 SXM", 989e12, 3.35e12),
+    "h200": Card("H200 SXM", 989e12, 4.8e12),
+    "a100": Card("A100 SXM 80 GB", 312e12, 2.039e12),
+    "mi300x": Card("MI300X", 1307e12, 5.3e12),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large: a card's, or what two cores of a CPU get through."""
+
+    length: int
+    window: int
+    heads: int
+    kv_heads: int
+    dim: int
+    tokens: int
+    width: int
+    batches: tuple[int, ...]
+
+
+def attention_forward(sizes: Sizes, length: int, window: int | None, size: int) -> Work:
+    """Two products a pair; q, k, v read and o written, `size` bytes an element."""
+    flops = 4.0 * sizes.heads * sizes.dim * seen_pairs(length, window, [0, length])
+    return Work(flops, float(2 * (sizes.heads + sizes.kv_heads) * length * sizes.dim * size))
+
+
+def attention_backward(sizes: Sizes, length: int, window: int | None, size: int) -> Work:
+    """Five products a pair; q, k, v, o, dO read and dQ, dK, dV written."""
+    forward = attention_forward(sizes, length, window, size)
+    return Work(2.5 * forward.flops, 2 * forward.moved)
+
+
+def decode(sizes: Sizes, batch: int, n_new: int, window: int | None, size: int) -> Work:
+    """`n_new` positions after a past of length - n_new: the keys and values that one of them sees are read once."""
+    seen = sizes.length if window is None else window + n_new - 1
+    flops = 4.0 * batch * n_new * sizes.heads * sizes.dim * seen
+    return Work(flops, 2.0 * batch * seen * sizes.kv_heads * sizes.dim * size)
+
+
+def sampling(batch: int) -> Work:
+    """Logits in float32, read once."""
+    return Work(0.0, float(batch * CHOICES * 4))
+
+
+def small(sizes: Sizes, size: int) -> dict[str, Work]:
+    """The small operations by name: tensors of [tokens, width] read and written."""
+    row = float(sizes.tokens * sizes.width * size)
+    heads = float(sizes.tokens * (sizes.heads + sizes.kv_heads) * sizes.dim * size)
+    return {
+        "rms_norm + residual": Work(0.0, 4 * row),
+        "swiglu": Work(0.0, 3 * row),
+        "rope": Work(0.0, 2 * heads),
+        "cross_entropy": Work(0.0, float(sizes.tokens * 320 * size)),
+    }
+
+
+def decode_shapes(sizes: Sizes) -> Iterator[tuple[int | None, int, int]]:
+    """(window, batch, new positions) of the decode cases; whole pasts of a batch do not fit a card."""
+    for window in (sizes.window, None):
+        for batch, n_new in ((1, 1), (1, 16), (8, 1)):
+            if window is not None or batch == 1:
+                yield window, batch, n_new
+
+
+class Estimate(NamedTuple):
+    """One case on one card: the least seconds, and which peak sets them."""
+
+    kind: str
+    label: str
+    work: Work
+    seconds: float
+    bound: str  # "compute" or "memory"
+
+
+def bounded(kind: str, label: str, work: Work, card: Card) -> Estimate:
+    """The slower of products at the peak and bytes at the bandwidth (the roofline, Williams et al. 2009)."""
+    compute, memory = work.flops / card.flops, work.moved / card.bandwidth
+    return Estimate(
+        kind, label, work, max(compute, memory), "compute" if compute > memory else "memory"
+    )  # fmt: skip
+
+
+def estimates(sizes: Sizes, card: Card, lengths: list[int], size: int = 2) -> Iterator[Estimate]:
+    """Every case of the benchmark at these sizes, elements of `size` bytes."""
+    for length in lengths or [sizes.length]:
+        for window in (sizes.window, None):
+            if window is None or window < length:
+                label = f"{'global' if window is None else 'local'}, {length} tokens"
+                forward = attention_forward(sizes, length, window, size)
+                yield bounded("attention forward", label, forward, card)
+                yield bounded(
+                    "attention backward", label, attention_backward(sizes, length, window, size), card
+                )
+    for window, batch, n_new in decode_shapes(sizes):
+        label = f"{'global' if window is None else 'local'}, batch {batch}, {n_new} new"
+        yield bounded("decode", label, decode(sizes, batch, n_new, window, size), card)
+    for batch in sizes.batches:
+        yield bounded("sampling", f"batch {batch}", sampling(batch), card)
+    for label, work in small(sizes, size).items():
+        yield bounded("small", label, work, card)
