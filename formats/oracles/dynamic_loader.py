@@ -102,6 +102,15 @@ def loader_verifies(path: str | os.PathLike[str], format: str, timeout: float = 
     return LoaderResult(False, _words(done))
 
 
+def _is_script(path: str) -> bool:
+    """Whether it is one of GNU ld's scripts, which stand beside libraries under their names."""
+    try:
+        with open(path, "rb") as file:
+            return b"GNU ld script" in file.read(256)
+    except OSError:
+        return False
+
+
 def loader_lists(path: str | os.PathLike[str], format: str, timeout: float = 20.0) -> LoaderResult | None:
     """Whether ``ld.so --list`` takes the file at ``path`` and what it needs; None without a loader here.
 
@@ -119,7 +128,7 @@ def loader_lists(path: str | os.PathLike[str], format: str, timeout: float = 20.
         return LoaderResult(True, "loads")
     words = _words(done)
     other = _NO_LIBRARY.search(words)
-    if other is not None and os.path.abspath(other[1]) != path:
+    if other is not None and _is_script(other[1]):
         return LoaderResult(True, "loads", (other[1],))
     if _ABSENT not in words:
         return LoaderResult(False, words)
