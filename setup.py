@@ -6,6 +6,7 @@ BYTEGEN_PURE=1, they do. Cython takes the types of their attributes from the .px
 
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -26,9 +27,15 @@ packages = [
 ]
 
 
+def compiler_there() -> bool:
+    """Whether the C compiler that Python asks for is on this machine; `optional` is for one that fails."""
+    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    return os.name == "nt" or shutil.which(command.split()[0]) is not None
+
+
 def extensions() -> list[Extension]:
     """The compiled modules; none where they are not wanted or Cython is missing."""
-    if os.environ.get("BYTEGEN_PURE"):
+    if os.environ.get("BYTEGEN_PURE") or not compiler_there():
         return []
     try:
         from Cython.Build import cythonize
@@ -46,10 +53,9 @@ def extensions() -> list[Extension]:
                 shutil.copy2(source, core / source.name)
     flags = [] if os.name == "nt" else ["-O2", "-g0"]
     made = [
-        Extension(f"{CORE}.{name}", [str(core / f"{name}.py")], extra_compile_args=flags, optional=True)
-        for name in COMPILED
+        Extension(f"{CORE}.{name}", [str(core / f"{name}.py")], extra_compile_args=flags) for name in COMPILED
     ]
-    return cythonize(
+    compiled = cythonize(
         made,
         include_path=[str(shape)],
         language_level=3,
@@ -63,6 +69,9 @@ def extensions() -> list[Extension]:
         },
         quiet=True,
     )
+    for extension in compiled:
+        extension.optional = True  # Cython forgets it of those it is given
+    return compiled
 
 
 setup(packages=packages, package_dir=FOLDERS, ext_modules=extensions())
