@@ -14,30 +14,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _sdpa(backend: SDPBackend) -> Attend:
+def _heads_first(function: Callable[..., Tensor], **options: Any) -> Attend:
+    """`function` takes [B, H, T, D], as torch's own do."""
+
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        with sdpa_kernel(backend):
-            o = F.scaled_dot_product_attention(
-                q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True,
-                enable_gqa=q.shape[2] != k.shape[2],
-            )  # fmt: skip
-        return o.transpose(1, 2)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return function(q, k, v, enable_gqa=q.shape[1] != k.shape[1], **options).transpose(1, 2)
 
     return attend
+
+
+def _sdpa(backend: SDPBackend) -> Attend:
+    attend = _heads_first(F.scaled_dot_product_attention, is_causal=True)
+
+    def pinned(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with sdpa_kernel(backend):
+            return attend(q, k, v)
+
+    return pinned
 
 
 def _masked_sdpa(length: int, window: int, device: torch.device) -> Attend:
     i = torch.arange(length, device=device)
     mask = (i[:, None] >= i[None, :]) & (i[:, None] - i[None, :] < window)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        o = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask,
-            enable_gqa=q.shape[2] != k.shape[2],
-        )  # fmt: skip
-        return o.transpose(1, 2)
-
-    return attend
+    return _heads_first(F.scaled_dot_product_attention, attn_mask=mask)
 
 
 def _flex(length: int, window: int | None, device: torch.device) -> Attend:
@@ -48,15 +48,7 @@ def _flex(length: int, window: int | None, device: torch.device) -> Attend:
 
     block_mask = create_block_mask(seen, None, None, length, length, device=str(device))
     compiled: Any = torch.compile(flex_attention, dynamic=False)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        o = compiled(
-            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), block_mask=block_mask,
-            enable_gqa=q.shape[2] != k.shape[2],
-        )  # fmt: skip
-        return o.transpose(1, 2)
-
-    return attend
+    return _heads_first(compiled, block_mask=block_mask)
 
 
 def _varlen(length: int, window: int | None, device: torch.device) -> Attend:

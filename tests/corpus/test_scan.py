@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -216,6 +217,45 @@ def test_most_stops_early(folder: Path, tmp_path: Path) -> None:
     assert len(rows.read_text().splitlines()) == 2
 
 
+def test_a_scan_goes_on_where_it_stopped(folder: Path, tmp_path: Path) -> None:
+    whole, rows = tmp_path / "whole.jsonl", tmp_path / "rows.jsonl"
+    options = ("--jobs", "1", "--no-judges", "--rows")
+    assert scan(folder, *options, whole).exit_code == 0
+    assert scan(folder, *options, rows, "--most", "2").exit_code == 0
+    kept = rows.read_text()
+    rows.write_text(kept + '{"path": "cut sho')
+    assert scan(folder, *options, rows, "--resume").exit_code == 0
+    assert rows.read_text().startswith(kept)
+    assert _paths(rows) == _paths(whole)
+
+
+def _paths(rows: Path) -> list[tuple[str, dict[str, str | None]]]:
+    found = map(json.loads, rows.read_text().splitlines())
+    return [(row["path"], row["refused"]) for row in found]
+
+
+def test_rows_are_on_disk_while_the_scan_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+
+    def interrupted(*arguments: object, **options: object) -> Iterator[Row]:
+        yield measure(Found("first", program(0)), judge=False)
+        assert _paths(rows)[0][0] == "first"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "measure_all", interrupted)
+    done = scan(folder, "--rows", rows)
+    assert done.exit_code == 0, done.output
+    assert "1/1 (100.0%)" in done.output
+    assert len(_paths(rows)) == 1
+
+
+def test_no_file_is_begun_when_the_time_is_over() -> None:
+    files = [Found("first", program(0)), Found("last", program(3))]
+    assert list(measure_all(files, 1, judge=False, seconds=0)) == []
+
+
 def test_mistakes_of_a_user(tmp_path: Path) -> None:
     assert scan().exit_code == 2
     assert scan(tmp_path, "--jobs", "0").exit_code == 2
@@ -224,3 +264,14 @@ def test_mistakes_of_a_user(tmp_path: Path) -> None:
         assert isinstance(done.exception, UserError)
         assert words in str(done.exception)
         assert "\n" not in str(done.exception)
+    (tmp_path / "file").write_bytes(program(0))
+    (tmp_path / "notes").write_text("words\n")
+    for options, words in (
+        (["--resume"], "name it with --rows"),
+        (["--resume", "--rows", tmp_path / "notes"], "line 1 is no row of a scan"),
+        (["--rows", tmp_path / "missing" / "rows"], "cannot be written"),
+    ):
+        done = scan(tmp_path / "file", *options)
+        assert isinstance(done.exception, UserError)
+        assert words in str(done.exception)
+    assert (tmp_path / "notes").read_text() == "words\n"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from bytegen.train.corpus.scan.measure import Account
+    from bytegen.train.corpus.scan.kept import KeptRows
+    from bytegen.train.corpus.scan.measure import Account, Row
 
 LEVELS = ("parse", "load", "code")
 
@@ -23,15 +24,26 @@ LEVELS = ("parse", "load", "code")
 @click.option(
     "--judges/--no-judges", default=True, show_default=True, help="Ask the loaders and parsers too."
 )
+@click.option("--seconds", type=click.FloatRange(min=0), default=None, help="Begin no file after that long.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the totals as JSON lines.")
-@click.option("--rows", "rows_path", type=click.Path(path_type=Path), help="Write one JSON line a file.")
+@click.option(
+    "--rows",
+    "rows_path",
+    type=click.Path(path_type=Path),
+    help="Write one JSON line a file, as each is done.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Keep the rows that --rows holds and go on with the other files."
+)
 def scan(
     folders: tuple[Path, ...],
     jobs: int | None,
     most: int | None,
     judges: bool,
+    seconds: float | None,
     json_path: Path | None,
     rows_path: Path | None,
+    resume: bool,
 ) -> None:
     """Replay every executable file in each FOLDER, packages opened, at every level.
 
@@ -40,35 +52,28 @@ def scan(
     refusal of one of those is marked, and beside the others is what a judge says.
 
     Object files and core dumps, which nobody loads, are counted with the files in no format of ours.
+    Interrupted (Ctrl-C), it gives the account of the files that were done.
     """
-    from rich.console import Console
-    from rich.progress import Progress, TimeElapsedColumn
-
     from bytegen.benchmark import environment, write_json_lines
     from bytegen.errors import UserError
-    from bytegen.files import write_atomically
     from bytegen.train.corpus.scan.collect import collect
-    from bytegen.train.corpus.scan.measure import Row, account, measure_all
+    from bytegen.train.corpus.scan.kept import KeptRows
+    from bytegen.train.corpus.scan.measure import account, measure_all
 
     for folder in folders:
         if not folder.exists():
             raise UserError(f"{click.format_filename(folder)}: no such file or folder")
-    rows: list[Row] = []
-    console = Console(stderr=True)
-    size = 0
-    with Progress("{task.description}", TimeElapsedColumn(), console=console) as bar:
-        task = bar.add_task("0 files", total=None)
-        for row in measure_all(collect(folders), jobs or os.cpu_count() or 1, judge=judges, most=most):
-            rows.append(row)
-            size += row.size
-            bar.update(task, advance=1, description=f"{len(rows)} files, {size / 1e6:.0f} MB")
-    if not rows:
+    if resume and rows_path is None:
+        raise UserError("--resume goes on with the rows of a file: name it with --rows")
+    with KeptRows(rows_path, resume=resume) as kept:
+        files = (found for found in collect(folders) if not kept.holds(found))
+        _follow(
+            kept, measure_all(files, jobs or os.cpu_count() or 1, judge=judges, most=most, seconds=seconds)
+        )
+    if not kept.rows:
         raise UserError(f"no ELF or PE file in {', '.join(map(click.format_filename, folders))}")
-    accounts, others = account(rows)
+    accounts, others = account(kept.rows)
     _show(accounts, others, judges)
-    if rows_path is not None:
-        lines = "".join(json.dumps(row.as_dict()) + "\n" for row in rows)
-        write_atomically(rows_path, lines.encode())
     if json_path is not None:
         machine = environment()
         write_json_lines(
@@ -83,6 +88,23 @@ def scan(
                 for name, total in sorted(accounts.items())
             ],
         )  # fmt: skip
+
+
+def _follow(kept: KeptRows, rows: Iterator[Row]) -> None:
+    """Take the rows in as they come, beside a count of files and bytes."""
+    from rich.console import Console
+    from rich.progress import Progress, TimeElapsedColumn
+
+    size = sum(row.size for row in kept.rows)
+    with Progress("{task.description}", TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task("0 files", total=None)
+        try:
+            for row in rows:
+                kept.add(row)
+                size += row.size
+                bar.update(task, advance=1, description=f"{len(kept.rows)} files, {size / 1e6:.0f} MB")
+        except KeyboardInterrupt:
+            bar.console.print("interrupted: the account is of the files that were done")
 
 
 def _show(accounts: dict[str, Account], others: Counter[str], judged: bool) -> None:

@@ -113,14 +113,22 @@ def _family(path: str, rule: str) -> str:
 
 
 def measure_all(
-    files: Iterable[Found], jobs: int, *, judge: bool = True, most: int | None = None
+    files: Iterable[Found],
+    jobs: int,
+    *,
+    judge: bool = True,
+    most: int | None = None,
+    seconds: float | None = None,
 ) -> Iterator[Row]:
     """The rows of many files, in their order; at most 512 MiB of them wait at a time.
+
+    At most `most` files; none is begun once `seconds` have gone by.
 
     A file whose replay or judges kill their process gets a row that says so.
     """
     waiting: list[tuple[Future[Row], Found]] = []
     size = 0
+    begun = time.monotonic()
     executor = ProcessPoolExecutor(jobs)
 
     def first() -> Row:
@@ -140,7 +148,9 @@ def measure_all(
         for number, found in enumerate(files):
             if most is not None and number >= most:
                 break
-            while waiting and (size + len(found.data) > _IN_FLIGHT_BYTES or len(waiting) >= 64):
+            if seconds is not None and time.monotonic() - begun >= seconds:
+                break
+            while waiting and (size + len(found.data) > _IN_FLIGHT_BYTES or len(waiting) >= 8 * jobs):
                 yield first()
             try:
                 waiting.append((executor.submit(task, found), found))
