@@ -119,14 +119,28 @@ def _bad(behind: Behind, asks: Asked) -> np.ndarray:
     return np.concatenate(bad)
 
 
+def _without(starts: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """The ascending ``starts`` that are none of ``bad``, which are few."""
+    bad = bad[bad >= 0].astype(starts.dtype)
+    at = np.searchsorted(starts, bad)
+    bad, at = bad[at < len(starts)], at[at < len(starts)]
+    keep = np.ones(len(starts), dtype=bool)
+    keep[at[starts[at] == bad]] = False
+    return starts[keep]
+
+
 def behind_starts(behind: Behind, asks: Asked, need: int) -> np.ndarray:
     """Where a name table of at least ``need`` bytes that is already written may begin, ascending."""
-    starts = behind.zeros.astype(np.int64)
     if asks.dynamic is not None:
-        starts = np.intersect1d(starts, places(behind, DYNAMIC) - asks.dynamic)
-    elif asks.wanted:
-        starts = starts[starts < places(behind, DYNAMIC)[-1]] if len(places(behind, DYNAMIC)) else starts[:0]
-    found = np.setdiff1d(starts, _bad(behind, asks)).astype(np.uint64)
+        starts = places(behind, DYNAMIC) - asks.dynamic
+        starts = starts[starts >= 0]
+        found = starts[np.frombuffer(behind.raw, np.uint8)[starts] == 0].astype(np.uint64)
+    else:
+        found = behind.zeros
+        if asks.wanted:
+            named = places(behind, DYNAMIC)[-1:]
+            found = found[: np.searchsorted(found, named[0])] if len(named) else found[:0]
+    found = _without(found, _bad(behind, asks))
     last = behind.last_zero - max(need, asks.least, 1) + 1
     return found[: np.searchsorted(found, last, side="right")] if last >= 0 else _NONE
 

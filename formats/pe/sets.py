@@ -112,7 +112,7 @@ class Ranges:
     ``mod`` is a power of two up to 256. It marks what as many `Span`s would, at once.
     """
 
-    __slots__ = ("_few", "highs", "lows", "mod", "rem")
+    __slots__ = ("_few", "_widest", "highs", "lows", "mod", "rem")
 
     def __init__(self, parts: Iterable[tuple[int, int]] | np.ndarray, mod: int = 1, rem: int = 0) -> None:
         self.mod, self.rem = mod, rem % mod
@@ -124,6 +124,7 @@ class Ranges:
         if not there.all():
             lows, highs = lows[there], highs[there]
         self.lows, self.highs = lows, highs
+        self._widest = int((highs - lows).max()) if len(lows) else -1
         # Numpy pays from some intervals on.
         few = len(lows) <= _FEW
         spans = zip(lows.tolist(), highs.tolist(), strict=True) if few else ()
@@ -138,6 +139,12 @@ class Ranges:
         if k and prefix % self.mod != self.rem:
             return
         shift = 8 * k
+        if self._widest >> shift >= 256:  # it has every byte
+            if k:
+                out[:256] = True
+            else:
+                out[self.rem : 256 : self.mod] = True
+            return
         first = np.maximum(-((prefix - self.lows) >> shift), 0)
         count = ((self.highs - prefix) >> shift) + 1 - first
         there = count > 0

@@ -26,6 +26,9 @@ from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Provided
 
+# Entries left beside those owed from which on their number does not decide what can stand: the tables that one entry
+# may come to owe take fewer.
+_MUCH_ROOM = 16
 _PADDING = {
     word: Record(
         ("d_tag", word, exactly(word, 0), "0: nothing but padding comes after DT_NULL"),
@@ -52,7 +55,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         # Where there is none, LIEF looks for it beyond the section, to the end of the file.
         known = (tags.STRSZ,) if tags.STRTAB in state.foreseen else ()
         state = state._replace(owed=frozenset({tags.STRTAB, *known}))
-    return _entry(state)
+    return _entry(state._replace(known={}))
 
 
 def _entry(state: State) -> Step:
@@ -164,7 +167,14 @@ def _conditional(state: State) -> Iterator[int]:
 
 
 def _possible(state: State, tag: int) -> bool:
-    """Whether some value of the tag can stand."""
+    """Whether some value of the tag can stand, which plain entries change only by the room that they take."""
+    key = tag, min(state.left - len(state.owed), _MUCH_ROOM)
+    if key not in state.known:
+        state.known[key] = _can_stand(state, tag)
+    return state.known[key]
+
+
+def _can_stand(state: State, tag: int) -> bool:
     if tag == tags.PLTRELSZ:  # the smaller, the easier
         return accept.plt_size(state, state.view.relocations.size) is not None
     if tag in accept.TABLES:
@@ -241,7 +251,20 @@ def _after(state: State, tag: int, value: int) -> State:
     else:
         found = state.with_tag(tag, value)
     assert found is not None, f"DT_{tags.LABELS.get(tag, hex(tag))} {value:#x}"
-    return found
+    return found if _is_plain(state, tag) else found._replace(known={})
+
+
+def _is_plain(state: State, tag: int) -> bool:
+    """Whether an entry of that tag only takes room: no other table depends on it."""
+    vocabulary = tags.vocabulary(state.view.target)
+    return (
+        tag in vocabulary.fixed
+        or tag in vocabulary.numbers
+        or tag in vocabulary.pointers
+        or tag in tags.CODE
+        or tag in tags.ARRAYS
+        or tag in (tags.FLAGS, tags.FLAGS_1)
+    )
 
 
 def _end(state: State, data: bytearray) -> Step:

@@ -57,6 +57,8 @@ class State(NamedTuple):
     reserved: tuple[tuple[str, Region], ...] = ()
     foreseen: dict[int, Place | None] = {}  # noqa: RUF012  # tag -> the one place it may name, None for none
     text: int | None = None  # size of the string table, where section headers said it
+    # (tag, entries to spare) -> whether a value of it can stand; states that differ in nothing else share it
+    known: dict[tuple[int, int], bool] = {}  # noqa: RUF012
 
     @property
     def start(self) -> int:

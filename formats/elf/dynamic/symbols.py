@@ -54,7 +54,7 @@ class _Lane(NamedTuple):
 class Symbols:
     """The written bytes of the segments, as dynamic symbol tables."""
 
-    __slots__ = ("_lanes", "_longest", "_record", "_size", "_word", "map", "others", "raw", "tls")
+    __slots__ = ("_lanes", "_longest", "_record", "_runs", "_size", "_word", "map", "others", "raw", "tls")
 
     def __init__(self, raw: bytes, map: AddressMap, target: Target, tls: int | None) -> None:
         self.raw, self.map, self.tls = raw, map, tls
@@ -62,6 +62,9 @@ class Symbols:
         self.others = 3 | (AARCH64_VARIANT_PCS if target.name == "elf64-aarch64" else 0)
         self._lanes: dict[tuple[int, int], list[_Lane]] = {}
         self._longest: dict[int, int] = {}
+        self._runs: dict[
+            tuple[int, int, int], tuple[int, bool]
+        ] = {}  # length known so far, whether it ends there
 
     def _good(self, table: np.ndarray) -> np.ndarray:
         good: np.ndarray = _GOOD_INFO[table["info"]] & (table["other"] & (255 ^ self.others) == 0)
@@ -84,15 +87,16 @@ class Symbols:
         """How many good symbols with names below ``names`` begin at ``offset``, counted up to ``most``."""
         if offset % self._word or offset + self._size > high or any(self.raw[offset : offset + self._size]):
             return 0
-        count, seen = min((high - offset) // self._size, most), 0
-        while seen < count:
+        count, key = min((high - offset) // self._size, most), (offset, high, names)
+        seen, ended = self._runs.get(key, (0, False))
+        while seen < count and not ended:
             have = min(_CHUNK, count - seen)
             table = np.frombuffer(self.raw, self._record, have, offset + seen * self._size)
             good = self._good(table) & (table["name"] < names)
-            if not good.all():
-                return seen + int(good.argmin())
-            seen += have
-        return seen
+            ended = not good.all()
+            seen += int(good.argmin()) if ended else have
+            self._runs[key] = seen, ended
+        return min(seen, most)
 
     def longest_name(self, offset: int, count: int) -> int:
         """The greatest name offset of ``count`` symbols."""

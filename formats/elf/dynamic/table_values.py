@@ -181,13 +181,15 @@ def _hash_tables(state: State, tag: int) -> Callable[[int, int], np.ndarray]:
 
     def find(low: int, high: int) -> np.ndarray:
         found = view.hashed(tag == tags.GNU_HASH, low, high)
-        if not len(found.starts):
-            return found.starts
         if state.symbols is not None:
             good = (found.symbols == state.symbols) | (found.symbols == 0)
         else:
-            good = (found.symbols == 0) | ((found.symbols >= state.used) & (found.symbols <= most()))
-        return found.starts[good & (most() > 0)]
+            good = (found.symbols == 0) | (found.symbols >= state.used)
+        if not good.any() or not most():
+            return found.starts[:0]
+        if state.symbols is None:
+            good &= found.symbols <= most()
+        return found.starts[good]
 
     return find
 

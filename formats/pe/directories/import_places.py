@@ -97,22 +97,32 @@ def function_fits(plan: Plan, view: View, index: int, x: int) -> bool:
     return bool(group.dlls & fitting)
 
 
-def _close(plan: Plan, group: Group, low: int, high: int, places: range, move: int) -> Finite:
-    """The offsets, as addresses, in the gap [low, high), for which `function_fits`; it may be close to a DLL's name."""
+def _close(plan: Plan, view: View, group: Group, low: int, high: int, places: range, move: int) -> Finite:
+    """The offsets, as addresses, in the gap [low, high), for which `function_fits`; it may be close to a DLL's name.
+
+    Kept for the next entry of the table, before which little changes.
+    """
     table, least, own = table_of(plan), least_function(plan, group), group.dll_at
+    # Whether the promise before the gap's first byte, and before those after it, is the DLL's name.
+    names = [
+        before is not None and before.kind == DLL and before.start == own
+        for before in (_before(plan, low), _before(plan, low + 1))
+    ]
+    key = ("close", low, high, places, move, group.dlls, least, own, *names)
+    if key in view._memo:
+        kept: Finite = view._memo[key]
+        return kept
     found = []
-    befores = _before(plan, low), _before(plan, low + 1)
     for offset in places:
         if high - offset < least:
             break
-        before = befores[offset > low]
-        if before is None or before.kind != DLL or before.start != own:
-            found.append(offset + move)
-            continue
-        room = min(high - offset, 1 << 20) - HINT - 1
-        if group.dlls & table.dlls_within(offset - own - 1) & table.within(room):
-            found.append(offset + move)
-    return Finite(found)
+        if names[offset > low]:
+            room = min(high - offset, 1 << 20) - HINT - 1
+            if not group.dlls & table.dlls_within(offset - own - 1) & table.within(room):
+                continue
+        found.append(offset + move)
+    view._memo[key] = made = Finite(found)
+    return made
 
 
 def function_places(plan: Plan, view: View, index: int, first: int, last: int) -> Iterator[Piece]:
@@ -128,6 +138,6 @@ def function_places(plan: Plan, view: View, index: int, first: int, last: int) -
             low, high = gaps[n]
             near, move = min(low + _LEAST_FAR, high), int(far[n, 0]) - low
             places = range(max(low, first - move), min(near, last + 1 - move))
-            yield _close(plan, group, low, high, places, move)
+            yield _close(plan, view, group, low, high, places, move)
             far[n, 0] = near + move
     yield Ranges(np.stack((np.maximum(far[:, 0], first), np.minimum(far[:, 1], last)), axis=1))

@@ -24,6 +24,15 @@ IMPORT_ADDRESSES = 12  # index of the directory of import address tables
 _FEW_CHANGES = 4
 
 
+class Scanned:
+    """What was found in the bytes before a table, and those bytes: forks share it, and may have written others."""
+
+    __slots__ = ("names",)
+
+    def __init__(self) -> None:
+        self.names: tuple[bytes, dict[int, list[int]]] = b"", {}  # see `thunks`
+
+
 class Contents(NamedTuple):
     """What grammars of directories keep for each other in `Plan.contents`."""
 
@@ -35,6 +44,7 @@ class Contents(NamedTuple):
     )
     information: tuple[int, int, int] = (-1, 0, 0)  # see `resource_leaves`
     functions: tuple[int, ...] = ()  # where the functions of the exception directory begin
+    scanned: Scanned | None = None
 
 
 def contents(plan: Plan) -> Contents:

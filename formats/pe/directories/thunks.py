@@ -32,7 +32,7 @@ from bytegen.formats.pe.directories.groups import (
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
-from bytegen.formats.pe.directories.memory import View, contents, grown, room
+from bytegen.formats.pe.directories.memory import Scanned, View, contents, grown, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -61,6 +61,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     group = group_of(plan, region.detail.group)
     if group.values is not None:
         return _repeat(plan, region, (*group.values, 0), 0)
+    if contents(plan).scanned is None:
+        plan = plan._replace(contents=contents(plan)._replace(scanned=Scanned()))
     view = View(plan, region.start, region.end, data, stop_of_imports(plan))
     return _entry(plan, Reading(region.detail.group, region, view), data)
 
@@ -189,20 +191,32 @@ def _existing(plan: Plan, reading: Reading, group: Group) -> np.ndarray:
 def _names_behind(plan: Plan, view: View) -> dict[int, np.ndarray]:
     """Addresses of the names written before, with their hints, by the DLLs that export them (0 at level "parse")."""
     if "names" not in view._memo:
-        found: dict[int, list[int]] = {}
-        table = table_of(plan) if plan.strict else None
-        barred = range(*view.barred)
-        for match in FUNCTION_NAME.finditer(view.raw):
-            end = match.end()
-            for offset in range(max(match.start() - HINT, 0), end - HINT - 1):
-                # What `written_name` asks: the name is all in one section, and in no address table.
-                if end <= view.map.stop(offset) and offset not in barred:
-                    dlls = table.exporters(view.raw[offset + HINT : end - 1]) if table is not None else 0
-                    if dlls or table is None:
-                        found.setdefault(dlls, []).append(view.map.address(offset))
+        found = _written_names(plan, view)
         view._memo["names"] = {dlls: np.array(places, np.uint64) for dlls, places in found.items()}
     behind: dict[int, np.ndarray] = view._memo["names"]
     return behind
+
+
+def _written_names(plan: Plan, view: View) -> dict[int, list[int]]:
+    """The same as lists. What the table before found is taken over, and the bytes after it are looked at."""
+    scanned = contents(plan).scanned
+    raw, known = scanned.names if scanned is not None else (b"", {})
+    if not view.raw.startswith(raw):  # a fork has written other bytes
+        raw, known = b"", {}
+    found = {dlls: places.copy() for dlls, places in known.items()}
+    table = table_of(plan) if plan.strict else None
+    barred = range(*view.barred)
+    for match in FUNCTION_NAME.finditer(view.raw, raw.rfind(0) + 1):
+        end = match.end()
+        for offset in range(max(match.start() - HINT, 0), end - HINT - 1):
+            # What `written_name` asks: the name is all in one section, and in no address table.
+            if end <= view.map.stop(offset) and offset not in barred:
+                dlls = table.exporters(view.raw[offset + HINT : end - 1]) if table is not None else 0
+                if dlls or table is None:
+                    found.setdefault(dlls, []).append(view.map.address(offset))
+    if scanned is not None:
+        scanned.names = view.raw, found
+    return found
 
 
 def _known(plan: Plan, reading: Reading, group: Group, x: int) -> bool:
