@@ -138,8 +138,8 @@ def _names_behind(state: State) -> np.ndarray:
         else:
             tables = strings.tables_of_names(low, high)
         last = state.view.raw.rfind(0, low, high)
-        for table in tables[tables <= last + 1 - least].tolist():
-            found.append((names[np.searchsorted(names, table) :] - table).astype(np.uint64))
+        places = np.subtract.outer(names, tables[tables <= last + 1 - least])
+        found.append(places[places >= 0].astype(np.uint64))
     return np.concatenate(found)
 
 
