@@ -78,7 +78,7 @@ def generate_many(
     max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
     top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
     on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None, static: bool = True,
-    drafts: bool = True,
+    drafts: bool = True, backend: str = "auto",
 ) -> list[Output]:  # fmt: skip
     """Write `samples` files for each prompt, in batches; outputs come prompt by prompt.
 
@@ -86,7 +86,7 @@ def generate_many(
     hears of bytes as they are written, `on_output(index, output)` of each finished file; `timing` is
     added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has
     seen no others, and was not trained on bytes that had one choice there. `drafts` guesses bytes ahead, which
-    changes the time and nothing else (see `decoding.engine`).
+    changes the time and nothing else (see `decoding.engine`); `backend` is what computes (see `decoding.runners`).
 
     Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling parameters out
     of range; FormatError for an unknown format or level, or a max_bytes below the least file.
@@ -98,8 +98,10 @@ def generate_many(
     sampling = _sampling(temperature, top_p, min_p)
     jobs = [(prompt, seed + j) for prompt in prompts for j in range(samples)]
     rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling, static)
-    engine = Engine(lm, batch_size=min(batch_size, len(jobs)), max_length=longest, drafts=drafts,
-                    table=lm.draft_table)  # fmt: skip
+    engine = Engine(
+        lm, batch_size=min(batch_size, len(jobs)), max_length=longest, drafts=drafts, table=lm.draft_table,
+        backend=backend,
+    )  # fmt: skip
     if timing is not None:
         engine.timing = timing
     outputs: list[Output | None] = [None] * len(jobs)
@@ -124,7 +126,7 @@ def generate(lm: ByteLM, prompt: str, **options: Any) -> Output:
 def stream(
     lm: ByteLM, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
     seed: int = 0, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0, static: bool = True,
-    drafts: bool = True,
+    drafts: bool = True, backend: str = "auto",
 ) -> Iterator[bytes]:  # fmt: skip
     """Write one file for `prompt` and give its bytes as they come, some at a time; closing the iterator stops.
 
@@ -132,7 +134,9 @@ def stream(
     """
     sampling = _sampling(temperature, top_p, min_p)
     rows, longest = _rows(lm, [(prompt, seed)], format, level, max_bytes, sampling, static)
-    engine = Engine(lm, batch_size=1, max_length=longest, drafts=drafts, table=lm.draft_table)
+    engine = Engine(
+        lm, batch_size=1, max_length=longest, drafts=drafts, table=lm.draft_table, backend=backend
+    )
     new: list[bytes] = []
     engine.on_bytes = lambda _, some: new.append(some)
     engine.submit(next(rows))

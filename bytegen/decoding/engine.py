@@ -19,14 +19,13 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bytegen import tokenizer
 from bytegen.cache import Cache
 from bytegen.decoding.drafts import Lookup, NGrams
+from bytegen.decoding.runners import Drawn, Draws, runner
 from bytegen.decoding.sequence import Sequence
 from bytegen.formats import Constraint
-from bytegen.kernels import masked_sample
 from bytegen.model import ByteLM
 
 FIRST_DRAFT, LEAST_DRAFT, MOST_DRAFT = 8, 4, 32
@@ -82,11 +81,12 @@ class Engine:
     """Runs sequences through a model, at most `batch_size` at a time.
 
     `max_length` is the most positions that a sequence takes, `chunk` the most that it is fed in one step. `drafts`
-    says whether to guess ahead, `table` what beside the sequence's own text to guess from.
+    says whether to guess ahead, `table` what beside the sequence's own text to guess from. `backend` is "c", "torch"
+    or "auto": see `runners`.
     """
 
     def __init__(self, lm: ByteLM, *, max_length: int, batch_size: int = 16, chunk: int = 64, drafts: bool = True,
-                 table: NGrams | None = None) -> None:  # fmt: skip
+                 table: NGrams | None = None, backend: str = "auto") -> None:  # fmt: skip
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         self.lm, self.batch_size, self.chunk, self.max_length = lm, batch_size, chunk, max_length
@@ -95,7 +95,7 @@ class Engine:
         self.on_bytes: OnBytes | None = None
         self._rows: list[_Row | None] = []  # None: a place in the cache that is free
         self._waiting: deque[Sequence] = deque()
-        self._cache: Cache | None = None
+        self._runner = runner(lm, backend)
 
     # Joining and leaving
 
@@ -144,15 +144,15 @@ class Engine:
         rows = [None if row is None or row.sequence.ended else row for row in self._rows]
         for i, row in enumerate(rows):
             if row is None and (successor := self._next(gone)) is not None:
-                assert self._cache is not None
-                self._cache.restart(i)
+                assert self._runner.cache is not None
+                self._runner.cache.restart(i)
                 rows[i] = successor
         kept = [i for i, row in enumerate(rows) if row is not None]
         if not kept:
-            self._cache = None
+            self._runner.cache = None
         elif len(kept) < len(rows):
-            assert self._cache is not None
-            self._cache.select(torch.tensor(kept, device=self.lm.device))
+            assert self._runner.cache is not None
+            self._runner.cache.select(torch.tensor(kept, device=self.lm.device))
         rows = [rows[i] for i in kept]
         while len(rows) < self.batch_size and (row := self._next(gone)) is not None:
             rows.append(row)
@@ -171,11 +171,11 @@ class Engine:
         return None
 
     def _grow(self, joined: int) -> None:
-        if self._cache is not None:
-            self._cache.extend(joined)
+        if self._runner.cache is not None:
+            self._runner.cache.extend(joined)
             return
         lm = self.lm
-        self._cache = Cache(
+        self._runner.cache = Cache(
             lm.config, batch=joined, max_length=self.max_length, chunk=self.chunk, dtype=lm.embed.weight.dtype,
             device=lm.device,
         )  # fmt: skip
@@ -203,30 +203,31 @@ class Engine:
 
     # A turn
 
-    @torch.no_grad()
     def _step(self, rows: list[_Row]) -> None:
-        assert self._cache is not None
-        timing = self.timing
+        timing, cache = self.timing, self._runner.cache
+        assert cache is not None
         began = time.perf_counter()
         for row in rows:
             self._plan(row)
         planned = time.perf_counter()
-        hidden = self._feed(rows)
-        ready = [row for row in rows if row.choices]
-        fed = time.perf_counter()
-        counts = [row.fed for row in rows]
+        fed = [[*row.sequence.pending[: row.fed], *row.draft] for row in rows]
+        self._runner.feed(fed)
+        read = time.perf_counter()
+        for row in rows:
+            del row.sequence.pending[: row.fed]
+        ready = sum(bool(row.choices) for row in rows)
         timing.drafting += planned - began
-        timing.model += fed - planned
+        timing.model += read - planned
         timing.steps += 1
-        timing.turns += len(ready)
+        timing.turns += ready
+        counts = [row.fed for row in rows]
         if ready:
-            results = self._draw(rows, hidden)
+            results = iter(self._draw(rows))
             drawn = time.perf_counter()
             counts = [row.fed + self._take(row, results) for row in rows]
-            timing.sampling += drawn - fed
+            timing.sampling += drawn - read
             timing.constraint += time.perf_counter() - drawn
-        longest = hidden.shape[1]
-        self._cache.advance(longest, torch.tensor(counts, device=self.lm.device))
+        cache.advance(max(map(len, fed)), torch.tensor(counts, device=self.lm.device))
 
     def _plan(self, row: _Row) -> None:
         """What to feed of what is pending, and when that is all of it a draft behind."""
@@ -262,40 +263,24 @@ class Engine:
             at = at + len(run) if guesses.startswith(run, at) else len(guesses)
         row.draft = bytes(draft)
 
-    def _feed(self, rows: list[_Row]) -> Tensor:
-        """Hidden states [B, T, D] after what each row is fed."""
-        fed = [[*row.sequence.pending[: row.fed], *row.draft] for row in rows]
-        longest = max(map(len, fed))
-        tokens = [ids + [tokenizer.PADDING] * (longest - len(ids)) for ids in fed]
-        for row in rows:
-            del row.sequence.pending[: row.fed]
-        return self.lm.hidden(torch.tensor(tokens, device=self.lm.device), cache=self._cache)
-
-    def _draw(self, rows: list[_Row], hidden: Tensor) -> Iterator[tuple[int, float, float]]:
-        """(choice, log probability, probability removed) of every choice of every draft, in their order."""
-        device = hidden.device
-        at = [(i, row.fed - 1 + one.after) for i, row in enumerate(rows) for one in row.choices]
-        places = torch.tensor(at, device=device).T
-        logits = self.lm.logits(hidden[places[0], places[1]])[:, : tokenizer.N_CHOICES]
-        mask = torch.from_numpy(np.stack([one.mask for row in rows for one in row.choices]))
-        samplings = [row.sequence.sampling for row in rows for _ in row.choices]
-        uniform = [x for row in rows for x in row.sequence.uniforms(len(row.choices))]
-
-        def column(values: list[float]) -> Tensor | float:
-            same = values.count(values[0]) == len(values)
-            return values[0] if same else torch.tensor(values, dtype=torch.float64, device=device)
-
-        drawn = masked_sample(
-            logits, mask.to(device), torch.tensor(uniform, dtype=torch.float64, device=device),
-            temperature=column([one.temperature for one in samplings]),
-            top_p=column([one.top_p for one in samplings]),
-            min_p=column([one.min_p for one in samplings]),
-        )  # fmt: skip
-        return zip(drawn.choice.tolist(), drawn.logprob.tolist(), drawn.removed.tolist(), strict=True)
+    def _draw(self, rows: list[_Row]) -> Drawn:
+        """What is drawn at every choice of every draft, in their order."""
+        places, draws = list[tuple[int, int]](), Draws([], [], [], [], [])
+        for i, row in enumerate(rows):
+            count, sampling = len(row.choices), row.sequence.sampling
+            places += [(i, row.fed - 1 + one.after) for one in row.choices]
+            draws.masks.extend(one.mask for one in row.choices)
+            draws.uniform.extend(row.sequence.uniforms(count))
+            draws.temperature.extend([sampling.temperature] * count)
+            draws.top_p.extend([sampling.top_p] * count)
+            draws.min_p.extend([sampling.min_p] * count)
+        return self._runner.draw(places, draws)
 
     def _take(self, row: _Row, results: Iterator[tuple[int, float, float]]) -> int:
         """Take the draws of a row up to the first that its draft did not guess; how many of its bytes were right."""
         s, c = row.sequence, row.sequence.constraint
+        if not row.choices:
+            return 0
         s.turns += 1
         right, forced, written = len(row.draft), 0, bytearray()
         draws = islice(results, len(row.choices))
