@@ -66,10 +66,11 @@ def splits_for(programs: int, keys: int, block_k: int, processors: int) -> int:
 
 def decode(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, k_new: Tensor | None, v_new: Tensor | None,
-    cos: Tensor | None, sin: Tensor | None, sinks: Tensor | None, window: int | None, scale: float, softcap: float,
+    cos: Tensor | None, sin: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None, sinks: Tensor | None,
+    window: int | None, scale: float, softcap: float, eps: float,
     *, tile: DecodeTile | None = None, splits: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return o [B, T, Hq, D]; with `k_new`, `v_new` the cache gets them (keys rotated) in the same launch."""
+    """Return o [B, T, Hq, D]; with `k_new`, `v_new` the cache gets them (keys normed, turned) in the same launch."""
     n_batch, n_new, n_heads, head_dim = q.shape
     capacity, n_kv = k_cache.shape[1], k_cache.shape[2]
     groups, d = n_heads // n_kv, block_d(head_dim)
@@ -82,6 +83,8 @@ def decode(
         new_strides = [0] * 6
     if cos is not None and sin is not None:
         cos, sin = cos.contiguous(), sin.contiguous()
+    if q_weight is not None and k_weight is not None:
+        q_weight, k_weight = q_weight.contiguous(), k_weight.contiguous()
     block_t = min(_QUERIES, triton.next_power_of_2(n_new))
     rows = max(16, triton.next_power_of_2(groups * block_t))
     architecture = architecture_of(q.device)
@@ -98,12 +101,12 @@ def decode(
     lse = torch.empty(splits, n_batch, n_new, n_heads, dtype=torch.float32, device=q.device)
     with torch.cuda.device_of(q):
         split_kernel[(splits, n_batch * n_kv, turns)](
-            q, k_cache, v_cache, k_new, v_new, cos, sin, start, parts, lse,
+            q, k_cache, v_cache, k_new, v_new, cos, sin, q_weight, k_weight, start, parts, lse,
             *q.stride()[:3], *k_cache.stride()[:3], *v_cache.stride()[:3], *new_strides,
-            n_new, capacity, window or 0, scale, softcap,
+            n_new, capacity, window or 0, scale, softcap, eps,
             KV_HEADS=n_kv, GROUPS=groups, D=head_dim, BLOCK_D=d, BLOCK_T=block_t, ROWS=rows, BLOCK_K=tile.block_k,
             BLOCK_N=max(16, block_t), SPLITS=splits, HAS_NEW=k_new is not None, HAS_ROPE=cos is not None,
-            HAS_WINDOW=window is not None, HAS_SOFTCAP=softcap > 0, PRECISION="ieee",
+            HAS_NORM=q_weight is not None, HAS_WINDOW=window is not None, HAS_SOFTCAP=softcap > 0, PRECISION="ieee",
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         if not whole:
