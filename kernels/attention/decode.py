@@ -73,6 +73,8 @@ def _compute(
     cos: Tensor | None, sin: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None, sinks: Tensor | None,
     window: int | None, scale: float, softcap: float, eps: float,
 ) -> Tensor:  # fmt: skip
+    if not q.numel():
+        return torch.empty_like(q)
     compute: Callable[..., Tensor] = _by_blocks
     if q.dtype != torch.float64 and backend.takes_triton(q):
         from bytegen.kernels.attention.fused.decode_launch import decode
@@ -119,9 +121,17 @@ def _check_new(
         )
 
 
+def _check_strides(k_cache: Tensor, v_cache: Tensor) -> None:
+    if k_cache.shape[3] > 1 and not k_cache.stride(3) == v_cache.stride(3) == 1:
+        raise ValueError(
+            f"caches are read and written in place, so the last of [B, C, Hkv, D] must lie contiguous; got strides "
+            f"{k_cache.stride()}, {v_cache.stride()}"
+        )
+
+
 def _check_capacity(q: Tensor, k_cache: Tensor, start: Tensor, window: int | None) -> None:
     capacity, n_new = k_cache.shape[1], q.shape[1]
-    if window is not None and capacity >= window + n_new - 1:
+    if (window is not None and capacity >= window + n_new - 1) or not q.numel():
         return
     # On a GPU only what needs no synchronisation is known: the caller's cache has the last word there.
     longest = n_new if start.is_cuda or torch.compiler.is_compiling() else int((start + n_new).max())
@@ -148,7 +158,7 @@ def decode_attention(
     `q_weight`, `k_weight` [D] and `eps` norm each of their heads, as in `rope`. A ring must have
     C >= window + T - 1, or keys still in sight are overwritten; a global cache C >= start + T. `softcap` and `sinks`
     are those of `local_attention`. Returns o [B, T, Hq, D]; not differentiable. On a GPU nothing synchronises, so a
-    step captures in a CUDA graph. Raises ValueError when shapes, dtypes or capacities do not fit.
+    step captures in a CUDA graph. Raises ValueError when shapes, dtypes, capacities or the caches' strides do not fit.
     """
     check_attention_args(q, k_cache, v_cache, window)
     if (
@@ -164,6 +174,7 @@ def decode_attention(
     scale = 1.0 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     check_scores(q, scale, softcap, sinks)
     check_norm_weights(q, q_weight, k_weight, f"q {tuple(q.shape)}, k_cache {tuple(k_cache.shape)}")
+    _check_strides(k_cache, v_cache)
     _check_capacity(q, k_cache, start, window)
     return torch.ops.bytegen.decode_attention(
         q,

@@ -72,10 +72,10 @@ def _merge(
     return acc, new, total * shrink + tl.sum(p, 1)
 
 
-@triton.jit(do_not_specialize=["n_new", "capacity", "window"])
+@triton.jit(do_not_specialize=["s_b", "n_new", "capacity", "window"])
 def split_kernel(
     q_src, k_cache, v_cache, k_new, v_new, cos, sin, q_weight, k_weight, starts, o_dst, lse_dst,
-    q_b, q_t, q_h, kc_b, kc_t, kc_h, vc_b, vc_t, vc_h, kn_b, kn_t, kn_h, vn_b, vn_t, vn_h,
+    s_b, q_b, q_t, q_h, kc_b, kc_t, kc_h, vc_b, vc_t, vc_h, kn_b, kn_t, kn_h, vn_b, vn_t, vn_h,
     n_new, capacity, window, scale, softcap, eps,
     KV_HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
@@ -88,7 +88,7 @@ def split_kernel(
     """
     split, turn = tl.program_id(0), tl.program_id(2)
     batch, kv_head = tl.program_id(1) // KV_HEADS, tl.program_id(1) % KV_HEADS
-    start = tl.load(starts + batch).to(tl.int32)
+    start = tl.load(starts + batch.to(tl.int64) * s_b).to(tl.int32)
     row = tl.arange(0, ROWS)
     member, t = row // BLOCK_T, turn * BLOCK_T + row % BLOCK_T
     head = kv_head * GROUPS + member
