@@ -67,11 +67,16 @@ def _scaled(value: float, unit: str) -> str:
     return f"{value / size:.3g} {prefix}{unit}"
 
 
+def _timed(row: dict[str, Any]) -> tuple[str, str]:
+    """The median and p20-p80 of a row, in the unit that the median reads best in."""
+    unit, size = next(((u, s) for u, s in (("s", 1.0), ("ms", 1e-3)) if row["seconds"] >= s), ("us", 1e-6))
+    return f"{row['seconds'] / size:.4g} {unit}", f"{row['p20'] / size:.4g}-{row['p80'] / size:.4g}"
+
+
 def _shown(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
     label = f"{row['label']}, {row['length']} tokens" if "length" in row else row["label"]
     if "absent" in row:
         return row["kind"], label, row["implementation"], "absent", "", "", "", "", row["absent"][:60]
-    micro = [1e6 * row[name] for name in ("seconds", "p20", "p80")]
     work = (
         f"{_scaled(row['flops_per_second'], 'FLOP/s')} ({row['of_peak']:.0%})"
         if "flops" in row and row["kind"] != "decode"
@@ -82,8 +87,7 @@ def _shown(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
     verdict = "not checked"
     if "right" in row:
         verdict = ("" if row["right"] else "WRONG ") + f"{row['relative_error']:.1e}"
-    return (row["kind"], label, row["implementation"], f"{micro[0]:,.1f}", f"{micro[1]:,.1f}-{micro[2]:,.1f}",
-            work, memory, ratio, verdict)  # fmt: skip
+    return row["kind"], label, row["implementation"], *_timed(row), work, memory, ratio, verdict
 
 
 def _print_estimates(card_name: str, kinds: list[str], lengths: list[int], json_path: Path | None) -> None:
@@ -175,7 +179,7 @@ def kernels_bench(
     )
     rows = []
     machine = environment() | {"ceiling_flops": roof.flops, "ceiling_bandwidth": roof.bandwidth}
-    columns = ("kind", "case", "implementation", "us", "p20-p80", "rate", "memory", "to ours", "error")
+    columns = ("kind", "case", "implementation", "median", "p20-p80", "rate", "memory", "to ours", "error")
     table = Table(*columns)
     for case in _cases(list(only) or list(KINDS), place, kind, list(lengths)):
         ours = None

@@ -176,10 +176,11 @@ def decode_cases(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Iter
 
         def want_of_cache(q: Tensor = q, cache: list[Tensor] = cache, start: Tensor = start,
                           window: int | None = window) -> Tensor:  # fmt: skip
-            return decode_attention(*(x.double() for x in (q, *cache)), start, window=window)
+            wide = [x.double() for x in (q, *cache)]
+            return decode_attention(wide[0], wide[1], wide[2], start, window=window)
 
         # It neither turns nor writes: less work than ours, the nearest that torch has.
-        sdpa = partial(peers.sdpa_on_cache, q, *cache, start, window)
+        sdpa = partial(peers.sdpa_on_cache, q, cache[0], cache[1], start, window)
         case.entries.append(Entry("SDPA on the cache", sdpa, partial(_against, want_of_cache)))
         yield case
 

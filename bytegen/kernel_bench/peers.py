@@ -120,9 +120,8 @@ def sdpa_on_cache(
     n_new, capacity = q.shape[1], k_cache.shape[1]
     at = start[:1, None] + torch.arange(n_new, device=q.device)  # [1, T]
     slots = slot_positions(capacity, start[:1] + n_new, capacity)  # [1, C]
-    mask: Tensor | None = tile_mask(at, slots, window)  # [1, T, C]
-    mask = None if bool(mask.all()) else mask
-    attend = _heads_first(F.scaled_dot_product_attention, attn_mask=mask)
+    mask = tile_mask(at, slots, window)  # [1, T, C]
+    attend = _heads_first(F.scaled_dot_product_attention, attn_mask=None if bool(mask.all()) else mask)
     return lambda: attend(q, k_cache, v_cache)
 
 
