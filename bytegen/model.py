@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from bytegen.cache import Cache, LayerCache
 from bytegen.config import ModelConfig
 from bytegen.kernels import backend, decode_attention, local_attention, rms_norm, rope, swiglu
 from bytegen.kernels.elementwise.rope import rotate
+
+if TYPE_CHECKING:
+    from bytegen.decoding.drafts import NGrams
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
@@ -181,6 +185,9 @@ class ByteLM(nn.Module):
         self.blocks = nn.ModuleList(Block(config, window) for window in config.windows())
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.draft_table: NGrams | None = (
+            None  # guesses for its files (see `decoding.drafts`), no weights of its own
+        )
         self.register_buffer("inv_freq", inverse_frequencies(config), persistent=False)
         self.reset_parameters()
 

@@ -15,12 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bytegen.config import ModelConfig
+from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.files import usual_mode
 from bytegen.model import ByteLM
 
 PACKAGED = Path(__file__).parent / "packaged"
 DEFAULT = "first-flight"
+DRAFTS = "drafts.safetensors"
+"""Beside the weights, where there is one: a table of guesses (see `decoding.drafts`)."""
 
 
 @contextmanager
@@ -91,7 +94,8 @@ def packaged_models() -> list[str]:
 def load(name: str | Path | None = None, *, device: str | torch.device = "cpu") -> ByteLM:
     """Load the packaged model, another packaged one by name, or a folder of safetensors.
 
-    Weights are held in float32. Raises UserError when there is no such model, or its files are damaged.
+    Weights are held in float32; a table of drafts beside them comes along. Raises UserError when there is no such
+    model, or its files are damaged.
     """
     folder = PACKAGED / str(name or DEFAULT)
     if not (folder / "config.json").exists():
@@ -111,4 +115,6 @@ def load(name: str | Path | None = None, *, device: str | torch.device = "cpu") 
     lm = lm.to_empty(device="cpu")
     lm.load_state_dict(tensors)
     lm.refresh_buffers()
+    if (folder / DRAFTS).exists():
+        lm.draft_table = NGrams.load(folder / DRAFTS)
     return lm.to(device).eval()
