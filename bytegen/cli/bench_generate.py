@@ -62,6 +62,30 @@ def _shown(timing: Timing, form: str) -> str:
     return f"{timing.median:{form}} ({timing.p20:{form}}-{timing.p80:{form}})"
 
 
+def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Console) -> list[dict[str, Any]]:
+    """The same shape and random weights with nothing forced and nothing guessed, and what others make of it."""
+    import torch
+
+    from bytegen.cli import bench_generators as generators
+
+    taken = interleave(generators.subjects(lm, batches), rounds)
+    least = min(batches)
+    base = taken[f"bytegen, {least} side by side"].median
+    table = Table(
+        "every byte sampled, no constraint", "bytes/s (p20-p80)", f"against bytegen, {least} side by side"
+    )
+    rows = []
+    for name, timing in taken.items():
+        table.add_row(name, _shown(timing, ".0f"), f"{timing.median / base:.3f}")
+        rows.append(
+            {"bench": "generate", "measure": "every byte sampled", "subject": name, "bytes": generators.NEW_BYTES,
+             "prompt": generators.PROMPT_BYTES, "bytes_per_second": timing.median, "p20": timing.p20,
+             "p80": timing.p80, "rounds": rounds, "threads": torch.get_num_threads(), "ratio": timing.median / base}
+        )  # fmt: skip
+    console.print(table)
+    return rows
+
+
 @click.command("generate")
 @click.option(
     "--model", default=None, help="A packaged model's name or a folder; the packaged default otherwise."
@@ -70,6 +94,7 @@ def _shown(timing: Timing, form: str) -> str:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--max-bytes", default=1024, show_default=True, help="The longest file it may write.")
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--peers/--no-peers", default=True, show_default=True, help="Beside transformers, on the CPU.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Write JSON lines here."
 )
@@ -79,6 +104,7 @@ def generate_bench(
     rounds: int,
     max_bytes: int,
     device: str,
+    peers: bool,
     json_path: Path | None,
 ) -> None:
     """Bytes a second end to end, and the shares of model, constraint and sampling."""
@@ -121,6 +147,9 @@ def generate_bench(
              **{f"{name}_p80": t.p80 for name, t in figures.items()},
              **stamp}
         )  # fmt: skip
-    Console(width=max(Console().width, 150)).print(table)
+    console = Console(width=max(Console().width, 150))
+    console.print(table)
+    if peers and device == "cpu":
+        rows += [row | stamp for row in _beside_peers(lm, batches, rounds, console)]
     if json_path is not None:
         write_json_lines(json_path, rows)

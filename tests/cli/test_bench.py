@@ -7,6 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from bytegen.cli import bench_generators
 from bytegen.cli.main import cli
 from bytegen.config import PRESETS
 from bytegen.model import ByteLM
@@ -33,6 +34,7 @@ def test_bench_generate_splits_the_time(tmp_path: Path) -> None:
         "1",
         "--batch",
         "3",
+        "--no-peers",
     ]
     done = CliRunner().invoke(cli, [*arguments, "--json", str(tmp_path / "rows")])
     assert done.exit_code == 0, done.output
@@ -45,6 +47,22 @@ def test_bench_generate_splits_the_time(tmp_path: Path) -> None:
         assert 0 < row["constraint"] < row["model"] + row["constraint"] + row["sampling"] <= 1
         assert row["bytes"] > 0
         assert {"cpu", "cores", "versions", "commit", "date"} <= set(row)
+
+
+def test_bench_generate_stands_beside_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_generators, "NEW_BYTES", 8)
+    torch.manual_seed(0)
+    save_model(ByteLM(PRESETS["nano"]), tmp_path / "model")
+    options = ["--max-bytes", "150", "--model", str(tmp_path / "model"), "--rounds", "1", "--batch", "1"]
+    done = CliRunner().invoke(cli, ["bench", "generate", *options, "--json", str(tmp_path / "rows")])
+    assert done.exit_code == 0, done.output
+    rows = [row for row in rows_of(tmp_path / "rows") if row.get("measure") == "every byte sampled"]
+    assert {row["subject"].split(",")[0] for row in rows} == {
+        "bytegen",
+        "bytegen through torch",
+        "transformers",
+    }
+    assert all(row["bytes_per_second"] > 0 for row in rows)
 
 
 def test_bench_sandbox_counts_what_it_executes(tmp_path: Path) -> None:

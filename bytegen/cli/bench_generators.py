@@ -1,0 +1,135 @@
+"""What people would write bytes with instead: transformers' generate, on the same weights and the same number of bytes.
+
+The packaged model's convolution has no counterpart there, so both run its shape without one, with random weights. Ours
+goes through the whole engine, but under a constraint that allows everything: no byte is forced, none is guessed ahead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PROMPT_BYTES = 64
+NEW_BYTES = 192
+TEMPERATURE = 1.0
+
+
+class Anything:
+    """A constraint that allows every byte up to a length, and then only the end."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.data, self.done = length, bytearray(), False
+        self._any, self._end = np.ones(257, dtype=bool), np.zeros(257, dtype=bool)
+        self._any[256], self._end[256] = False, True
+
+    def mask(self) -> np.ndarray:
+        """bool [257]."""
+        return self._end if len(self.data) >= self.length else self._any
+
+    def forced(self) -> bytes:
+        """Nothing."""
+        return b""
+
+    def advance(self, choice: int) -> None:
+        """Take a byte, or 256 for the end."""
+        if choice == 256:
+            self.done = True
+        else:
+            self.data.append(choice)
+
+    def advance_many(self, data: bytes) -> int:
+        """Take bytes."""
+        self.data += data
+        return len(data)
+
+    def rollback(self, count: int) -> None:
+        """Give bytes back."""
+        if count:
+            del self.data[-count:]
+
+
+def subjects(lm: Any, batches: Sequence[int]) -> dict[str, Callable[[], float]]:
+    """What is measured against each other, by name; transformers only where it is installed."""
+    shape = same_shape(lm)
+    found: dict[str, Callable[[], float]] = {
+        f"bytegen, {batch} side by side": partial(ours, shape, batch) for batch in batches
+    }
+    found["bytegen through torch, 1 side by side"] = partial(ours, shape, 1, "torch")
+    if importlib.util.find_spec("transformers") is not None:
+        found["transformers, 1 side by side"] = partial(Transformers(shape), 1)
+    return found
+
+
+def same_shape(lm: Any) -> Any:
+    """A model of `lm`'s shape that transformers has too: random weights in float16's numbers, held in float32."""
+    import torch
+
+    from bytegen.model import ByteLM
+
+    torch.manual_seed(0)
+    made = ByteLM(dataclasses.replace(lm.config, conv_taps=0)).eval()
+    with torch.no_grad():
+        for p in made.parameters():
+            p.copy_(p.half().float())
+    return made
+
+
+def ours(lm: Any, batch: int, backend: str = "auto") -> float:
+    """Bytes a second of the engine."""
+    from bytegen import decoding
+
+    def sequence(index: int) -> decoding.Sequence:
+        ids = [(7 * i + index) % 256 for i in range(PROMPT_BYTES)]
+        free: Any = Anything(NEW_BYTES)
+        return decoding.Sequence(index, ids, free, decoding.Sampling(temperature=TEMPERATURE), seed=index)
+
+    engine = decoding.Engine(
+        lm,
+        max_length=PROMPT_BYTES + NEW_BYTES,
+        batch_size=batch,
+        chunk=PROMPT_BYTES,
+        drafts=False,
+        backend=backend,
+    )
+    began = time.perf_counter()
+    written = sum(len(s.constraint.data) for s in engine.run(sequence(i) for i in range(batch)))
+    return written / (time.perf_counter() - began)
+
+
+class Transformers:
+    """The same weights as a transformers checkpoint."""
+
+    def __init__(self, lm: Any) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from bytegen.convert import export
+        from bytegen.weights import save_model
+
+        with tempfile.TemporaryDirectory(prefix="bytegen-bench-") as folder:
+            save_model(lm, Path(folder) / "model")
+            export(Path(folder) / "model", Path(folder) / "checkpoint")
+            self.model: Any = AutoModelForCausalLM.from_pretrained(
+                Path(folder) / "checkpoint", dtype=torch.float32
+            ).eval()
+
+    def __call__(self, batch: int) -> float:
+        """Bytes a second of `generate`, sampling the same way."""
+        import torch
+
+        ids = torch.tensor([[(7 * i + index) % 256 for i in range(PROMPT_BYTES)] for index in range(batch)])
+        began = time.perf_counter()
+        with torch.no_grad():
+            out = self.model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=TEMPERATURE, top_k=0, top_p=1.0,
+                max_new_tokens=NEW_BYTES, min_new_tokens=NEW_BYTES, pad_token_id=0, eos_token_id=256,
+            )  # fmt: skip
+        return out[:, PROMPT_BYTES:].numel() / (time.perf_counter() - began)
