@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import ModelCard, ModelHubMixin
 
@@ -44,7 +44,9 @@ class HubModel(
             card_options["evaluation"] = target / EVALUATION
         card = None if (target / "README.md").exists() else self.generate_model_card(**card_options)
         with files_in_place(target) as scratch:
-            write_model(self, scratch, dtype=dtype, max_shard_bytes=max_shard_bytes or MAX_SHARD_BYTES)
+            write_model(
+                cast("ByteLM", self), scratch, dtype=dtype, max_shard_bytes=max_shard_bytes or MAX_SHARD_BYTES
+            )
             if card is not None:
                 (scratch / "README.md").write_text(str(card))
         if not push_to_hub:
@@ -87,7 +89,9 @@ class HubModel(
         rows = read_evaluation(Path(evaluation)) if evaluation is not None else None
         name = name or (repo_id or "byte-model").split("/")[-1]
         data = self._hub_mixin_info.model_card_data
-        return model_card(self.config, name=name, origin=origin, rows=rows, card_data=data, repo_id=repo_id)
+        return model_card(
+            cast("ByteLM", self).config, name=name, origin=origin, rows=rows, card_data=data, repo_id=repo_id
+        )
 
 
 def _download(repo_id: str, **options: Any) -> str:

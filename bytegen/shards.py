@@ -176,13 +176,21 @@ def cast(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
     return out
 
 
+def peak_bytes(tensors: Mapping[str, LazyTensor], max_shard_bytes: int) -> int:
+    """Return about what `write_shards` needs of memory: the longest file, and the largest tensor in another dtype."""
+    largest = max(lazy.nbytes for lazy in tensors.values())
+    total = sum(lazy.nbytes for lazy in tensors.values())
+    return largest + min(total, max(largest, max_shard_bytes))
+
+
 def write_shards(
-    folder: Path, tensors: Mapping[str, LazyTensor], *, max_shard_bytes: int = MAX_SHARD_BYTES
-) -> list[str]:
+    folder: Path, tensors: Mapping[str, LazyTensor], *, max_shard_bytes: int = MAX_SHARD_BYTES,
+    on_tensor: Callable[[int], None] | None = None,
+) -> list[str]:  # fmt: skip
     """Write `tensors` under `folder` in files of at most `max_shard_bytes` (one tensor may be more); return the files.
 
-    The tensors of one file are alive at a time. Files carry the mark that transformers asks for. A file that cannot
-    be written raises OSError or SafetensorError (see `bytegen.limits`).
+    The tensors of one file are alive at a time; `on_tensor` hears of the bytes of each. Files carry the mark that
+    transformers asks for. A file that cannot be written raises OSError or SafetensorError (see `bytegen.limits`).
     """
     from huggingface_hub.serialization import split_state_dict_into_shards_factory
 
@@ -192,10 +200,15 @@ def write_shards(
         filename_pattern="model{suffix}.safetensors",
         max_shard_size=max_shard_bytes,
     )
+
+    def read(name: str) -> Tensor:
+        tensor = tensors[name].read().contiguous()
+        if on_tensor is not None:
+            on_tensor(tensor.nbytes)
+        return tensor
+
     for file, names in split.filename_to_tensors.items():
-        save_file(
-            {n: tensors[n].read().contiguous() for n in names}, str(folder / file), metadata={"format": "pt"}
-        )
+        save_file({name: read(name) for name in names}, str(folder / file), metadata={"format": "pt"})
     files = list(split.filename_to_tensors)
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from bytegen.errors import UserError
 
@@ -19,6 +23,16 @@ def parse_size(text: str) -> int:
     if size < 1:
         raise UserError(f"{text!r} is no size; write it as 500MB or 2GB")
     return size
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal how many bytes were read."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda n_bytes: progress.advance(task, n_bytes)
 
 
 _MAX_SHARD = click.option(
@@ -56,10 +70,11 @@ def convert(
 
     from bytegen.convert import convert as run
 
-    config = run(
-        source, out, keep_vocabulary=keep_vocabulary, dtype=getattr(torch, dtype) if dtype else None, pattern=pattern,
-        window=window, max_positions=max_positions, max_shard_bytes=limit,
-    )  # fmt: skip
+    with _progress("converting") as on_tensor:
+        config = run(
+            source, out, keep_vocabulary=keep_vocabulary, dtype=getattr(torch, dtype) if dtype else None,
+            pattern=pattern, window=window, max_positions=max_positions, max_shard_bytes=limit, on_tensor=on_tensor,
+        )  # fmt: skip
     click.echo(f"{config.n_params() / 1e6:,.1f}M parameters in {out}", err=True)
 
 
@@ -72,4 +87,6 @@ def export(model: str, out: Path, max_shard_size: str) -> None:
     limit = parse_size(max_shard_size)
     from bytegen.convert import export as run
 
-    click.echo(f"a checkpoint of model_type {run(model, out, max_shard_bytes=limit)} in {out}", err=True)
+    with _progress("exporting") as on_tensor:
+        model_type = run(model, out, max_shard_bytes=limit, on_tensor=on_tensor)
+    click.echo(f"a checkpoint of model_type {model_type} in {out}", err=True)

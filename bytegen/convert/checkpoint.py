@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ from bytegen.convert.tensors import IGNORED, theirs
 from bytegen.convert.transplant import ByteRows, find_rows
 from bytegen.errors import UserError
 from bytegen.limits import check_disk, check_memory, memory_errors
-from bytegen.shards import MAX_SHARD_BYTES, LazyTensor, Shape, Shards, cast, check_shapes, write_shards
+from bytegen.shards import (
+    MAX_SHARD_BYTES,
+    LazyTensor,
+    Shape,
+    Shards,
+    cast,
+    check_shapes,
+    peak_bytes,
+    write_shards,
+)
 from bytegen.tokenizer import VOCAB_SIZE
 from bytegen.weights import empty_model, memory_advice, new_folder, shapes_of
 
@@ -26,7 +35,7 @@ _EMBEDDINGS = ("embed.weight", "head.weight")
 def convert(
     source: str | Path, out: str | Path, *, keep_vocabulary: bool = False, dtype: torch.dtype | None = None,
     pattern: str | None = None, window: int | None = None, max_positions: int | None = None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    max_shard_bytes: int = MAX_SHARD_BYTES, on_tensor: Callable[[int], None] | None = None,
 ) -> ModelConfig:  # fmt: skip
     """Write the checkpoint in folder `source` as a model that `bytegen.load(out)` reads; return its config.
 
@@ -34,7 +43,7 @@ def convert(
     transplant replaces embedding and head (see `bytegen.convert.transplant`). `pattern`, `window` and
     `max_positions` change the config, for training on: longer contexts, or local layers where there were global
     ones; then the logits differ. Values keep their dtype unless `dtype` is given. Memory: the tensors of one file of
-    at most `max_shard_bytes`, or the largest tensor.
+    at most `max_shard_bytes`, or the largest tensor. `on_tensor` hears of the bytes of each as it is read.
 
     Raises UserError for an architecture, tokenizer or tensor that does not fit (names each), shards that are missing,
     pickled weights, an `out` that is there already, a full disk, or too little memory. Nothing is left half-written.
@@ -57,12 +66,10 @@ def convert(
         shapes = shapes_of(empty_model(theirs_config))
         check_checkpoint(shards, shapes)
         tensors = {name: _tensor(shards, name, rows, dtype) for name in shapes}
-        largest = max(lazy.nbytes for lazy in tensors.values())
-        total = sum(lazy.nbytes for lazy in tensors.values())
-        check_memory(largest + min(total, max(largest, max_shard_bytes)), f"converting {source}", advice)
+        check_memory(peak_bytes(tensors, max_shard_bytes), f"converting {source}", advice)
         with new_folder(out) as scratch:
-            check_disk(total, out)
-            write_shards(scratch, tensors, max_shard_bytes=max_shard_bytes)
+            check_disk(sum(lazy.nbytes for lazy in tensors.values()), out)
+            write_shards(scratch, tensors, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor)
             (scratch / "config.json").write_text(config.to_json())
             write_card(
                 scratch / "README.md", config, name=out.name, origin=_origin(source, values, rows, changes)

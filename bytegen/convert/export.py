@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from bytegen.convert.architectures import ARCHITECTURES, FULL, SLIDING
 from bytegen.convert.tensors import theirs
 from bytegen.convert.transplant import byte_characters
 from bytegen.errors import UserError
-from bytegen.limits import check_disk, memory_errors
-from bytegen.shards import DTYPES, MAX_SHARD_BYTES, LazyTensor, Shards, check_shapes, write_shards
+from bytegen.limits import check_disk, check_memory, memory_errors
+from bytegen.shards import DTYPES, MAX_SHARD_BYTES, LazyTensor, Shards, check_shapes, peak_bytes, write_shards
 from bytegen.weights import empty_model, memory_advice, model_folder, new_folder, read_config, shapes_of
 
 
@@ -118,7 +119,10 @@ def byte_tokenizer() -> dict[str, Any]:
     }
 
 
-def export(name: str | Path | None, out: str | Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> str:
+def export(
+    name: str | Path | None, out: str | Path, *, max_shard_bytes: int = MAX_SHARD_BYTES,
+    on_tensor: Callable[[int], None] | None = None,
+) -> str:  # fmt: skip
     """Write the byte model `name` (a packaged one, or a folder) as a checkpoint of transformers; return its model_type.
 
     A model over bytes gets a tokenizer.json too. Memory as in `convert`. Raises UserError where the shape has no
@@ -138,9 +142,10 @@ def export(name: str | Path | None, out: str | Path, *, max_shard_bytes: int = M
             tensors[other] = shards.lazy(ours)
         found = {lazy.dtype for lazy in tensors.values()}
         widest = next(dtype for dtype in DTYPES.values() if dtype in found)
+        check_memory(peak_bytes(tensors, max_shard_bytes), f"exporting {folder}", memory_advice(config))
         with new_folder(out) as scratch:
             check_disk(sum(lazy.nbytes for lazy in tensors.values()), out)
-            write_shards(scratch, tensors, max_shard_bytes=max_shard_bytes)
+            write_shards(scratch, tensors, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor)
             _write_json(scratch / "config.json", transformers_config(config, widest))
             if _of_bytes(config):
                 _write_json(scratch / "tokenizer.json", byte_tokenizer())

@@ -67,11 +67,15 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
 
 
 def in_old_spelling(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a config as transformers v4 wrote it: `rope_theta`, and `rope_scaling` where rotary angles are scaled."""
+    """Return a config as transformers v4 wrote it: `rope_theta`, and `rope_scaling` where rotary angles are scaled.
+
+    For CWM, null is its default, which scales.
+    """
     old = {k: v for k, v in values.items() if k != "rope_parameters"}
     rope = dict(values["rope_parameters"])
     old["rope_theta"] = rope.pop("rope_theta")
-    old["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    plain = rope["rope_type"] == "default" and values["model_type"] != "cwm"
+    old["rope_scaling"] = None if plain else rope
     return old
 
 
