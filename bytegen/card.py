@@ -20,9 +20,7 @@ _TEMPLATE = """---
 
 # {{ name }}
 
-{{ summary }}
-
-{{ origin }}
+{{ summary }}{% if origin %} {{ origin }}{% endif %}
 
 ## Use
 ```python
@@ -83,9 +81,10 @@ def funnel_table(rows: list[dict[str, Any]]) -> str:
     head = ["", "prompts", "well formed", "loads", "exits", "behaves, pass@1 (95%)", f"pass@{n} (95%)"]
     lines = [head, ["---"] * len(head), *map(_cells, rows)]
     last = rows[-1]
+    temperature = last.get("temperature")
     about = (
         f"`bytegen eval`, held-out prompts, {n} files each, seed {last.get('seed', '?')}, temperature"
-        f" {last.get('temperature') or 'the default'}, bytegen {last.get('versions', {}).get('bytegen', '?')}"
+        f" {'the default' if temperature is None else temperature}, bytegen {last.get('versions', {}).get('bytegen', '?')}"
     )
     return about + ":\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

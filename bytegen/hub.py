@@ -39,7 +39,11 @@ class HubModel(
         from bytegen.weights import files_in_place, write_model
 
         target = Path(save_directory).absolute()
-        card_options = {"repo_id": repo_id, "name": target.name, **(model_card_kwargs or {})}
+        card_options = {
+            "repo_id": repo_id,
+            **({} if repo_id else {"name": target.name}),
+            **(model_card_kwargs or {}),
+        }
         if "evaluation" not in card_options and (target / EVALUATION).exists():
             card_options["evaluation"] = target / EVALUATION
         card = None if (target / "README.md").exists() else self.generate_model_card(**card_options)

@@ -171,9 +171,12 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def empty_model(config: ModelConfig) -> ByteLM:
-    """Return a model without storage (on the meta device): names and shapes."""
-    with torch.device("meta"):
-        return ByteLM(config)
+    """Return a model without storage (on the meta device): names and shapes. UserError when its sizes overflow."""
+    try:
+        with torch.device("meta"):
+            return ByteLM(config)
+    except RuntimeError as error:
+        raise UserError(f"no model has the sizes of this config: {str(error).splitlines()[0]}") from None
 
 
 def shapes_of(lm: ByteLM) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,9 @@ from typing import Any, Literal
 from bytegen.config import ModelConfig, RopeScaling
 from bytegen.errors import UserError
 
+MAX_LAYERS = 10_000
+"""Past any model: a damaged config should not make us list names for hours."""
+
 SLIDING, FULL = "sliding_attention", "full_attention"
 
 
@@ -119,6 +122,8 @@ def model_config(values: Mapping[str, Any], where: str = "config.json") -> Model
     _refuse_what_is_not_here(read)
     heads = read.integer("num_attention_heads")
     dim, n_layers = read.integer("hidden_size"), read.integer("num_hidden_layers")
+    if n_layers > MAX_LAYERS:
+        raise read.refuse(f"num_hidden_layers is {n_layers}; up to {MAX_LAYERS} convert")
     head_dim = values.get("head_dim")
     if head_dim is None and architecture.head_dim is None and dim % heads:
         raise read.refuse(f"hidden_size {dim} is not a multiple of num_attention_heads {heads}")
@@ -193,12 +198,12 @@ def _rope(read: Reader, architecture: Architecture, max_positions: int) -> tuple
         return theta, None
     if kind != "llama3":
         raise read.refuse(f"rope_type is {kind!r}; 'default' and 'llama3' are here")
-    original = read.values.get("original_max_position_embeddings")
+    inside = rope.integer("original_max_position_embeddings", max_positions)
     scaling = RopeScaling(
         factor=rope.number("factor"),
         low_freq_factor=rope.number("low_freq_factor"),
         high_freq_factor=rope.number("high_freq_factor"),
-        original_max_positions=original or rope.integer("original_max_position_embeddings", max_positions),
+        original_max_positions=read.integer("original_max_position_embeddings", inside),
     )
     if scaling.high_freq_factor == scaling.low_freq_factor:
         raise read.refuse(

@@ -25,6 +25,7 @@ SIZES: dict[str, Any] = {
     "hidden_size": 8, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "vocab_size": 20, "max_position_embeddings": 64,
 }  # fmt: skip
+SCALED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LLAMA = {"model_type": "llama", **SIZES}
 
 
@@ -152,6 +153,8 @@ def test_a_config_that_is_missing_or_damaged_is_refused(source: Path, text: str 
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type is 'yarn'; 'default' and 'llama3' are here"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "factor is None"),
+        ({"rope_scaling": SCALED, "original_max_position_embeddings": "8"}, "original_max_position_embeddings is '8'"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000; up to 10000 convert"),
         ({"rope_scaling": 3}, "rotary parameters are 3"),
         ({"rope_theta": -1.0}, "rope_theta is -1.0"),
         ({"rms_norm_eps": "x"}, "rms_norm_eps is 'x'"),
@@ -197,6 +200,12 @@ def test_any_change_of_a_config_is_read_or_refused_in_one_line(
     except UserError as error:
         line = str(error)
     assert "\n" not in line
+
+
+def test_sizes_that_overflow_are_refused(source: Path) -> None:
+    values = {**LLAMA, "vocab_size": 1 << 40, "hidden_size": 1 << 40, "head_dim": 4}
+    (source / "config.json").write_text(json.dumps(values))
+    assert "no model has the sizes of this config" in refused(source)
 
 
 def test_a_source_that_is_no_folder_or_a_target_that_is_there_is_refused(source: Path) -> None:
