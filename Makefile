@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench gpu compiled clean
 
 # torch comes first and pinned: asked for by another package, pip would take the newest build there is.
-# What Cython compiles is compiled again when it changes.
-$(BIN)/.base: constraints.txt pyproject.toml setup.py $(wildcard formats/core/*.py formats/core/*.pxd)
+# What is compiled is compiled again when it changes.
+COMPILED_FROM := $(wildcard formats/core/*.py formats/core/*.pxd bytegen/cpu/*.c bytegen/cpu/*.h)
+$(BIN)/.base: constraints.txt pyproject.toml setup.py $(COMPILED_FROM)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
@@ -111,4 +112,4 @@ fuzz: install-dev
 	$(BIN)/python fuzz/fuzz_check.py --seconds $(SECONDS) --json benchmarks/fuzz.jsonl
 
 clean:
-	rm -rf $(VENV) .typecheck .gpu build dist runs *.egg-info formats/core/*.so formats/core/*.pyd
+	rm -rf $(VENV) .typecheck .gpu build dist runs *.egg-info formats/core/*.so formats/core/*.pyd bytegen/cpu/*.so bytegen/cpu/*.pyd

@@ -1,7 +1,7 @@
-"""Maps the top-level folders into the `bytegen` package and compiles the constraints' inner loop.
+"""Maps the top-level folders into the `bytegen` package; compiles the constraints' inner loop and the CPU decoder.
 
 Metadata lives in pyproject.toml. The modules named here run as Python too: where there is no C compiler, or with
-BYTEGEN_PURE=1, they do. Cython takes the types of their attributes from the .pxd files beside them.
+BYTEGEN_PURE=1, they do, and torch decodes. Cython takes the types of their attributes from the .pxd files beside them.
 """
 
 import os
@@ -33,10 +33,31 @@ def compiler_there() -> bool:
     return os.name == "nt" or shutil.which(command.split()[0]) is not None
 
 
+def decoder() -> Extension:
+    """The CPU decoder, in C; it has a path for each vector set and chooses when it is loaded."""
+    flags = [] if os.name == "nt" else ["-O3", "-g0", "-fopenmp"]
+    return Extension(
+        "bytegen.cpu._decoder",
+        ["bytegen/cpu/decoder.c"],
+        depends=["bytegen/cpu/ops.h"],
+        extra_compile_args=flags,
+        extra_link_args=flags[2:],
+        libraries=[] if os.name == "nt" else ["m"],
+    )
+
+
 def extensions() -> list[Extension]:
-    """The compiled modules; none where they are not wanted or Cython is missing."""
+    """What is compiled; nothing where it is not wanted or there is no compiler."""
     if os.environ.get("BYTEGEN_PURE") or not compiler_there():
         return []
+    made = [decoder(), *inner_loop()]
+    for extension in made:
+        extension.optional = True  # Cython forgets it of those it is given
+    return made
+
+
+def inner_loop() -> list[Extension]:
+    """The compiled modules of the constraints; none where Cython is missing."""
     try:
         from Cython.Build import cythonize
     except ImportError:
@@ -55,7 +76,7 @@ def extensions() -> list[Extension]:
     made = [
         Extension(f"{CORE}.{name}", [str(core / f"{name}.py")], extra_compile_args=flags) for name in COMPILED
     ]
-    compiled = cythonize(
+    compiled: list[Extension] = cythonize(
         made,
         include_path=[str(shape)],
         language_level=3,
@@ -69,8 +90,6 @@ def extensions() -> list[Extension]:
         },
         quiet=True,
     )
-    for extension in compiled:
-        extension.optional = True  # Cython forgets it of those it is given
     return compiled
 
 

@@ -23,12 +23,13 @@ __all__ = [
     "generate_many",
     "generate_particles",
     "load",
+    "stream",
 ]
 
 if TYPE_CHECKING:
     from bytegen.config import ModelConfig
     from bytegen.errors import UserError
-    from bytegen.generation import Output, generate, generate_many
+    from bytegen.generation import Output, generate, generate_many, stream
     from bytegen.model import ByteLM
     from bytegen.particles import generate_particles
     from bytegen.scoring import account
@@ -44,6 +45,7 @@ _HOME = {
     "generate_many": "bytegen.generation",
     "generate_particles": "bytegen.particles",
     "load": "bytegen.weights",
+    "stream": "bytegen.generation",
 }
 
 

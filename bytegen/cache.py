@@ -52,6 +52,10 @@ class Ring:
         """Keep the sequences `rows`, in that order."""
         self.data = self.data[rows]
 
+    def extend(self, count: int) -> None:
+        """Add `count` sequences, of which nothing is held yet."""
+        self.data = torch.cat([self.data, self.data.new_zeros(count, *self.data.shape[1:])])
+
 
 class LayerCache:
     """Keys, values and convolution inputs of one layer."""
@@ -131,6 +135,17 @@ class Cache:
             for ring in layer.rings():
                 ring.select(rows)
         self.positions = self.positions[rows]
+
+    def extend(self, count: int) -> None:
+        """Let `count` sequences join, at position 0."""
+        for layer in self.layers:
+            for ring in layer.rings():
+                ring.extend(count)
+        self.positions = torch.cat([self.positions, self.positions.new_zeros(count)])
+
+    def restart(self, row: int) -> None:
+        """Put a sequence at position 0: its row is another's from now on."""
+        self.positions[row] = 0
 
     def nbytes(self) -> int:
         """Return the bytes that keys, values and convolution inputs take now."""

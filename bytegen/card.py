@@ -82,9 +82,10 @@ def funnel_table(rows: list[dict[str, Any]]) -> str:
     lines = [head, ["---"] * len(head), *map(_cells, rows)]
     last = rows[-1]
     temperature = last.get("temperature")
+    version = last.get("versions", {}).get("bytegen", "?")
     about = (
         f"`bytegen eval`, held-out prompts, {n} files each, seed {last.get('seed', '?')}, temperature"
-        f" {'the default' if temperature is None else temperature}, bytegen {last.get('versions', {}).get('bytegen', '?')}"
+        f" {'the default' if temperature is None else temperature}, bytegen {version}"
     )
     return about + ":\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

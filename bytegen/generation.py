@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from bytegen import formats, sandbox, tokenizer
-from bytegen.decoding import Decoder, OnBytes, Sampling, Timing
+from bytegen.decoding import Engine, Sampling, Timing
 from bytegen.decoding import Sequence as Row
+from bytegen.decoding.engine import OnBytes
 from bytegen.errors import UserError
 from bytegen.model import ByteLM
 
@@ -22,7 +23,8 @@ class Output:
     """A generated file.
 
     `logprob` is the natural log of the probability of the choices that were made, under the masked
-    distribution; `removed` holds, for each sampled byte, the probability that the constraint took away.
+    distribution; `removed` holds, for each sampled byte, the probability that the constraint took away; `turns`
+    counts the steps of the model in which a byte was drawn, fewer than `sampled` where drafts were right.
     """
 
     prompt: str
@@ -34,6 +36,7 @@ class Output:
     removed: tuple[float, ...]
     sampled: int
     forced: int
+    turns: int
     fields: tuple[formats.Field, ...]
 
     @cached_property
@@ -80,13 +83,15 @@ def generate_many(
     max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
     top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
     on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None, static: bool = True,
+    drafts: bool = True, backend: str = "auto",
 ) -> list[Output]:  # fmt: skip
     """Write `samples` files for each prompt, in batches; outputs come prompt by prompt.
 
     Sample j of a prompt draws with seed `seed` + j, whatever else is in the batch. `on_bytes(row, new)`
     hears of bytes as they are written, `on_output(index, output)` of each finished file; `timing` is
     added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has
-    seen no others, and was not trained on bytes that had one choice there.
+    seen no others, and was not trained on bytes that had one choice there. `drafts` guesses bytes ahead, which
+    changes the time and nothing else (see `decoding.engine`); `backend` is what computes (see `decoding.runners`).
 
     Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling parameters out
     of range; FormatError for an unknown format or level, or a max_bytes below the least file.
@@ -95,21 +100,22 @@ def generate_many(
         raise UserError(f"samples={samples} and batch_size={batch_size} must be at least 1")
     if not prompts:
         raise UserError("there are no prompts; give at least one")
-    defaults = Sampling()
-    sampling = Sampling(
-        temperature=defaults.temperature if temperature is None else temperature, top_p=top_p, min_p=min_p
-    )
+    sampling = _sampling(temperature, top_p, min_p)
     jobs = [(prompt, seed + j) for prompt in prompts for j in range(samples)]
     rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling, static)
-    decoder = Decoder(lm, batch_size=min(batch_size, len(jobs)), max_length=longest)
+    engine = Engine(
+        lm, batch_size=min(batch_size, len(jobs)), max_length=longest, drafts=drafts, table=lm.draft_table,
+        backend=backend,
+    )  # fmt: skip
     if timing is not None:
-        decoder.timing = timing
+        engine.timing = timing
     outputs: list[Output | None] = [None] * len(jobs)
-    for row in decoder.run(rows, on_bytes=on_bytes):
+    for row in engine.run(rows, on_bytes=on_bytes):
         prompt, row_seed = jobs[row.index]
         outputs[row.index] = output = Output(
             prompt=prompt, data=bytes(row.constraint.data), format=format, level=level, seed=row_seed,
             logprob=row.logprob, removed=tuple(row.removed), sampled=row.sampled, forced=row.forced,
+            turns=row.turns,
             fields=tuple(row.constraint.fields()),
         )  # fmt: skip
         if on_output is not None:
@@ -120,3 +126,32 @@ def generate_many(
 def generate(lm: ByteLM, prompt: str, **options: Any) -> Output:
     """Write one file for `prompt`; options are those of `generate_many`."""
     return generate_many(lm, [prompt], samples=1, **options)[0]
+
+
+def stream(
+    lm: ByteLM, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
+    seed: int = 0, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0, static: bool = True,
+    drafts: bool = True, backend: str = "auto",
+) -> Iterator[bytes]:  # fmt: skip
+    """Write one file for `prompt` and give its bytes as they come, some at a time; closing the iterator stops.
+
+    The bytes are those of `generate` with the same options, and so are the errors, which come with the first bytes.
+    """
+    sampling = _sampling(temperature, top_p, min_p)
+    rows, longest = _rows(lm, [(prompt, seed)], format, level, max_bytes, sampling, static)
+    engine = Engine(
+        lm, batch_size=1, max_length=longest, drafts=drafts, table=lm.draft_table, backend=backend
+    )
+    new: list[bytes] = []
+    engine.on_bytes = lambda _, some: new.append(some)
+    engine.submit(next(rows))
+    while engine.busy:
+        engine.turn()
+        if new:
+            yield b"".join(new)
+            new.clear()
+
+
+def _sampling(temperature: float | None, top_p: float, min_p: float) -> Sampling:
+    chosen = Sampling().temperature if temperature is None else temperature
+    return Sampling(temperature=chosen, top_p=top_p, min_p=min_p)

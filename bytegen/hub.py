@@ -14,7 +14,13 @@ if TYPE_CHECKING:
 
     from bytegen.model import ByteLM
 
-_FILES = ["config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"]
+_FILES = [
+    "config.json",
+    "model.safetensors",
+    "model-*.safetensors",
+    "model.safetensors.index.json",
+    "drafts.safetensors",
+]
 
 
 class HubModel(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,9 @@ from bytegen.config import ModelConfig
 from bytegen.hub import HubModel
 from bytegen.kernels import backend, decode_attention, local_attention, rms_norm, rope, swiglu
 from bytegen.kernels.elementwise.rope import rotate
+
+if TYPE_CHECKING:
+    from bytegen.decoding.drafts import NGrams
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
@@ -185,6 +189,9 @@ class ByteLM(nn.Module, HubModel):
         self.blocks = nn.ModuleList(Block(config, window) for window in config.windows())
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.draft_table: NGrams | None = (
+            None  # guesses for its files (see `decoding.drafts`), no weights of its own
+        )
         self.register_buffer("inv_freq", inverse_frequencies(config), persistent=False)
         if not self.embed.weight.is_meta:  # there is nothing to draw into, and pretending to is slow
             self.reset_parameters()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bytegen.config import ModelConfig
+from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.files import usual_mode
 from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
@@ -24,6 +25,8 @@ from bytegen.shards import INDEX, MAX_SHARD_BYTES, SINGLE, LazyTensor, Shards, c
 
 PACKAGED = Path(__file__).parent / "packaged"
 DEFAULT = "first-flight"
+DRAFTS = "drafts.safetensors"
+"""Beside the weights, where there is one: a table of guesses (see `decoding.drafts`)."""
 
 
 def _settle(scratch: Path) -> None:
@@ -96,7 +99,12 @@ def files_in_place(target: Path) -> Iterator[Path]:
             new = {path.name for path in scratch.iterdir()}
             for name in sorted(new):
                 os.replace(scratch / name, target / name)
-            for old in (target / SINGLE, target / INDEX, *target.glob("model-*-of-*.safetensors")):
+            for old in (
+                target / SINGLE,
+                target / INDEX,
+                target / DRAFTS,
+                *target.glob("model-*-of-*.safetensors"),
+            ):
                 if old.name not in new:
                     old.unlink(missing_ok=True)
         finally:
@@ -106,11 +114,13 @@ def files_in_place(target: Path) -> Iterator[Path]:
 def write_model(
     lm: ByteLM, folder: Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
-    """Write weights, in shards of at most `max_shard_bytes`, and config into `folder`."""
+    """Write weights, in shards of at most `max_shard_bytes`, config, and the table of drafts if any into `folder`."""
     tensors = {name: LazyTensor.of(t, dtype) for name, t in lm.state_dict().items()}
     check_disk(sum(lazy.nbytes for lazy in tensors.values()), folder)
     write_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
     (folder / "config.json").write_text(lm.config.to_json())
+    if lm.draft_table is not None:
+        lm.draft_table.save(folder / DRAFTS)
 
 
 def save_model(
@@ -201,7 +211,7 @@ def load(
 
     Weights are held in `dtype`, whatever they are stored in, and read one tensor at a time. Raises UserError when
     there is no such model, its files are damaged (names each missing, extra or misshapen tensor), or it does not fit
-    into memory.
+    into memory. A table of drafts beside the weights comes along.
     """
     folder = model_folder(name)
     config = read_config(folder)
@@ -216,4 +226,6 @@ def load(
             shards.dtype(key)  # says so where it is quantized
             tensor.copy_(shards.read(key))
         lm.refresh_buffers()
+        if (folder / DRAFTS).exists():
+            lm.draft_table = NGrams.load(folder / DRAFTS)
         return lm.to(device).eval()

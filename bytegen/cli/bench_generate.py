@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ class Split:
     constraint: list[float]
     sampling: list[float]
     bytes_written: int = 0
+    bytes_per_step: float = 0.0  # of one file, forced bytes included
+    accepted: float = 0.0  # bytes guessed right a step
+    drafted: float = 0.0
 
 
-def run_once(lm: Any, batch: int, max_bytes: int, split: Split) -> float:
+def run_once(lm: Any, batch: int, drafts: bool, max_bytes: int, split: Split) -> float:
     """Write `batch` files side by side and note the figures; return bytes a second."""
     from bytegen import decoding, generation
 
@@ -41,11 +45,13 @@ def run_once(lm: Any, batch: int, max_bytes: int, split: Split) -> float:
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(max(batch, len(PROMPTS)))]
     began = time.perf_counter()
     outputs = generation.generate_many(
-        lm, prompts, seed=0, batch_size=batch, timing=timing, max_bytes=max_bytes
+        lm, prompts, seed=0, batch_size=batch, timing=timing, max_bytes=max_bytes, drafts=drafts
     )
     seconds = time.perf_counter() - began
     written = sum(len(o.data) for o in outputs)
     split.bytes_written = written
+    split.bytes_per_step = written / timing.turns
+    split.accepted, split.drafted = timing.accepted / timing.turns, timing.drafted / timing.turns
     for name in ("model", "constraint", "sampling"):
         getattr(split, name).append(getattr(timing, name) / seconds)
     split.bytes_per_second.append(written / seconds)
@@ -83,32 +89,38 @@ def generate_bench(
     if rounds < 1 or min(batches) < 1:
         raise UserError("--rounds and --batch must be at least 1")
     lm = load(model, device=device)
-    splits = {batch: Split([], [], [], []) for batch in batches}
-    subjects = {str(b): lambda b=b: run_once(lm, b, max_bytes, splits[b]) for b in batches}
+    cases = [(batch, drafts) for batch in batches for drafts in (False, True)]
+    splits = {case: Split([], [], [], []) for case in cases}
+    subjects = {str(case): partial(run_once, lm, *case, max_bytes, splits[case]) for case in cases}
     interleave(subjects, rounds)
     stamp = environment(("numpy", "torch", "lief", "capstone"))
     rows = []
     table = Table(
-        "files side by side", "bytes", "bytes/s (p20-p80)", "model", "constraint", "sampling", "threads"
-    )
-    for batch, split in splits.items():
+        "files side by side", "drafts", "bytes", "bytes/s (p20-p80)", "bytes/step", "guessed", "right", "model",
+        "constraint", "sampling", "threads",
+    )  # fmt: skip
+    for (batch, drafts), split in splits.items():
         figures = {
             name: summarise(getattr(split, name)[1:])  # the first round warms up
             for name in ("bytes_per_second", "model", "constraint", "sampling")
         }
         table.add_row(
-            str(batch), str(split.bytes_written), _shown(figures["bytes_per_second"], ".0f"),
+            str(batch), "yes" if drafts else "no", str(split.bytes_written),
+            _shown(figures["bytes_per_second"], ".0f"), f"{split.bytes_per_step:.2f}", f"{split.drafted:.2f}",
+            f"{split.accepted:.2f}",
             *(_shown(figures[name], ".1%") for name in ("model", "constraint", "sampling")),
             str(torch.get_num_threads()),
         )  # fmt: skip
         rows.append(
-            {"bench": "generate", "batch": batch, "bytes": split.bytes_written, "device": device, "rounds": rounds,
+            {"bench": "generate", "batch": batch, "drafts": drafts, "bytes_per_step": split.bytes_per_step,
+             "drafted_per_step": split.drafted, "accepted_per_step": split.accepted,
+             "bytes": split.bytes_written, "device": device, "rounds": rounds,
              "params": lm.config.n_params(), "threads": torch.get_num_threads(),
              **{name: t.median for name, t in figures.items()},
              **{f"{name}_p20": t.p20 for name, t in figures.items()},
              **{f"{name}_p80": t.p80 for name, t in figures.items()},
              **stamp}
         )  # fmt: skip
-    Console(width=max(Console().width, 110)).print(table)
+    Console(width=max(Console().width, 150)).print(table)
     if json_path is not None:
         write_json_lines(json_path, rows)

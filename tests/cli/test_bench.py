@@ -37,8 +37,11 @@ def test_bench_generate_splits_the_time(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, [*arguments, "--json", str(tmp_path / "rows")])
     assert done.exit_code == 0, done.output
     rows = rows_of(tmp_path / "rows")
-    assert [r["batch"] for r in rows] == [1, 3]
+    assert [(r["batch"], r["drafts"]) for r in rows] == [(1, False), (1, True), (3, False), (3, True)]
+    assert len({r["bytes"] for r in rows if r["batch"] == 1}) == 1
     for row in rows:
+        assert (row["accepted_per_step"] > 0) <= row["drafts"]
+        assert row["accepted_per_step"] < row["bytes_per_step"]
         assert 0 < row["constraint"] < row["model"] + row["constraint"] + row["sampling"] <= 1
         assert row["bytes"] > 0
         assert {"cpu", "cores", "versions", "commit", "date"} <= set(row)

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 
 import bytegen
 from bytegen.config import PRESETS, RopeScaling
+from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.model import ByteLM
 
@@ -41,6 +42,17 @@ def test_a_saved_model_comes_back_sharded_or_not(lm: ByteLM, limit: int | None, 
         assert torch.equal(back(tokens), lm(tokens))
     assert ((tmp_path / "model" / "model.safetensors.index.json").exists()) == (limit is not None)
     assert names(tmp_path) == ["model"]
+
+
+def test_a_table_of_drafts_goes_along_and_goes_when_it_is_gone(lm: ByteLM, tmp_path: Path) -> None:
+    lm.draft_table = NGrams.learn([b"abcdefghijkl" * 20])
+    lm.save_pretrained(tmp_path)
+    back = ByteLM.from_pretrained(tmp_path)
+    assert back.draft_table is not None
+    assert back.draft_table.table == lm.draft_table.table != {}
+    lm.draft_table = None
+    lm.save_pretrained(tmp_path)
+    assert ByteLM.from_pretrained(tmp_path).draft_table is None
 
 
 def test_saving_again_leaves_other_files_and_takes_old_weights_away(lm: ByteLM, tmp_path: Path) -> None:

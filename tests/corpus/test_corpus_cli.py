@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from bytegen.decoding import NGrams
 from bytegen.errors import UserError
 from bytegen.train.corpus.cli import corpus
 from bytegen.train.corpus.program import KINDS, all_programs
@@ -44,6 +45,20 @@ def test_mistakes_of_a_user_are_one_line(tmp_path: Path, arguments: list[str], m
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_drafts_learns_a_table_from_a_corpus(tmp_path: Path) -> None:
+    folder, out = str(tmp_path / "corpus"), tmp_path / "drafts.safetensors"
+    built = invoke("build", folder, "--samples", "12", "--kinds", "text", "--train-only", "--jobs", "1")
+    assert built.exit_code == 0, built.output
+    done = invoke("drafts", folder, "-o", str(out), "--least", "1")
+    assert done.exit_code == 0, done.output
+    table = NGrams.load(out).table
+    data = [sample.data for sample in read_samples(folder)]
+    assert len(table) > 50
+    for context, byte in table.items():
+        assert any(context.to_bytes(8, "little") + bytes((byte,)) in one for one in data)
+    assert isinstance(invoke("drafts", str(tmp_path), "-o", str(out)).exception, UserError)
 
 
 def test_build_refuses_a_used_folder(tmp_path: Path) -> None:

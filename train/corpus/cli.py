@@ -89,6 +89,27 @@ def build_command(
     click.echo(f"{out}: {samples} samples ({splits}) in {len(shards)} shard{'s' * (len(shards) != 1)}")
 
 
+@corpus.command("drafts")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--least", type=click.IntRange(min=1), default=2, show_default=True, help="Times a context is met."
+)
+def drafts_command(folder: Path, out: Path, least: int) -> None:
+    """Learn what bytes follow which in the corpus FOLDER, for generation to guess ahead with.
+
+    Beside a model's weights as drafts.safetensors the table is used without further ado. Guesses change how long
+    a file takes, not what is in it.
+    """
+    from bytegen.decoding import NGrams
+    from bytegen.train.corpus.shards import read_table
+
+    files = read_table(folder, "train", ["data"])["data"].to_pylist()
+    table = NGrams.learn(files, least=least)
+    table.save(out)
+    click.echo(f"{out}: {len(table)} contexts of {len(files)} files")
+
+
 @corpus.command("show")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the examples.")
 @click.option("--programs", "each", is_flag=True, help="A row for every program, not only for every kind.")

@@ -63,6 +63,23 @@ def _versions(plan: Plan, table: Table, kind: int, offset: int) -> tuple[version
     return None if found is None else (found, names.greatest + 1)
 
 
+def _version_places(table: Table, kind: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the version tables in a range begin, and the greatest place of a name in each."""
+    key = ("version tables", kind, low, high)
+    if key not in table.behind.cache:
+        raw, definitions = table.behind.raw, kind == GNU_VERDEF
+        starts = (versions.definition_starts if definitions else versions.starts)(raw, low, high)
+        read = versions.read_definitions if definitions else versions.read_needs
+        found = []
+        for start in starts:
+            names = _version_table(raw, high, UNBOUNDED * 2)
+            if read(names, start) is not None:
+                found.append((start, names.greatest))
+        table.behind.cache[key] = tuple(np.array(found, np.int64).reshape(-1, 2).T)
+    places, greatest = table.behind.cache[key]
+    return places, greatest
+
+
 def names_need(plan: Plan, table: Table, kind: int, offset: int, size: int) -> int:
     """Bytes that the string table of such a section has at least."""
     if kind in NAMED:
@@ -115,9 +132,8 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
         elif kind == GNU_VERSYM:
             return np.arange(low + low % 2, max(low, high - 2 * low_count + 1), 2)
         else:
-            definitions = kind == GNU_VERDEF
-            starts = np.array((versions.definition_starts if definitions else versions.starts)(
-                table.behind.raw, low, high), np.int64)  # fmt: skip
+            places, greatest = _version_places(table, kind, low, high)
+            return places[greatest < bound]
         return np.array([x for x in starts.tolist() if there(x, high)], np.int64)
 
     if kind == DYNSYM:

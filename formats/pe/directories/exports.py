@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, interval
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.steps import IntStep, Step
@@ -25,7 +27,7 @@ from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Plan, opener, proceed
-from bytegen.formats.pe.sets import When
+from bytegen.formats.pe.sets import Ranges, When
 
 INDEX, SIZE = 0, 40
 _SPARE = "exports.spare"
@@ -236,10 +238,8 @@ def _targets(plan: Plan, view: View) -> IntSet:
         return first <= x < first + size and view.ahead(plan.ledger, x) >= LEAST_FORWARDER
 
     def build() -> Iterable[Piece]:
-        for low, high in view.places(plan.ledger, LEAST_FORWARDER).tolist():
-            low, high = max(low, first), min(high, first + size - 1)
-            if low <= high:
-                yield Span(low, high)
+        places = view.places(plan.ledger, LEAST_FORWARDER)
+        yield Ranges(np.stack((places[:, 0].clip(first), places[:, 1].clip(None, first + size - 1)), axis=1))
 
     found = IntSet(4, Span(0, 0), *_outside(plan), When(allowed, build))
     view._memo["targets"] = plan.ledger, found
@@ -285,8 +285,9 @@ def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
         return offset is not None and plan.ledger.at(offset, STRING) is not None
 
     def build() -> Iterable[Piece]:
-        yield from view.spans(plan.ledger, LEAST_STRING)
-        yield Finite([view.map.address(r.start) for r in plan.ledger.regions if r.kind == STRING])
+        yield Ranges(view.places(plan.ledger, LEAST_STRING))
+        promised = np.array([r.start for r in plan.ledger.regions if r.kind == STRING], np.int64)
+        yield Finite(view.map.addresses_of(promised).astype(np.uint64))
 
     return IntStep(
         rows.region.start + 4 * i,

@@ -1,0 +1,323 @@
+"""The decoding engine: a batch of sequences at positions of their own, which join and leave between turns.
+
+One turn feeds every sequence what it has pending (its prompt, or the bytes since the last turn) and a draft of what
+may follow, then draws. A run that the constraint forces is never sampled: it is fed in the same chunk. A draft is a
+guess at the choices to come; where the byte that is drawn is the one guessed, the model has read it already and the
+next choice is drawn from the same turn's logits. Each choice is drawn from the model's own masked distribution with
+the sequence's own next number, so drafts change neither that distribution nor the file, only how many turns it takes
+(speculative sampling, Leviathan et al. 2023, with guesses that are certain of themselves). What was fed in vain is
+undone by putting the sequence back: see `cache`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from bytegen import tokenizer
+from bytegen.cache import Cache
+from bytegen.decoding.drafts import Lookup, NGrams
+from bytegen.decoding.runners import Drawn, Draws, runner
+from bytegen.decoding.sequence import Sequence
+from bytegen.formats import Constraint
+from bytegen.model import ByteLM
+
+FIRST_DRAFT, LEAST_DRAFT, MOST_DRAFT = 8, 4, 32
+"""Bytes guessed at first, at least and at most: the number doubles after a draft that was right, and falls to what
+was right of it after one that was not."""
+
+OnBytes = Callable[[Sequence, bytes], None]
+
+
+@dataclass
+class Timing:
+    """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept."""
+
+    model: float = 0.0
+    constraint: float = 0.0
+    sampling: float = 0.0
+    drafting: float = 0.0
+    sampled: int = 0
+    forced: int = 0
+    steps: int = 0
+    turns: int = 0  # steps, counted once for each sequence in them that drew
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass
+class _Choice:
+    """A choice on the way of a draft: `after` bytes of the draft come before it.
+
+    `guess` is what the draft chooses, -1 at its end; `run` the bytes that are forced then, `ends` whether the file
+    can only end after them.
+    """
+
+    mask: np.ndarray
+    after: int
+    guess: int = -1
+    run: bytes = b""
+    ends: bool = False
+
+
+class _Row:
+    """A sequence in the batch, and its draft of this turn."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.sequence = sequence
+        self.reach = FIRST_DRAFT
+        self.fed = 0  # ids of `pending` in this turn
+        self.draft = b""
+        self.choices: list[_Choice] = []
+
+
+class Engine:
+    """Runs sequences through a model, at most `batch_size` at a time.
+
+    `max_length` is the most positions that a sequence takes, `chunk` the most that it is fed in one step. `drafts`
+    says whether to guess ahead, `table` what beside the sequence's own text to guess from. `backend` is "c", "torch"
+    or "auto": see `runners`.
+    """
+
+    def __init__(self, lm: ByteLM, *, max_length: int, batch_size: int = 16, chunk: int = 64, drafts: bool = True,
+                 table: NGrams | None = None, backend: str = "auto") -> None:  # fmt: skip
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        self.lm, self.batch_size, self.chunk, self.max_length = lm, batch_size, chunk, max_length
+        self.drafts, self.table = drafts, table
+        self.timing = Timing()
+        self.on_bytes: OnBytes | None = None
+        self._rows: list[_Row | None] = []  # None: a place in the cache that is free
+        self._waiting: deque[Sequence] = deque()
+        self._runner = runner(lm, backend)
+
+    # Joining and leaving
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sequence is being written or waits."""
+        return bool(self._waiting) or any(row is not None for row in self._rows)
+
+    def submit(self, sequence: Sequence) -> None:
+        """Let a sequence join as soon as there is a place."""
+        self._waiting.append(sequence)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Let a sequence leave before the next turn; it ends as it stands."""
+        sequence.cancelled = True
+
+    def run(
+        self, sequences: Iterable[Sequence] = (), *, on_bytes: OnBytes | None = None
+    ) -> Iterator[Sequence]:
+        """Yield each sequence as it ends; `on_bytes(sequence, new)` hears of every run of bytes.
+
+        Sequences are taken from the iterable when there is a place for them, not before.
+        """
+        self.on_bytes = on_bytes
+        source = iter(sequences)
+        while True:
+            taken = sum(row is not None for row in self._rows) + len(self._waiting)
+            self._waiting.extend(islice(source, max(self.batch_size - taken, 0)))
+            if not self.busy:
+                return
+            yield from self.turn()
+
+    def turn(self) -> list[Sequence]:
+        """One step of the batch; the sequences that ended or were cancelled, which have left."""
+        gone = self._settle()
+        rows = [row for row in self._rows if row is not None]
+        if rows:
+            self._step(rows)
+        ended = {id(row) for row in rows if row.sequence.ended}
+        self._rows = [row if id(row) not in ended else None for row in self._rows]
+        return gone + [row.sequence for row in rows if id(row) in ended]
+
+    def _settle(self) -> list[Sequence]:
+        """Give the free places to those that wait, and close up what stays free; return who left meanwhile."""
+        gone = [row.sequence for row in self._rows if row is not None and row.sequence.ended]
+        rows = [None if row is None or row.sequence.ended else row for row in self._rows]
+        for i, row in enumerate(rows):
+            if row is None and (successor := self._next(gone)) is not None:
+                assert self._runner.cache is not None
+                self._runner.cache.restart(i)
+                rows[i] = successor
+        kept = [i for i, row in enumerate(rows) if row is not None]
+        if not kept:
+            self._runner.cache = None
+        elif len(kept) < len(rows):
+            assert self._runner.cache is not None
+            self._runner.cache.select(torch.tensor(kept, device=self.lm.device))
+        rows = [rows[i] for i in kept]
+        while len(rows) < self.batch_size and (row := self._next(gone)) is not None:
+            rows.append(row)
+        if len(rows) > len(kept):
+            self._grow(len(rows) - len(kept))
+        self._rows = rows
+        return gone
+
+    def _next(self, gone: list[Sequence]) -> _Row | None:
+        """The next of those that wait; those that have ended before they began are `gone`."""
+        while self._waiting:
+            row = self._begin(self._waiting.popleft())
+            if not row.sequence.ended:
+                return row
+            gone.append(row.sequence)
+        return None
+
+    def _grow(self, joined: int) -> None:
+        if self._runner.cache is not None:
+            self._runner.cache.extend(joined)
+            return
+        lm = self.lm
+        self._runner.cache = Cache(
+            lm.config, batch=joined, max_length=self.max_length, chunk=self.chunk, dtype=lm.embed.weight.dtype,
+            device=lm.device,
+        )  # fmt: skip
+
+    def _begin(self, sequence: Sequence) -> _Row:
+        row = _Row(sequence)
+        if not sequence.cancelled:
+            if self.drafts:
+                sequence.lookup = Lookup(tokenizer.decode_bytes(sequence.prompt_ids), self.table)
+            began = time.perf_counter()
+            run = _forced(sequence.constraint)
+            self.timing.constraint += time.perf_counter() - began
+            sequence.pending.extend(run)
+            self._wrote(sequence, run, len(run))
+        return row
+
+    def _wrote(self, sequence: Sequence, new: bytes, forced: int) -> None:
+        """Count and tell of bytes, so many of which were no choice."""
+        sequence.forced += forced
+        self.timing.forced += forced
+        if sequence.lookup is not None:
+            sequence.lookup.extend(new)
+        if new and self.on_bytes is not None:
+            self.on_bytes(sequence, new)
+
+    # A turn
+
+    def _step(self, rows: list[_Row]) -> None:
+        timing, cache = self.timing, self._runner.cache
+        assert cache is not None
+        began = time.perf_counter()
+        for row in rows:
+            self._plan(row)
+        planned = time.perf_counter()
+        fed = [[*row.sequence.pending[: row.fed], *row.draft] for row in rows]
+        self._runner.feed(fed)
+        read = time.perf_counter()
+        for row in rows:
+            del row.sequence.pending[: row.fed]
+        ready = sum(bool(row.choices) for row in rows)
+        timing.drafting += planned - began
+        timing.model += read - planned
+        timing.steps += 1
+        timing.turns += ready
+        counts = [row.fed for row in rows]
+        if ready:
+            results = iter(self._draw(rows))
+            drawn = time.perf_counter()
+            counts = [row.fed + self._take(row, results) for row in rows]
+            timing.sampling += drawn - read
+            timing.constraint += time.perf_counter() - drawn
+        cache.advance(max(map(len, fed)), torch.tensor(counts, device=self.lm.device))
+
+    def _plan(self, row: _Row) -> None:
+        """What to feed of what is pending, and when that is all of it a draft behind."""
+        s = row.sequence
+        row.fed = min(len(s.pending), self.chunk)
+        row.choices, row.draft = [], b""
+        if row.fed < len(s.pending):
+            return
+        room = min(self.chunk - row.fed, row.reach)
+        guesses = s.lookup.propose(room) if s.lookup is not None and room else b""
+        self._follow_draft(row, guesses, self.chunk - row.fed)
+
+    def _follow_draft(self, row: _Row, guesses: bytes, room: int) -> None:
+        """Walk the guesses as far as the constraint goes along; what it forces on the way belongs to the draft."""
+        c = row.sequence.constraint
+        draft, at = bytearray(), 0
+        while True:
+            choice = _Choice(c.mask(), len(draft))
+            row.choices.append(choice)
+            if at >= len(guesses) or not choice.mask[guesses[at]]:
+                break
+            c.advance(guesses[at])
+            run = c.forced()
+            if len(draft) + 1 + len(run) > room:
+                c.rollback(1)
+                break
+            c.advance_many(run)
+            choice.guess, choice.run, choice.ends = guesses[at], run, _only_ends(c.mask())
+            draft += guesses[at : at + 1] + run
+            at += 1
+            if choice.ends:
+                break
+            at = at + len(run) if guesses.startswith(run, at) else len(guesses)
+        row.draft = bytes(draft)
+
+    def _draw(self, rows: list[_Row]) -> Drawn:
+        """What is drawn at every choice of every draft, in their order."""
+        places, draws = list[tuple[int, int]](), Draws([], [], [], [], [])
+        for i, row in enumerate(rows):
+            count, sampling = len(row.choices), row.sequence.sampling
+            places += [(i, row.fed - 1 + one.after) for one in row.choices]
+            draws.masks.extend(one.mask for one in row.choices)
+            draws.uniform.extend(row.sequence.uniforms(count))
+            draws.temperature.extend([sampling.temperature] * count)
+            draws.top_p.extend([sampling.top_p] * count)
+            draws.min_p.extend([sampling.min_p] * count)
+        return self._runner.draw(places, draws)
+
+    def _take(self, row: _Row, results: Iterator[tuple[int, float, float]]) -> int:
+        """Take the draws of a row up to the first that its draft did not guess; how many of its bytes were right."""
+        s, c = row.sequence, row.sequence.constraint
+        if not row.choices:
+            return 0
+        s.turns += 1
+        right, forced, written = len(row.draft), 0, bytearray()
+        draws = islice(results, len(row.choices))
+        for one, (choice, logprob, removed) in zip(row.choices, list(draws), strict=True):
+            s.count_draw(logprob, removed)
+            self.timing.sampled += 1
+            if choice == one.guess:
+                written += bytes((choice,)) + one.run
+                forced += len(one.run)
+                if one.ends:
+                    c.advance(tokenizer.END_OF_FILE)
+                continue
+            right = one.after
+            c.rollback(len(row.draft) - right)
+            c.advance(choice)
+            if choice != tokenizer.END_OF_FILE:
+                run = _forced(c)
+                s.pending = [choice, *run]
+                written += bytes(s.pending)
+                forced += len(run)
+            break
+        if row.draft:
+            row.reach = min(2 * row.reach, MOST_DRAFT) if right == len(row.draft) else max(right, LEAST_DRAFT)
+            self.timing.drafted += len(row.draft)
+            self.timing.accepted += right
+        self._wrote(s, bytes(written), forced)
+        return right
+
+
+def _only_ends(mask: np.ndarray) -> bool:
+    return bool(mask[tokenizer.END_OF_FILE]) and int(mask.sum()) == 1
+
+
+def _forced(constraint: Constraint) -> bytes:
+    """Take the bytes that leave no choice, and the end of the file where it is the only one."""
+    run = constraint.forced()
+    constraint.advance_many(run)
+    if _only_ends(constraint.mask()):
+        constraint.advance(tokenizer.END_OF_FILE)
+    return run
