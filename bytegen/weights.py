@@ -204,6 +204,19 @@ def memory_advice(config: ModelConfig) -> str:
 
 
 @torch.no_grad()
+def read_weights(lm: ByteLM, folder: Path) -> None:
+    """Fill `lm` from the weights of `folder`, one tensor at a time, in its own dtype.
+
+    UserError names each tensor that is missing, extra or misshapen.
+    """
+    shards = Shards(folder)
+    check_shapes(shards.shapes, shapes_of(lm), shards.where)
+    for key in shards.shapes:
+        shards.dtype(key)  # says so where it is quantized
+    for key, tensor in lm.state_dict().items():
+        tensor.copy_(shards.read(key))
+
+
 def load(
     name: str | Path | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> ByteLM:
@@ -217,14 +230,10 @@ def load(
     config = read_config(folder)
     advice = memory_advice(config)
     with memory_errors(f"loading {folder}", advice):
-        shards = Shards(folder)
         lm = empty_model(config).to(dtype)
-        check_shapes(shards.shapes, shapes_of(lm), shards.where)
         check_memory(config.n_params() * dtype.itemsize, f"loading {folder}", advice)
         lm = lm.to_empty(device="cpu")
-        for key, tensor in lm.state_dict().items():
-            shards.dtype(key)  # says so where it is quantized
-            tensor.copy_(shards.read(key))
+        read_weights(lm, folder)
         lm.refresh_buffers()
         if (folder / DRAFTS).exists():
             lm.draft_table = NGrams.load(folder / DRAFTS)
