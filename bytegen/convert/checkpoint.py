@@ -80,7 +80,7 @@ def convert(
 def check_checkpoint(shards: Shards, shapes: Mapping[str, Shape]) -> None:
     """Hold the checkpoint's tensors to `shapes`, which go by our names; UserError names each that does not fit.
 
-    A head beside tied embeddings must equal them: versions of transformers differ on which of the two they take.
+    A head beside tied embeddings must equal them: transformers 5 takes both where they differ, against the config.
     """
     wanted = {}
     for name, shape in shapes.items():

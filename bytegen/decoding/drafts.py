@@ -71,7 +71,8 @@ class NGrams:
 
         from bytegen.files import write_atomically
 
-        tensors = {"contexts": self.contexts.view(np.int64), "following": self.following}
+        contexts: np.ndarray = self.contexts.view(np.int64)
+        tensors = {"contexts": contexts, "following": self.following}
         write_atomically(path, save(tensors, metadata={"context_bytes": str(CONTEXT)}))
 
     @classmethod
