@@ -118,24 +118,21 @@ class Attention(nn.Module):
         q, k, v = (proj(x_BTD).unflatten(-1, (-1, self.config.head_dim)) for proj in (self.q, self.k, self.v))
         fused = backend.takes_triton(q)
         cos, sin = step.cos, step.sin
-        if fused and cache is None:  # norm and rotation in one launch
-            if self.q_norm is not None and self.k_norm is not None:
-                weights = {"q_weight": self.q_norm.weight, "k_weight": self.k_norm.weight}
-                q, k = rope(q, k, cos, sin, eps=self.config.norm_eps, **weights)
-            else:
-                q, k = rope(q, k, cos, sin)
-            return self.out(
-                local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens).flatten(-2)
-            )
+        if fused:
+            q_weight = None if self.q_norm is None else self.q_norm.weight
+            k_weight = None if self.k_norm is None else self.k_norm.weight
+            eps = self.config.norm_eps
+            if cache is None:  # norm and rotation in one launch
+                q, k = rope(q, k, cos, sin, q_weight=q_weight, k_weight=k_weight, eps=eps)
+                o = local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens)
+            else:  # norm, rotation, cache write and attention in one launch
+                o = decode_attention(
+                    q, cache.keys.data, cache.values.data, step.positions[:, 0], k_new=k, v_new=v, cos=cos, sin=sin,
+                    q_weight=q_weight, k_weight=k_weight, eps=eps, window=self.window,
+                )  # fmt: skip
+            return self.out(o.flatten(-2))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if fused:  # rotation, cache write and attention in one launch
-            assert cache is not None
-            o = decode_attention(
-                q, cache.keys.data, cache.values.data, step.positions[:, 0], k_new=k, v_new=v, cos=cos, sin=sin,
-                window=self.window,
-            )  # fmt: skip
-            return self.out(o.flatten(-2))
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is None:
             o = local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens)

@@ -52,6 +52,18 @@ def check_scores(q: Tensor, scale: float, softcap: float, sinks: Tensor | None) 
         )
 
 
+def check_norm_weights(q: Tensor, q_weight: Tensor | None, k_weight: Tensor | None, shapes: str) -> None:
+    """Raise ValueError when the weights of a norm of heads do not fit q [..., D], or one comes alone."""
+    if q_weight is None and k_weight is None:
+        return
+    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
+        if weight is None:
+            raise ValueError(f"q_weight and k_weight come together; {name} is missing; {shapes}")
+        if weight.shape != q.shape[-1:] or weight.device != q.device:
+            got = f"{tuple(weight.shape)} on {weight.device}"
+            raise ValueError(f"{name} is [D] on the device of q; got {got}; {shapes}")
+
+
 def check_cu_seqlens(cu_seqlens: Tensor | None, q: Tensor) -> None:
     """Raise ValueError when document limits do not fit q; on a GPU their values are trusted (no synchronisation)."""
     if cu_seqlens is None:

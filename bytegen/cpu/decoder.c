@@ -45,7 +45,7 @@ typedef void norm_fn(float *, const float *, const float *, int64_t, float);
 typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void swiglu_fn(float *, const float *, int64_t);
 typedef void attend_fn(float *, const float *, const float *, const float *, int64_t, int64_t, int64_t, int64_t,
-                       int64_t, float, float *);
+                       int64_t, int64_t, int64_t, float, float *, int64_t);
 
 /* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as is the bias. */
 typedef struct {
@@ -141,7 +141,7 @@ static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 /* Floats of scratch that a step of n tokens with caches of that capacity needs. */
 int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t capacity, int64_t threads) {
     const int64_t q = up(m->heads * m->head_dim), kv = up(m->kv_heads * m->head_dim), ffn = m->layer[0].gate.blocks * BLOCK;
-    return n * (3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim) + threads * (capacity + 16);
+    return n * (3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim) + threads * m->heads * (capacity + 16);
 }
 
 /* Hidden states [n, dim] after the last norm. Token i is of sequence rows[i], at position positions[i]; the tokens of a
@@ -212,18 +212,20 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
         for (int64_t t = 0; t < n; t++)
             seen += layer->window && layer->window <= positions[t] ? layer->window : positions[t] + 1;
         const int shared = threads > 1 && 2 * seen * q_size >= WORTH_THREADS;
+        /* Few tokens are shared out by their key heads. */
+        const int64_t parts = shared && n < threads ? m->kv_heads : 1, many = m->heads / parts;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (shared)
-        for (int64_t i = 0; i < n * m->heads; i++) {
-            const int64_t t = i / m->heads, head = i % m->heads, last = positions[t];
+        for (int64_t i = 0; i < n * parts; i++) {
+            const int64_t t = i / parts, head = i % parts * many, last = positions[t];
             const int64_t first = layer->window && last >= layer->window ? last - layer->window + 1 : 0;
             const int64_t base = rows[t] * ring->capacity * kv_size + head / group * size;
 #ifdef _OPENMP
-            float *own = scores + omp_get_thread_num() * room;
+            float *own = scores + omp_get_thread_num() * m->heads * room;
 #else
             float *own = scores;
 #endif
-            use->attend(o + t * q_wide + head * size, q + t * q_wide + head * size, ring->keys + base, ring->values + base,
-                   kv_size, ring->capacity, first, last, size, scale, own);
+            use->attend(o + t * q_wide + head * size, q + t * q_wide + head * size, ring->keys + base,
+                        ring->values + base, many, group, kv_size, ring->capacity, first, last, size, scale, own, room);
         }
         linear(&layer->o, half, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {

@@ -172,47 +172,47 @@ static void NAME(swiglu)(float *gate, const float *raised, int64_t size) {
     }
 }
 
-/* One query against the keys at positions [first, last] of a ring; `scores` has room for all of them. */
-static void NAME(attend)(float *out, const float *query, const float *keys, const float *values, int64_t stride,
-                         int64_t capacity, int64_t first, int64_t last, int64_t size, float scale, float *scores) {
-    const int64_t count = last - first + 1;
-    float most = -INFINITY;
+/* `heads` queries side by side, `group` of them to a key head, against the keys at positions [first, last] of a ring;
+   `scores` has room for `room` a head. Keys and values are read in the order in which they lie. */
+static void NAME(attend)(float *out, const float *query, const float *keys, const float *values, int64_t heads,
+                         int64_t group, int64_t stride, int64_t capacity, int64_t first, int64_t last, int64_t size,
+                         float scale, float *scores, int64_t room) {
+    const int64_t count = last - first + 1, even = size / LANES * LANES;
     int64_t slot = first % capacity;
     for (int64_t i = 0; i < count; i++) {
-        const float *key = keys + slot * stride;
-        float score = 0.0f;
-        if (size % LANES == 0) {
+        const float *row = keys + slot * stride;
+        for (int64_t h = 0; h < heads; h++) {
+            const float *key = row + h / group * size, *q = query + h * size;
             VEC sum = SPLAT(0.0f);
-            for (int64_t j = 0; j < size; j += LANES) sum = FMA(LOAD(key + j), LOAD(query + j), sum);
-            score = SUM(sum);
-        } else {
-            for (int64_t j = 0; j < size; j++) score += key[j] * query[j];
+            for (int64_t j = 0; j < even; j += LANES) sum = FMA(LOAD(key + j), LOAD(q + j), sum);
+            float score = SUM(sum);
+            for (int64_t j = even; j < size; j++) score += key[j] * q[j];
+            scores[h * room + i] = score * scale;
         }
-        score *= scale;
-        scores[i] = score;
-        if (score > most) most = score;
         if (++slot == capacity) slot = 0;
     }
-    float total = 0.0f;
-    for (int64_t i = count; i % LANES; i++) scores[i] = -INFINITY;
-    for (int64_t i = 0; i < count; i += LANES) {
-        const VEC p = NAME(exponential)(ADD(LOAD(scores + i), SPLAT(-most)));
-        STORE(scores + i, p);
+    for (int64_t h = 0; h < heads; h++) {
+        float *own = scores + h * room, total = 0.0f, most = -INFINITY;
+        for (int64_t i = 0; i < count; i++) most = own[i] > most ? own[i] : most;
+        for (int64_t i = count; i % LANES; i++) own[i] = -INFINITY;
+        for (int64_t i = 0; i < count; i += LANES) STORE(own + i, NAME(exponential)(ADD(LOAD(own + i), SPLAT(-most))));
+        for (int64_t i = 0; i < count; i++) total += own[i];
+        for (int64_t i = 0; i < count; i++) own[i] /= total;
     }
-    for (int64_t i = 0; i < count; i++) total += scores[i];
-    for (int64_t j = 0; j < size; j++) out[j] = 0.0f;
+    for (int64_t j = 0; j < heads * size; j++) out[j] = 0.0f;
     slot = first % capacity;
     for (int64_t i = 0; i < count; i++) {
-        const float *value = values + slot * stride;
-        const float p = scores[i];
-        if (size % LANES == 0) {
-            for (int64_t j = 0; j < size; j += LANES) STORE(out + j, FMA(LOAD(value + j), SPLAT(p), LOAD(out + j)));
-        } else {
-            for (int64_t j = 0; j < size; j++) out[j] += value[j] * p;
+        const float *row = values + slot * stride;
+        for (int64_t h = 0; h < heads; h++) {
+            const float *value = row + h / group * size;
+            const float p = scores[h * room + i];
+            float *to = out + h * size;
+            const VEC all = SPLAT(p);
+            for (int64_t j = 0; j < even; j += LANES) STORE(to + j, FMA(LOAD(value + j), all, LOAD(to + j)));
+            for (int64_t j = even; j < size; j++) to[j] += value[j] * p;
         }
         if (++slot == capacity) slot = 0;
     }
-    for (int64_t j = 0; j < size; j++) out[j] /= total;
 }
 
 #undef LOAD

@@ -32,11 +32,19 @@ class Card:
     bandwidth: float
 
 
+# NVIDIA's sheets of Hopper and Blackwell print products with sparsity: twice the dense ones that stand here.
 CARDS = {
+    # NVIDIA H100 data sheet: bfloat16 1,979 TFLOP/s with sparsity, 3.35 TB/s.
     "h100": Card("H100 SXM", 989e12, 3.35e12),
+    # NVIDIA H200 data sheet: the products of the H100, 4.8 TB/s.
     "h200": Card("H200 SXM", 989e12, 4.8e12),
+    # NVIDIA Blackwell architecture brief, HGX B200: 4.5 PFLOP/s with sparsity, 8 TB/s at most. Its drivers report a
+    # bus of 7,680 bits at 3,996 MHz, which is 7.67 TB/s (pytorch/ao, pull request 4002).
+    "b200": Card("B200 SXM", 2250e12, 8e12),
+    # NVIDIA A100 data sheet, 80 GB SXM: 312 TFLOP/s (624 with sparsity), 2,039 GB/s.
     "a100": Card("A100 SXM 80 GB", 312e12, 2.039e12),
-    "mi300x": Card("MI300X", 1307e12, 5.3e12),
+    # AMD Instinct MI300X data sheet: 1,307.4 TFLOP/s (304 units x 2,048 a cycle x 2.1 GHz), 5.3 TB/s.
+    "mi300x": Card("MI300X", 1307.4e12, 5.3e12),
 }
 
 
@@ -98,6 +106,11 @@ def decode_shapes(sizes: Sizes) -> Iterator[tuple[int | None, int, int]]:
                 yield window, batch, n_new
 
 
+def decode_label(window: int | None, batch: int, n_new: int) -> str:
+    """What a decode case goes by, in estimates and in measured rows."""
+    return f"{'global' if window is None else 'local'}, batch {batch}, {n_new} new"
+
+
 class Estimate(NamedTuple):
     """One case on one card: the least seconds, and which peak sets them."""
 
@@ -128,8 +141,8 @@ def estimates(sizes: Sizes, card: Card, lengths: list[int], size: int = 2) -> It
                     "attention backward", label, attention_backward(sizes, length, window, size), card
                 )
     for window, batch, n_new in decode_shapes(sizes):
-        label = f"{'global' if window is None else 'local'}, batch {batch}, {n_new} new"
-        yield bounded("decode", label, decode(sizes, batch, n_new, window, size), card)
+        work = decode(sizes, batch, n_new, window, size)
+        yield bounded("decode", decode_label(window, batch, n_new), work, card)
     for batch in sizes.batches:
         yield bounded("sampling", f"batch {batch}", sampling(batch), card)
     for label, work in small(sizes, size).items():

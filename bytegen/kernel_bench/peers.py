@@ -11,6 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from bytegen.kernels import backend, local_attention
+from bytegen.kernels.attention.blockwise import tile_mask
+from bytegen.kernels.attention.decode import slot_positions
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -94,6 +98,31 @@ def attention_peers(length: int, window: int | None, device: torch.device) -> di
     else:
         found["SDPA with a mask"] = lambda: _masked_sdpa(length, window, device)
     return found
+
+
+def attention_twin(window: int | None) -> dict[str, Callable[[], Attend]]:
+    """Ours without torch's SDPA, which it takes on a CPU where no window cuts; nothing where it computes anyhow."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with backend.use("torch"):
+            return local_attention(q, k, v, window=window)
+
+    return {"blockwise twin": lambda: attend} if window is None else {}
+
+
+def sdpa_on_cache(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, window: int | None
+) -> Callable[[], Tensor]:
+    """SDPA of q [B, T, Hq, D] over caches [B, C, Hkv, D] as they lie, all sequences at one position.
+
+    A mask says which slots a query sees; it is made before, and left out where one query sees all.
+    """
+    n_new, capacity = q.shape[1], k_cache.shape[1]
+    at = start[:1, None] + torch.arange(n_new, device=q.device)  # [1, T]
+    slots = slot_positions(capacity, start[:1] + n_new, capacity)  # [1, C]
+    mask = tile_mask(at, slots, window)  # [1, T, C]
+    attend = _heads_first(F.scaled_dot_product_attention, attn_mask=None if bool(mask.all()) else mask)
+    return lambda: attend(q, k_cache, v_cache)
 
 
 @functools.cache

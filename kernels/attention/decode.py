@@ -12,8 +12,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from bytegen.kernels import backend
 from bytegen.kernels.attention.blockwise import KEY_BLOCK, OnlineSoftmax, per_row, scores_of, tile_mask
-from bytegen.kernels.checks import check_attention_args, check_scores
-from bytegen.kernels.elementwise.rope import rotate
+from bytegen.kernels.checks import check_attention_args, check_norm_weights, check_scores
+from bytegen.kernels.elementwise.rope import normed, rotate
 from bytegen.kernels.library import define
 
 DENSE_SCORES = 1 << 22
@@ -33,17 +33,22 @@ def slot_positions(capacity: int, end: Tensor, slots: int) -> Tensor:
 
 def _by_blocks(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, k_new: Tensor | None, v_new: Tensor | None,
-    cos: Tensor | None, sin: Tensor | None, sinks: Tensor | None, window: int | None, scale: float, softcap: float,
+    cos: Tensor | None, sin: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None, sinks: Tensor | None,
+    window: int | None, scale: float, softcap: float, eps: float,
 ) -> Tensor:  # fmt: skip
     """The twin in plain torch."""
     n_new, capacity, n_kv = q.shape[1], k_cache.shape[1], k_cache.shape[2]
     q_pos = start.unsqueeze(1) + torch.arange(n_new, device=q.device)  # [B, T]
+    if q_weight is not None and k_weight is not None:
+        q = normed(q, q_weight, eps)
+        k_new = None if k_new is None else normed(k_new, k_weight, eps)
     if cos is not None and sin is not None:
-        q = rotate(q, cos, sin)
+        # Angles of a wider dtype do not widen queries: the output has their dtype on every path.
+        q = rotate(q, cos, sin).to(q.dtype)
         k_new = None if k_new is None else rotate(k_new, cos, sin)
     if k_new is not None and v_new is not None:
         batch = torch.arange(len(q), device=q.device).unsqueeze(1)
-        k_cache[batch, q_pos % capacity] = k_new
+        k_cache[batch, q_pos % capacity] = k_new.to(k_cache.dtype)
         v_cache[batch, q_pos % capacity] = v_new
     end = start + n_new
     slots = min(int(end.max()), capacity)
@@ -65,19 +70,25 @@ def _by_blocks(
 
 def _compute(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, k_new: Tensor | None, v_new: Tensor | None,
-    cos: Tensor | None, sin: Tensor | None, sinks: Tensor | None, window: int | None, scale: float, softcap: float,
+    cos: Tensor | None, sin: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None, sinks: Tensor | None,
+    window: int | None, scale: float, softcap: float, eps: float,
 ) -> Tensor:  # fmt: skip
+    if not q.numel():
+        return torch.empty_like(q)
     compute: Callable[..., Tensor] = _by_blocks
     if q.dtype != torch.float64 and backend.takes_triton(q):
         from bytegen.kernels.attention.fused.decode_launch import decode
 
         compute = decode
-    return compute(q, k_cache, v_cache, start, k_new, v_new, cos, sin, sinks, window, scale, softcap)
+    return compute(
+        q, k_cache, v_cache, start, k_new, v_new, cos, sin, q_weight, k_weight, sinks, window, scale, softcap, eps
+    )  # fmt: skip
 
 
 define(
     "decode_attention(Tensor q, Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor start, Tensor? k_new, Tensor? v_new, "
-    "Tensor? cos, Tensor? sin, Tensor? sinks, int? window, float scale, float softcap) -> Tensor",
+    "Tensor? cos, Tensor? sin, Tensor? q_weight, Tensor? k_weight, Tensor? sinks, int? window, float scale, "
+    "float softcap, float eps) -> Tensor",
     compute=_compute,
     fake=lambda q, *_: torch.empty(q.shape, dtype=q.dtype, device=q.device),
 )
@@ -86,7 +97,7 @@ define(
 @register_flop_formula(torch.ops.bytegen.decode_attention, get_raw=True)
 def _flops(q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, *args: Any, **_: Any) -> int:
     """Two products of D for each pair of a head that is seen, as `bytegen::attention` counts them."""
-    window = args[5]
+    window = args[7]
     seen = start.unsqueeze(1) + torch.arange(1, q.shape[1] + 1, device=start.device)
     pairs = int((seen if window is None else seen.clamp(max=window)).sum())
     return 4 * q.shape[2] * q.shape[3] * pairs
@@ -110,9 +121,17 @@ def _check_new(
         )
 
 
+def _check_strides(k_cache: Tensor, v_cache: Tensor) -> None:
+    if k_cache.shape[3] > 1 and not k_cache.stride(3) == v_cache.stride(3) == 1:
+        raise ValueError(
+            f"caches are read and written in place, so the last of [B, C, Hkv, D] must lie contiguous; got strides "
+            f"{k_cache.stride()}, {v_cache.stride()}"
+        )
+
+
 def _check_capacity(q: Tensor, k_cache: Tensor, start: Tensor, window: int | None) -> None:
     capacity, n_new = k_cache.shape[1], q.shape[1]
-    if window is not None and capacity >= window + n_new - 1:
+    if (window is not None and capacity >= window + n_new - 1) or not q.numel():
         return
     # On a GPU only what needs no synchronisation is known: the caller's cache has the last word there.
     longest = n_new if start.is_cuda or torch.compiler.is_compiling() else int((start + n_new).max())
@@ -127,17 +146,19 @@ def _check_capacity(q: Tensor, k_cache: Tensor, start: Tensor, window: int | Non
 def decode_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, *, k_new: Tensor | None = None,
     v_new: Tensor | None = None, cos: Tensor | None = None, sin: Tensor | None = None, window: int | None = None,
-    scale: float | None = None, softcap: float = 0.0, sinks: Tensor | None = None,
+    scale: float | None = None, softcap: float = 0.0, sinks: Tensor | None = None, q_weight: Tensor | None = None,
+    k_weight: Tensor | None = None, eps: float = 1e-6,
 ) -> Tensor:  # fmt: skip
     """Attend from T new positions a sequence to a cache of keys and values.
 
     q is [B, T, Hq, D]; caches are [B, C, Hkv, D] with position p in slot p mod C; `start` [B] (int32 or int64) is
     each sequence's first new position, so its queries stand at start .. start + T - 1. With `k_new` and `v_new`
     [B, T, Hkv, D] the call writes the new positions into the caches itself; without, they are there already.
-    `cos` and `sin` [B, T, D/2] turn queries and new keys first (rotary embedding, pairs of halves). A ring must have
+    `cos` and `sin` [B, T, D/2] turn queries and new keys first (rotary embedding, pairs of halves); before that,
+    `q_weight`, `k_weight` [D] and `eps` norm each of their heads, as in `rope`. A ring must have
     C >= window + T - 1, or keys still in sight are overwritten; a global cache C >= start + T. `softcap` and `sinks`
     are those of `local_attention`. Returns o [B, T, Hq, D]; not differentiable. On a GPU nothing synchronises, so a
-    step captures in a CUDA graph. Raises ValueError when shapes, dtypes or capacities do not fit.
+    step captures in a CUDA graph. Raises ValueError when shapes, dtypes, capacities or the caches' strides do not fit.
     """
     check_attention_args(q, k_cache, v_cache, window)
     if (
@@ -152,7 +173,23 @@ def decode_attention(
     _check_new(q, k_new, v_new, cos, sin)
     scale = 1.0 / math.sqrt(q.shape[3]) if scale is None else float(scale)
     check_scores(q, scale, softcap, sinks)
+    check_norm_weights(q, q_weight, k_weight, f"q {tuple(q.shape)}, k_cache {tuple(k_cache.shape)}")
+    _check_strides(k_cache, v_cache)
     _check_capacity(q, k_cache, start, window)
     return torch.ops.bytegen.decode_attention(
-        q, k_cache, v_cache, start, k_new, v_new, cos, sin, sinks, window, scale, float(softcap)
+        q,
+        k_cache,
+        v_cache,
+        start,
+        k_new,
+        v_new,
+        cos,
+        sin,
+        q_weight,
+        k_weight,
+        sinks,
+        window,
+        scale,
+        float(softcap),
+        float(eps),
     )

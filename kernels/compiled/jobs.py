@@ -1,10 +1,10 @@
 """Which launches are compiled: those whose generated code differs in registers, shared memory or tensor cores.
 
-A masked window inside documents is the fullest loop, so it stands for the plainer ones; at the head dimension that
-models have, the plainest and the most bent variant are compiled beside it. float16 and bfloat16 differ in the name of
-the instruction alone, so float16 is compiled once; float32 takes its own tiles, and is compiled for one head
-dimension. What does not depend on the architecture is compiled for one NVIDIA GPU and one AMD GPU. The most telling
-come first.
+A masked window inside documents, and in decoding a window with a norm of heads, is the fullest code, so it stands for
+the plainer ones; at the head dimension that models have, the plainest and the most bent variant are compiled beside
+it. float16 and bfloat16 differ in the name of the instruction alone, so float16 is compiled once; float32 takes its
+own tiles, and is compiled for one head dimension. What does not depend on the architecture is compiled for one NVIDIA
+GPU and one AMD GPU. The most telling come first.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "global": {"window": None},
     "window, documents, softcap, sinks": {"window": 512, "documents": True, "softcap": 30.0, "sinks": True},
 }
+_STEPS = ("16 new, window, norm", "16 new, window", "1 new, global")
 
 
 def _attention(architecture: Architecture, head_dim: int, dtype: str, variant: str) -> Iterator[Launch]:
@@ -61,13 +62,15 @@ def _attention(architecture: Architecture, head_dim: int, dtype: str, variant: s
 
 
 def _decoding(architecture: Architecture, head_dim: int, dtype: str, variant: str) -> Iterator[Launch]:
+    """Of a step that writes and turns; a norm, where there is one, is in the same launch."""
     n_new, window, kind = int(variant.split()[0]), 512 if "window" in variant else None, DTYPES[dtype]
     q, new = (torch.empty(1, n_new, heads, head_dim, dtype=kind) for heads in (8, 2))
     cache, turn = torch.empty(1, 1024, 2, head_dim, dtype=kind), torch.empty(1, n_new, head_dim // 2)
     start = torch.zeros(1, dtype=torch.int32)
+    weight = torch.empty(head_dim, dtype=kind) if "norm" in variant else None
     with recording(architecture) as launches:
         decode_launch.decode(
-            q, cache, cache, start, new, new, turn, turn, None, window, 0.1, 0.0, splits=4
+            q, cache, cache, start, new, new, turn, turn, weight, weight, None, window, 0.1, 0.0, 1e-6, splits=4
         )  # fmt: skip
     for one in launches:
         if one.name != "combine_kernel" or (head_dim, dtype, n_new) == (USUAL, "bfloat16", 1):
@@ -106,7 +109,7 @@ def _of_16_bits(architecture: Architecture) -> Iterator[Job]:
             for one in _attention(architecture, head_dim, "bfloat16", variant):
                 yield _job(architecture, one, variant, head_dim, "bfloat16")
     for head_dim in (USUAL, 64, 256):
-        for variant in ("16 new, window", "1 new, global") if head_dim == USUAL else ("16 new, window",):
+        for variant in _STEPS if head_dim == USUAL else _STEPS[:1]:
             for one in _decoding(architecture, head_dim, "bfloat16", variant):
                 yield _job(architecture, one, variant, head_dim, "bfloat16")
     for variant, one in _others(architecture):
@@ -117,8 +120,8 @@ def _of_other_dtypes(architecture: Architecture) -> Iterator[Job]:
     for dtype in ("float32", "float16") if architecture.name == ORDER[0] else ("float32",):
         for one in _attention(architecture, USUAL, dtype, _FULL):
             yield _job(architecture, one, _FULL, USUAL, dtype)
-        for one in _decoding(architecture, USUAL, dtype, "16 new, window"):
-            yield _job(architecture, one, "16 new, window", USUAL, dtype)
+        for one in _decoding(architecture, USUAL, dtype, _STEPS[0]):
+            yield _job(architecture, one, _STEPS[0], USUAL, dtype)
 
 
 def jobs(names: list[str] | None = None) -> Iterator[Job]:

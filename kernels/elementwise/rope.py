@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bytegen.kernels import backend
+from bytegen.kernels.checks import check_norm_weights
 from bytegen.kernels.library import LIBRARY, define
 
 
@@ -59,7 +60,8 @@ def _differentiate(ctx: Any, dq: Tensor, dk: Tensor) -> tuple[Any, ...]:
 torch.library.register_autograd(_NAME, _differentiate, setup_context=_setup, lib=LIBRARY)
 
 
-def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Divide heads [..., D] by their root mean square and multiply by weight [D]; rounded to x's dtype in between."""
     wide = _wide(x)
     rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     return ((wide * rstd).to(x.dtype) * weight).to(x.dtype)
@@ -72,7 +74,7 @@ def _norm_compute(
         from bytegen.kernels.elementwise.fused import rope as fused
 
         return fused.rope(q, k, cos, sin, False, q_weight, k_weight, eps)
-    turned = (rotate(_norm(x, w, eps), cos, sin) for x, w in ((q, q_weight), (k, k_weight)))
+    turned = (rotate(normed(x, w, eps), cos, sin) for x, w in ((q, q_weight), (k, k_weight)))
     return next(turned).to(q.dtype), next(turned).to(k.dtype)
 
 
@@ -88,11 +90,11 @@ def _through_norm(
     """Gradients of a tensor and its weight from that of its normed and turned heads."""
     wide = _wide(x)
     rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    normed = wide * rstd
+    unit = wide * rstd
     d = rotate(_wide(d), _wide(cos), -_wide(sin))
-    dw = (d * normed).sum((0, 1, 2))
+    dw = (d * unit).sum((0, 1, 2))
     d = d * _wide(w)
-    return ((d - normed * (d * normed).mean(-1, keepdim=True)) * rstd).to(x.dtype), dw.to(w.dtype)
+    return ((d - unit * (d * unit).mean(-1, keepdim=True)) * rstd).to(x.dtype), dw.to(w.dtype)
 
 
 def _norm_backward(
@@ -168,10 +170,5 @@ def rope(
         raise ValueError(f"rope takes q and k of one dtype on one device: {q.dtype}, {k.dtype}; {shapes}")
     if q_weight is None and k_weight is None:
         return torch.ops.bytegen.rope(q, k, cos, sin, False)
-    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
-        if weight is None:
-            raise ValueError(f"q_weight and k_weight come together; {name} is missing; {shapes}")
-        if weight.shape != q.shape[3:] or weight.device != q.device:
-            got = f"{tuple(weight.shape)} on {weight.device}"
-            raise ValueError(f"{name} is [D] on the device of q; got {got}; {shapes}")
+    check_norm_weights(q, q_weight, k_weight, shapes)
     return torch.ops.bytegen.rope_norm(q, k, cos, sin, q_weight, k_weight, eps)

@@ -118,6 +118,9 @@ def sample(
     logits = logits if logits.stride(1) == 1 else logits.contiguous()
     bits = mask.dtype != torch.bool
     mask = mask if mask.stride(1) == 1 else mask.contiguous()
+    uniform, seed, step, budget, following, least, states = (
+        None if x is None else x.contiguous() for x in (uniform, seed, step, budget, following, least, state)
+    )
     choice = torch.empty(rows, dtype=torch.int64, device=logits.device)
     logprob = torch.empty(rows, dtype=torch.float64, device=logits.device)
     removed = torch.empty(rows, dtype=torch.float64, device=logits.device)
@@ -127,9 +130,11 @@ def sample(
     with torch.cuda.device_of(logits):
         sample_kernel[(rows,)](
             logits, mask if bits else mask.view(torch.uint8), uniform, seed, step, temperature, top_k, top_p, min_p,
-            following, least, state, budget, choice, logprob, removed, n, logits.stride(0), mask.stride(0),
+            following, least, states, budget, choice, logprob, removed, n, logits.stride(0), mask.stride(0),
             temperature.stride(0), top_k.stride(0), top_p.stride(0), min_p.stride(0),
             BLOCK=block, CHUNK=8, BITS=bits, HAS_UNIFORM=uniform is not None, HAS_TABLE=following is not None,
             ACCEPT=accept, num_warps=max(4, min(16, block // 64)),
         )  # fmt: skip
+    if state is not None and states is not None and states.data_ptr() != state.data_ptr():
+        state.copy_(states)
     return choice, logprob, removed

@@ -140,7 +140,10 @@ define(
 
 def _column(name: str, value: Tensor | float, logits: Tensor, dtype: torch.dtype) -> Tensor:
     """A parameter as one value a row."""
-    value = torch.as_tensor(value, dtype=dtype, device=logits.device)
+    if not isinstance(value, Tensor):
+        # Filled on the device: a number copied there would wait for it, and no CUDA graph takes that.
+        return torch.full((), value, dtype=dtype, device=logits.device).expand(logits.shape[0])
+    value = value.to(logits.device, dtype)
     if value.dim() == 0:
         return value.expand(logits.shape[0])
     if value.shape != logits.shape[:1]:

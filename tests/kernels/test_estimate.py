@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -54,6 +55,12 @@ def test_the_slower_of_products_and_bytes_bounds_the_time(work: Work, seconds: f
     one = bounded("kind", "label", work, CARDS["h100"])
     assert one.seconds == pytest.approx(seconds)
     assert one.bound == bound
+
+
+def test_the_command_knows_the_cards_of_the_table() -> None:
+    card = next(option for option in kernels_bench.params if option.name == "card")
+    assert isinstance(card.type, click.Choice)
+    assert set(card.type.choices) == set(CARDS)
 
 
 def test_the_command_prints_the_decode_steps_that_the_reference_works_out(tmp_path: Path) -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from bytegen.kernels import backend, cross_entropy, local_attention, masked_sample, rms_norm, rope, swiglu
+from bytegen.kernels import (
+    backend,
+    cross_entropy,
+    decode_attention,
+    local_attention,
+    masked_sample,
+    rms_norm,
+    rope,
+    swiglu,
+)
 from bytegen.kernels.attention.ops import seen_pairs
 
 OPS = torch.ops.bytegen
@@ -25,7 +34,11 @@ def samples() -> list[tuple[object, tuple]]:
         (OPS.attention, (q, k, k.detach().clone().requires_grad_(), randn(2), cu, 3, 0.5, 2.0)),
         (OPS.attention, (q, k, k.detach().clone().requires_grad_(), None, None, None, 0.5, 0.0)),
         (OPS.decode_attention,
-         (q.detach(), *cache, torch.tensor([2]), None, None, None, None, None, None, 0.5, 0.0)),
+         (q.detach(), *cache, torch.tensor([2]), *(None,) * 7, None, 0.5, 0.0, 1e-6)),
+        (OPS.decode_attention,
+         (q.detach(), *cache, torch.tensor([2]), k.detach(), k.detach(), randn(1, 6, 4, grad=False),
+          randn(1, 6, 4, grad=False), randn(8, grad=False), randn(8, grad=False), randn(2, grad=False), 3, 0.5, 2.0,
+          1e-6)),
         (OPS.masked_sample,
          (randn(2, 9, grad=False), torch.ones(2, 9, dtype=torch.bool), None, *rows, column, column.int() * 0, column,
           column * 0, None, None, 0, None, None)),
@@ -67,6 +80,23 @@ def test_sampling_and_its_state_compile() -> None:
     uniform = torch.tensor([0.1, 0.5, 0.9])
     compiled = torch.compile(masked_sample, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(logits, mask, uniform).choice, masked_sample(logits, mask, uniform).choice)
+
+
+@pytest.mark.parametrize("window", [None, 7, 50])
+def test_flops_of_a_step_count_the_pairs_that_are_seen(window: int | None) -> None:
+    """Two sequences at positions of their own; norm and rotation count for nothing, as in a forward."""
+    from naive_attention import seen_by
+
+    pasts, new = [3, 34], randn(2, 6, 2, 8, grad=False)
+    rows = seen_by(40, window, [0, 40]).sum(1)
+    pairs = sum(int(rows[past : past + 6].sum()) for past in pasts)
+    cache, weight = randn(2, 60, 2, 8, grad=False), randn(8, grad=False)
+    with FlopCounterMode(display=False) as counter:
+        decode_attention(
+            randn(2, 6, 4, 8, grad=False), cache, cache.clone(), torch.tensor(pasts), k_new=new, v_new=new,
+            q_weight=weight, k_weight=weight, window=window,
+        )  # fmt: skip
+    assert counter.get_total_flops() == 4 * 4 * 8 * pairs
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,9 @@ def test_draws_are_those_of_the_twin(
         top_p=top_p, min_p=min_p,
     )  # fmt: skip
     assert [choice for choice, _, _ in got] == want.choice.tolist()
-    np.testing.assert_allclose([x for _, x, _ in got], want.logprob.numpy(), atol=1e-9)
+    np.testing.assert_allclose(
+        [x for _, x, _ in got], want.logprob.numpy(), atol=1e-6
+    )  # the twin takes a temperature in float32
     np.testing.assert_allclose([x for _, _, x in got], want.removed.numpy(), atol=1e-9)
 
 

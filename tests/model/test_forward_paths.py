@@ -54,28 +54,31 @@ def test_every_path_gives_the_same_logits(config: ModelConfig, length: int, chun
 
 
 def test_triton_kernels_give_the_logits_and_gradients_of_the_twins() -> None:
-    """In training, prefill, single steps and a chunk of drafts, past the window; interpreted without a GPU."""
+    """In training, prefill, single steps and a chunk of drafts, past the window; interpreted without a GPU.
+
+    Two sequences step together: a chunk's positions are a row each of one tensor.
+    """
     config = ModelConfig(dim=16, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=8, ffn_dim=24, pattern="LG", window=5,
                          qk_norm=True, vocab_size=320)  # fmt: skip
     device = "cuda" if torch.cuda.is_available() else "cpu"
     lm, length = random_model(config, 3).to(device), 17
-    tokens = torch.randint(0, config.vocab_size, (1, length), device=device)
+    tokens = torch.randint(0, config.vocab_size, (2, length), device=device)
     full = lm(tokens)
-    full.logsumexp(-1).sum().backward()
+    full[:1].logsumexp(-1).sum().backward()
     want = [None if p.grad is None else p.grad.clone() for p in lm.parameters()]
     lm = lm.float()
     with backend.use("triton"):
-        got = lm(tokens)
+        got = lm(tokens[:1])
         lm.zero_grad()
         got.logsumexp(-1).sum().backward()
-        cache = Cache(config, batch=1, max_length=length, chunk=5, device=device)
+        cache = Cache(config, batch=2, max_length=length, chunk=5, device=device)
         stepped = [
             lm.prefill(tokens[:, :12], cache),
             lm.step(tokens[:, 12:13], cache),
             lm.step(tokens[:, 13:], cache),
         ]
-    torch.testing.assert_close(got.double(), full, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(torch.cat(stepped).double(), full[0, [11, 12, 16]], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got.double(), full[:1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(torch.stack(stepped, 1).double(), full[:, [11, 12, 16]], rtol=1e-3, atol=1e-3)
     for p, grad in zip(lm.parameters(), want, strict=True):
         if grad is not None and p.grad is not None:
             scale = float(grad.abs().max()) + 1e-6

@@ -16,7 +16,13 @@ from bytegen.kernels.attention.fused.launch import block_d
 
 _MOST_SPLITS = 128
 _QUERIES = 16
-"""Queries of one head in a tile; longer chunks take more tiles."""
+"""Queries of one head in a tile, at most; longer chunks take more tiles."""
+
+_ROWS = 128
+"""Rows of a tile, at most, where a group has no more heads than that: its queries times the group's heads."""
+
+_ELEMENTS_OF_32_BITS = 4096
+"""Elements of a tile of queries in float32: plain multiply-adds hold whole rows in registers, and more spill."""
 
 
 class DecodeTile(NamedTuple):
@@ -25,6 +31,13 @@ class DecodeTile(NamedTuple):
     block_k: int
     warps: int
     stages: int
+
+
+def queries_in_tile(n_new: int, groups: int, head_dim: int, bits: int) -> int:
+    """Queries of one head in a tile, a power of two: those of all heads of a group lie in it."""
+    rows = _ROWS if bits < 32 else min(32, _ELEMENTS_OF_32_BITS // block_d(head_dim))
+    most = max(1, min(_QUERIES, rows // groups))
+    return min(1 << (most.bit_length() - 1), triton.next_power_of_2(n_new))
 
 
 @functools.cache
@@ -37,7 +50,7 @@ def decode_tile(architecture: str, head_dim: int, bits: int, rows: int) -> Decod
     if bits == 32 or rows > 64:
         block_k = max(16, block_k // 2)
     stages = 1 if architecture == "gfx942" or bits == 32 else 2 if architecture == "sm_86" else 3
-    return DecodeTile(block_k, 8 if rows > 64 or block_d(head_dim) > 128 else 4, stages)
+    return DecodeTile(block_k, 8 if rows > 64 or block_d(head_dim) > 128 or bits == 32 else 4, stages)
 
 
 @functools.cache
@@ -66,11 +79,15 @@ def splits_for(programs: int, keys: int, block_k: int, processors: int) -> int:
 
 def decode(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, start: Tensor, k_new: Tensor | None, v_new: Tensor | None,
-    cos: Tensor | None, sin: Tensor | None, sinks: Tensor | None, window: int | None, scale: float, softcap: float,
+    cos: Tensor | None, sin: Tensor | None, q_weight: Tensor | None, k_weight: Tensor | None, sinks: Tensor | None,
+    window: int | None, scale: float, softcap: float, eps: float,
     *, tile: DecodeTile | None = None, splits: int | None = None,
 ) -> Tensor:  # fmt: skip
-    """Return o [B, T, Hq, D]; with `k_new`, `v_new` the cache gets them (keys rotated) in the same launch."""
+    """Return o [B, T, Hq, D]; with `k_new`, `v_new` the cache gets them (keys normed, turned) in the same launch."""
     n_batch, n_new, n_heads, head_dim = q.shape
+    o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    if not q.numel():
+        return o
     capacity, n_kv = k_cache.shape[1], k_cache.shape[2]
     groups, d = n_heads // n_kv, block_d(head_dim)
     q = q if q.stride(-1) == 1 else q.contiguous()
@@ -82,7 +99,10 @@ def decode(
         new_strides = [0] * 6
     if cos is not None and sin is not None:
         cos, sin = cos.contiguous(), sin.contiguous()
-    block_t = min(_QUERIES, triton.next_power_of_2(n_new))
+    if q_weight is not None and k_weight is not None:
+        q_weight, k_weight = q_weight.contiguous(), k_weight.contiguous()
+    sinks = None if sinks is None else sinks.contiguous()
+    block_t = queries_in_tile(n_new, groups, head_dim, q.element_size() * 8)
     rows = max(16, triton.next_power_of_2(groups * block_t))
     architecture = architecture_of(q.device)
     tile = tile or decode_tile(architecture.name, head_dim, q.element_size() * 8, rows)
@@ -91,19 +111,16 @@ def decode(
     if splits is None:
         splits = splits_for(n_batch * n_kv * turns, keys, tile.block_k, processors_of(q.device))
     whole = splits == 1 and sinks is None
-    o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    if not q.numel():
-        return o
     parts = o if whole else torch.empty(splits, *q.shape, dtype=torch.float32, device=q.device)
     lse = torch.empty(splits, n_batch, n_new, n_heads, dtype=torch.float32, device=q.device)
     with torch.cuda.device_of(q):
         split_kernel[(splits, n_batch * n_kv, turns)](
-            q, k_cache, v_cache, k_new, v_new, cos, sin, start, parts, lse,
-            *q.stride()[:3], *k_cache.stride()[:3], *v_cache.stride()[:3], *new_strides,
-            n_new, capacity, window or 0, scale, softcap,
+            q, k_cache, v_cache, k_new, v_new, cos, sin, q_weight, k_weight, start, parts, lse,
+            start.stride(0), *q.stride()[:3], *k_cache.stride()[:3], *v_cache.stride()[:3], *new_strides,
+            n_new, capacity, window or 0, scale, softcap, eps,
             KV_HEADS=n_kv, GROUPS=groups, D=head_dim, BLOCK_D=d, BLOCK_T=block_t, ROWS=rows, BLOCK_K=tile.block_k,
             BLOCK_N=max(16, block_t), SPLITS=splits, HAS_NEW=k_new is not None, HAS_ROPE=cos is not None,
-            HAS_WINDOW=window is not None, HAS_SOFTCAP=softcap > 0, PRECISION="ieee",
+            HAS_NORM=q_weight is not None, HAS_WINDOW=window is not None, HAS_SOFTCAP=softcap > 0, PRECISION="ieee",
             num_warps=tile.warps, num_stages=tile.stages,
         )  # fmt: skip
         if not whole:

@@ -1,8 +1,8 @@
 """Attention of a few new positions over a cache, split over the keys, and the merge of the splits.
 
-Queries of one key head lie in one tile (flash-decoding, Dao et al. 2023). Rotary embedding of new queries and keys
-and the write into the cache happen in the same launch: new keys are read where they are, not through the cache,
-so no program waits for another.
+Queries of one key head lie in one tile (flash-decoding, Dao et al. 2023). Norm and rotary embedding of new queries
+and keys and the write into the cache happen in the same launch: new keys are read where they are, not through the
+cache, so no program waits for another.
 """
 
 from __future__ import annotations
@@ -14,20 +14,37 @@ from bytegen.kernels.attention.fused.tiles import LN2, LOG2E, tanh
 
 
 @triton.jit
-def _rotated(
-    src, stride, rows, keep, cos, sin, angle_rows,
-    D: tl.constexpr, BLOCK_D: tl.constexpr, HAS_ROPE: tl.constexpr,
+def _weighed(x, scale, weight, dims, D: tl.constexpr):
+    """Rows times their scale, then times the weight [D] at `dims`; rounded as two launches would round them."""
+    w = tl.load(weight + dims, mask=dims < D, other=0.0).to(tl.float32)
+    normed = (x.to(tl.float32) * scale).to(x.dtype)
+    return (normed.to(tl.float32) * w[None, :]).to(x.dtype)
+
+
+@triton.jit
+def _turned(
+    src, stride, rows, keep, cos, sin, angle_rows, weight, eps,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, HAS_ROPE: tl.constexpr, HAS_NORM: tl.constexpr,
 ):  # fmt: skip
-    """Rows [n, BLOCK_D] at src + rows * stride, turned by the angles of `angle_rows` (the halves are the pairs)."""
+    """Rows [n, BLOCK_D] at src + rows * stride, normed, then turned by the angles of `angle_rows`.
+
+    The two halves of a head are the pairs' members.
+    """
     dims = tl.arange(0, BLOCK_D)
     inside = keep[:, None] & (dims < D)[None, :]
     x = tl.load(src + rows.to(tl.int64)[:, None] * stride + dims[None, :], mask=inside, other=0.0)
+    if HAS_NORM:
+        wide = x.to(tl.float32)
+        scale = tl.rsqrt(tl.sum(wide * wide, 1) / D + eps)[:, None]
+        x = _weighed(x, scale, weight, dims, D)
     if HAS_ROPE:
         half = D // 2
         other_dims = tl.where(dims < half, dims + half, dims - half)
         other = tl.load(
             src + rows.to(tl.int64)[:, None] * stride + other_dims[None, :], mask=inside, other=0.0
         )
+        if HAS_NORM:
+            other = _weighed(other, scale, weight, other_dims, D)
         angle = angle_rows.to(tl.int64)[:, None] * half + (dims % half)[None, :]
         c = tl.load(cos + angle, mask=inside, other=1.0).to(tl.float32)
         s = tl.load(sin + angle, mask=inside, other=0.0).to(tl.float32)
@@ -55,15 +72,15 @@ def _merge(
     return acc, new, total * shrink + tl.sum(p, 1)
 
 
-@triton.jit(do_not_specialize=["n_new", "capacity", "window"])
+@triton.jit(do_not_specialize=["s_b", "n_new", "capacity", "window"])
 def split_kernel(
-    q_src, k_cache, v_cache, k_new, v_new, cos, sin, starts, o_dst, lse_dst,
-    q_b, q_t, q_h, kc_b, kc_t, kc_h, vc_b, vc_t, vc_h, kn_b, kn_t, kn_h, vn_b, vn_t, vn_h,
-    n_new, capacity, window, scale, softcap,
+    q_src, k_cache, v_cache, k_new, v_new, cos, sin, q_weight, k_weight, starts, o_dst, lse_dst,
+    s_b, q_b, q_t, q_h, kc_b, kc_t, kc_h, vc_b, vc_t, vc_h, kn_b, kn_t, kn_h, vn_b, vn_t, vn_h,
+    n_new, capacity, window, scale, softcap, eps,
     KV_HEADS: tl.constexpr, GROUPS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
-    HAS_NEW: tl.constexpr, HAS_ROPE: tl.constexpr, HAS_WINDOW: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    PRECISION: tl.constexpr,
+    HAS_NEW: tl.constexpr, HAS_ROPE: tl.constexpr, HAS_NORM: tl.constexpr, HAS_WINDOW: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Partial outputs [SPLITS, B, T, Hq, D] and log-sum-exps [SPLITS, B, T, Hq], in float32.
 
@@ -71,14 +88,15 @@ def split_kernel(
     """
     split, turn = tl.program_id(0), tl.program_id(2)
     batch, kv_head = tl.program_id(1) // KV_HEADS, tl.program_id(1) % KV_HEADS
-    start = tl.load(starts + batch).to(tl.int32)
+    start = tl.load(starts + batch.to(tl.int64) * s_b).to(tl.int32)
     row = tl.arange(0, ROWS)
     member, t = row // BLOCK_T, turn * BLOCK_T + row % BLOCK_T
     head = kv_head * GROUPS + member
     real = (member < GROUPS) & (t < n_new)
     q_at = t.to(tl.int64) * q_t + head.to(tl.int64) * q_h
-    q = _rotated(
-        q_src + batch.to(tl.int64) * q_b, 1, q_at, real, cos, sin, batch * n_new + t, D, BLOCK_D, HAS_ROPE
+    q_from = q_src + batch.to(tl.int64) * q_b
+    q = _turned(
+        q_from, 1, q_at, real, cos, sin, batch * n_new + t, q_weight, eps, D, BLOCK_D, HAS_ROPE, HAS_NORM
     )
     acc = tl.zeros([ROWS, BLOCK_D], tl.float32)
     top = tl.full([ROWS], float("-inf"), tl.float32)
@@ -113,8 +131,9 @@ def split_kernel(
             v_from = v_new + batch.to(tl.int64) * vn_b + kv_head.to(tl.int64) * vn_h
             for n0 in tl.range(0, tl.minimum((turn + 1) * BLOCK_T, n_new), BLOCK_N):
                 n = n0 + tl.arange(0, BLOCK_N)
-                k = _rotated(k_from, kn_t, n, n < n_new, cos, sin, batch * n_new + n, D, BLOCK_D, HAS_ROPE)
-                v = _rotated(v_from, vn_t, n, n < n_new, cos, sin, n, D, BLOCK_D, False)
+                k = _turned(k_from, kn_t, n, n < n_new, cos, sin, batch * n_new + n, k_weight, eps, D, BLOCK_D,
+                            HAS_ROPE, HAS_NORM)  # fmt: skip
+                v = _turned(v_from, vn_t, n, n < n_new, cos, sin, n, k_weight, eps, D, BLOCK_D, False, False)
                 seen = (n[None, :] < n_new) & (n[None, :] <= t[:, None])
                 if HAS_WINDOW:
                     seen = seen & (n[None, :] > t[:, None] - window)
@@ -145,7 +164,7 @@ def combine_kernel(
     """The splits of one row (b, t, head) weighed by their sums: o [rows, D]."""
     row = tl.program_id(0)
     part, dims = tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_D)
-    lse = tl.load(lse_parts + part * rows + row, mask=part < SPLITS, other=float("-inf"))
+    lse = tl.load(lse_parts + part.to(tl.int64) * rows + row, mask=part < SPLITS, other=float("-inf"))
     top = tl.max(lse, 0)
     if HAS_SINKS:
         sink = tl.load(sinks + row % HEADS).to(tl.float32)

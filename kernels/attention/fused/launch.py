@@ -110,6 +110,7 @@ def forward(
     if not q.numel():
         return o, lse
     starts, _ = document_limits(cu_seqlens, length)
+    sinks = None if sinks is None else sinks.contiguous()
     tile = _plain(
         tile or tile_for(architecture_of(q.device), "forward", head_dim, q.element_size() * 8), q, k, v
     )

@@ -62,7 +62,7 @@ def _warps(block: int) -> int:
 
 def forward(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return (y, h, rstd): shapes of x, x and [rows]."""
-    x = x.contiguous()
+    x, weight = x.contiguous(), weight.contiguous()
     dim = x.shape[-1]
     rows = x.numel() // dim if dim else 0
     y = torch.empty_like(x)
@@ -80,7 +80,7 @@ def forward(x: Tensor, weight: Tensor, residual: Tensor | None, eps: float) -> t
 
 def backward(dy: Tensor, dh: Tensor | None, h: Tensor, weight: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
     """Return (dx, dweight)."""
-    h, dy = h.contiguous(), dy.contiguous()
+    h, dy, weight = h.contiguous(), dy.contiguous(), weight.contiguous()
     dim, rows = h.shape[-1], rstd.numel()
     dx = torch.empty_like(h)
     if not rows:

@@ -130,6 +130,8 @@ def rope(
     sin = sin.expand_as(cos)
     if cos.stride(-1) != 1 or cos.stride() != sin.stride():
         cos, sin = cos.contiguous(), sin.contiguous()
+    if q_weight is not None and k_weight is not None:
+        q_weight, k_weight = q_weight.contiguous(), k_weight.contiguous()
     q_out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     k_out = torch.empty(k.shape, dtype=k.dtype, device=k.device)
     n_batch, length, q_heads, dim = q.shape
@@ -150,6 +152,7 @@ def norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return dq, dk and the gradients of the weights."""
     dq_out, dk_out, q, k, cos, sin = (x.contiguous() for x in (dq_out, dk_out, q, k, cos, sin))
+    q_weight, k_weight = q_weight.contiguous(), k_weight.contiguous()
     dq, dk = torch.empty_like(q), torch.empty_like(k)
     rows, half = q.shape[0] * q.shape[1], q.shape[3] // 2
     if not rows * half:
