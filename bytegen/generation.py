@@ -59,6 +59,11 @@ def _rows(
     static: bool = True,
 ) -> tuple[Iterator[Row], int]:
     """Return the sequences to decode, made one by one, and the positions that the longest may take."""
+    if lm.config.vocab_size != tokenizer.VOCAB_SIZE:
+        raise UserError(
+            f"this model has a vocabulary of {lm.config.vocab_size} ids, not the {tokenizer.VOCAB_SIZE} of bytes and"
+            " marks; a checkpoint converted with --keep-vocabulary writes its own tokens, so convert it without"
+        )
     start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static)
     tag = tokenizer.format_tag(format)
     prompts = {prompt: tokenizer.encode_prompt(prompt, tag) for prompt, _ in jobs}

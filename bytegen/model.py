@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bytegen.cache import Cache, LayerCache
 from bytegen.config import ModelConfig
+from bytegen.hub import HubModel
 from bytegen.kernels import backend, decode_attention, local_attention, rms_norm, rope, swiglu
 from bytegen.kernels.elementwise.rope import rotate
 
@@ -175,7 +176,7 @@ class Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x))
 
 
-class ByteLM(nn.Module):
+class ByteLM(nn.Module, HubModel):
     """A byte language model of the shape that `config` describes."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -189,7 +190,8 @@ class ByteLM(nn.Module):
             None  # guesses for its files (see `decoding.drafts`), no weights of its own
         )
         self.register_buffer("inv_freq", inverse_frequencies(config), persistent=False)
-        self.reset_parameters()
+        if not self.embed.weight.is_meta:  # there is nothing to draw into, and pretending to is slow
+            self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw fresh weights: normal, scaled by fan-in; output projections shrink with depth."""

@@ -1,7 +1,8 @@
-"""Weights on disk: a folder with `model.safetensors` and `config.json`. No pickle is ever read."""
+"""Weights on disk: a folder with `config.json` and `model.safetensors`, or shards of it. No pickle is ever read."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -18,12 +19,24 @@ from bytegen.config import ModelConfig
 from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.files import usual_mode
+from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
 from bytegen.model import ByteLM
+from bytegen.shards import INDEX, MAX_SHARD_BYTES, SINGLE, LazyTensor, Shards, check_shapes, write_shards
 
 PACKAGED = Path(__file__).parent / "packaged"
 DEFAULT = "first-flight"
 DRAFTS = "drafts.safetensors"
 """Beside the weights, where there is one: a table of guesses (see `decoding.drafts`)."""
+
+
+def _settle(scratch: Path) -> None:
+    """See that every file of `scratch` is on the disk, with the usual permissions."""
+    for path in scratch.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        path.chmod(usual_mode())
+    scratch.chmod(usual_mode(executable=True))
 
 
 @contextmanager
@@ -33,12 +46,7 @@ def folder_in_place(target: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield scratch
-        for path in scratch.iterdir():
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-            path.chmod(usual_mode())
-        scratch.chmod(usual_mode(executable=True))
+        _settle(scratch)
         if target.exists():
             shutil.rmtree(target)
         scratch.rename(target)
@@ -64,26 +72,74 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read as safetensors ({error}); it may be truncated") from None
 
 
-def save_model(lm: ByteLM, folder: str | Path, *, dtype: torch.dtype | None = None) -> None:
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `target` when all went well; UserError where something is there already."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(f"{target} is there already; name a folder that is not, or empty it")
+    with disk_errors(target), folder_in_place(target) as scratch:
+        yield scratch
+
+
+@contextmanager
+def files_in_place(target: Path) -> Iterator[Path]:
+    """Give a temporary folder whose files are moved into `target` when all went well; others there stay.
+
+    Weights that `target` has and the temporary folder has not go: they would belong to another model.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is a file; a model is a folder")
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield scratch
+            _settle(scratch)
+            target.mkdir(exist_ok=True)
+            new = {path.name for path in scratch.iterdir()}
+            for name in sorted(new):
+                os.replace(scratch / name, target / name)
+            for old in (
+                target / SINGLE,
+                target / INDEX,
+                target / DRAFTS,
+                *target.glob("model-*-of-*.safetensors"),
+            ):
+                if old.name not in new:
+                    old.unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_model(
+    lm: ByteLM, folder: Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int = MAX_SHARD_BYTES
+) -> None:
+    """Write weights, in shards of at most `max_shard_bytes`, config, and the table of drafts if any into `folder`."""
+    tensors = {name: LazyTensor.of(t, dtype) for name, t in lm.state_dict().items()}
+    check_disk(sum(lazy.nbytes for lazy in tensors.values()), folder)
+    write_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
+    (folder / "config.json").write_text(lm.config.to_json())
+    if lm.draft_table is not None:
+        lm.draft_table.save(folder / DRAFTS)
+
+
+def save_model(
+    lm: ByteLM,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
     """Write weights and config to `folder`, replacing it as a whole."""
-    with folder_in_place(Path(folder)) as scratch:
-        write_tensors(
-            scratch / "model.safetensors", {n: t.to(dtype or t.dtype) for n, t in lm.state_dict().items()}
-        )
-        (scratch / "config.json").write_text(lm.config.to_json())
+    with disk_errors(Path(folder)), folder_in_place(Path(folder)) as scratch:
+        write_model(lm, scratch, dtype=dtype, max_shard_bytes=max_shard_bytes)
 
 
 def check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor], where: str) -> None:
     """Raise UserError naming every tensor that is missing, extra or misshapen."""
-    problems = [f"missing {n}" for n in wanted if n not in found]
-    problems += [f"unknown {n}" for n in found if n not in wanted]
-    problems += [
-        f"{n} is {list(found[n].shape)}, not {list(t.shape)}"
-        for n, t in wanted.items()
-        if n in found and found[n].shape != t.shape
-    ]
-    if problems:
-        raise UserError(f"{where} does not fit its config: " + "; ".join(problems))
+    check_shapes(
+        {n: tuple(t.shape) for n, t in found.items()}, {n: tuple(t.shape) for n, t in wanted.items()}, where
+    )
 
 
 def packaged_models() -> list[str]:
@@ -91,30 +147,94 @@ def packaged_models() -> list[str]:
     return sorted(p.name for p in PACKAGED.glob("*") if (p / "config.json").exists())
 
 
-def load(name: str | Path | None = None, *, device: str | torch.device = "cpu") -> ByteLM:
-    """Load the packaged model, another packaged one by name, or a folder of safetensors.
+def model_folder(name: str | Path | None) -> Path:
+    """Return the folder of a packaged model by name, or `name` itself where it is a folder with config.json.
 
-    Weights are held in float32; a table of drafts beside them comes along. Raises UserError when there is no such
-    model, or its files are damaged.
+    UserError lists the packaged models when it is neither.
     """
-    folder = PACKAGED / str(name or DEFAULT)
-    if not (folder / "config.json").exists():
-        folder = Path(name or DEFAULT)
+    for folder in (PACKAGED / str(name or DEFAULT), Path(name or DEFAULT)):
+        if (folder / "config.json").exists():
+            return folder
+    raise UserError(
+        f"no model {str(name or DEFAULT)!r}: neither a packaged one ({', '.join(packaged_models()) or 'none here'})"
+        " nor a folder with config.json and model.safetensors"
+    )
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read the config.json of a byte model; UserError when it is another's, or damaged."""
+    path = folder / "config.json"
     try:
-        text = (folder / "config.json").read_text()
-    except (OSError, UnicodeDecodeError):
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    try:
+        foreign = json.loads(text).get("model_type")
+    except (ValueError, AttributeError):
+        foreign = None  # from_json says what is wrong
+    if foreign is not None:
         raise UserError(
-            f"no model {str(name or DEFAULT)!r}: neither a packaged one ({', '.join(packaged_models()) or 'none here'})"
-            " nor a folder with config.json and model.safetensors"
-        ) from None
-    config = ModelConfig.from_json(text, where=str(folder / "config.json"))
-    tensors = read_tensors(folder / "model.safetensors")
-    with torch.device("meta"):
-        lm = ByteLM(config)
-    check_tensors(tensors, dict(lm.state_dict()), str(folder / "model.safetensors"))
-    lm = lm.to_empty(device="cpu")
-    lm.load_state_dict(tensors)
-    lm.refresh_buffers()
-    if (folder / DRAFTS).exists():
-        lm.draft_table = NGrams.load(folder / DRAFTS)
-    return lm.to(device).eval()
+            f"{folder} is a checkpoint of transformers (model_type {foreign!r}), not a byte model;"
+            f" make one of it with: bytegen convert {folder} OUT"
+        )
+    return ModelConfig.from_json(text, where=str(path))
+
+
+def empty_model(config: ModelConfig) -> ByteLM:
+    """Return a model without storage (on the meta device): names and shapes. UserError when its sizes overflow."""
+    try:
+        with torch.device("meta"):
+            return ByteLM(config)
+    except RuntimeError as error:
+        raise UserError(f"no model has the sizes of this config: {str(error).splitlines()[0]}") from None
+
+
+def shapes_of(lm: ByteLM) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model's tensors by name."""
+    return {name: tuple(t.shape) for name, t in lm.state_dict().items()}
+
+
+def memory_advice(config: ModelConfig) -> str:
+    """Say what a model's weights take, as `bytegen plan` does."""
+    n = config.n_params()
+    return (
+        f"{n / 1e6:,.1f}M parameters are {gigabytes(4 * n)} in float32 and {gigabytes(2 * n)} in bfloat16,"
+        " caches and activations apart"
+    )
+
+
+@torch.no_grad()
+def read_weights(lm: ByteLM, folder: Path) -> None:
+    """Fill `lm` from the weights of `folder`, one tensor at a time, in its own dtype.
+
+    UserError names each tensor that is missing, extra or misshapen.
+    """
+    shards = Shards(folder)
+    check_shapes(shards.shapes, shapes_of(lm), shards.where)
+    for key in shards.shapes:
+        shards.dtype(key)  # says so where it is quantized
+    for key, tensor in lm.state_dict().items():
+        tensor.copy_(shards.read(key))
+
+
+def load(
+    name: str | Path | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> ByteLM:
+    """Load the packaged model, another packaged one by name, or a folder of safetensors, sharded or not.
+
+    Weights are held in `dtype`, whatever they are stored in, and read one tensor at a time. Raises UserError when
+    there is no such model, its files are damaged (names each missing, extra or misshapen tensor), or it does not fit
+    into memory. A table of drafts beside the weights comes along.
+    """
+    folder = model_folder(name)
+    config = read_config(folder)
+    advice = memory_advice(config)
+    with memory_errors(f"loading {folder}", advice):
+        lm = empty_model(config).to(dtype)
+        check_memory(config.n_params() * dtype.itemsize, f"loading {folder}", advice)
+        lm = lm.to_empty(device="cpu")
+        read_weights(lm, folder)
+        lm.refresh_buffers()
+        if (folder / DRAFTS).exists():
+            lm.draft_table = NGrams.load(folder / DRAFTS)
+        return lm.to(device).eval()

@@ -96,17 +96,30 @@ class TrainConfig(_Section):
     optim: OptimConfig = OptimConfig()
     run: RunConfig
 
+    @property
+    def weights(self) -> Path | None:
+        """The folder whose weights the run starts from; None where they are drawn."""
+        folder = self.model.get("weights")
+        return None if folder is None else Path(str(folder))
+
     def shape(self) -> ModelConfig:
-        """Return the model's shape: the named preset, with the other fields of [model] laid over it."""
+        """Return the model's shape: that of the named preset or of `weights`, other fields of [model] laid over it."""
         fields = dict(self.model)
-        name = fields.pop("preset", None)
-        if name is None:
+        name, weights = fields.pop("preset", None), fields.pop("weights", None)
+        if name is not None and weights is not None:
+            raise UserError("[model] has both preset and weights; the shape comes from one of them")
+        if weights is not None:
+            from bytegen.weights import read_config
+
+            base = dataclasses.asdict(read_config(Path(str(weights))))
+        elif name is not None:
+            base = dataclasses.asdict(model_config.preset(str(name)))
+        else:
             return ModelConfig.from_json(json.dumps(fields), where="[model]")
-        base = dataclasses.asdict(model_config.preset(str(name)))
         unknown = sorted(set(fields) - set(base))
         if unknown:
             raise UserError(
-                f"[model] has the unknown field {unknown[0]!r}; known are preset, {', '.join(base)}"
+                f"[model] has the unknown field {unknown[0]!r}; known are preset, weights, {', '.join(base)}"
             )
         return ModelConfig.from_json(json.dumps({**base, **fields}), where="[model]")
 

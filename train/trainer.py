@@ -25,7 +25,7 @@ from bytegen.train import checkpoint
 from bytegen.train.config import TrainConfig
 from bytegen.train.data import Batch, Cursor, Encoder, Stream, batches, load_examples
 from bytegen.train.optim import lr_scale, make_optimizers
-from bytegen.weights import save_model
+from bytegen.weights import read_weights, save_model
 
 
 class Trainer:
@@ -41,7 +41,10 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         self.config = config
         self.device = torch.device(config.run.device)
-        self.model = ByteLM(config.shape()).to(self.device)
+        self.model = ByteLM(config.shape())
+        if config.weights is not None:
+            read_weights(self.model, config.weights)
+        self.model.to(self.device)
         self.optimizers = make_optimizers(
             self.model, lr=config.optim.lr, embed_lr=config.optim.embed_lr, weight_decay=config.optim.weight_decay,
             momentum=config.optim.momentum, betas=config.optim.betas,

@@ -17,6 +17,8 @@ COMMANDS = {
     "check": "bytegen.cli.check:check",
     "inspect": "bytegen.cli.inspect:inspect",
     "bench": "bytegen.cli.bench:bench",
+    "convert": "bytegen.cli.convert:convert",
+    "export": "bytegen.cli.convert:export",
 }
 """Commands of `bytegen` itself; sub-packages add theirs as entry points of the group `bytegen.commands`."""
 

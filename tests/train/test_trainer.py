@@ -1,5 +1,6 @@
 """Training: loss only where it belongs, and a killed run that resumes to the same curve, bit for bit."""
 
+import dataclasses
 import itertools
 import json
 import random
@@ -14,12 +15,15 @@ import pytest
 import torch
 
 from bytegen import formats, tokenizer
+from bytegen.config import PRESETS
 from bytegen.errors import UserError
+from bytegen.model import ByteLM
 from bytegen.train.config import load_config
 from bytegen.train.corpus.build import build
 from bytegen.train.data import Cursor, Encoder, Stream, batches, load_examples, pack
 from bytegen.train.optim import Muon, lr_scale, orthogonalise
 from bytegen.train.trainer import Trainer, train
+from bytegen.weights import save_model
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +218,21 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     assert scales[100] == 0.0
 
 
+def test_a_run_starts_from_weights_that_are_there(config_path: Path, tmp_path: Path) -> None:
+    """With biases and an untied head, as Qwen2's checkpoints have them; what gives no tensor its shape may change."""
+    shape = dataclasses.replace(PRESETS["nano"], qkv_bias=True, tied=False, conv_taps=0, qk_norm=False)
+    start = ByteLM(shape)
+    save_model(start, tmp_path / "weights")
+    text = config_path.read_text()
+    config_path.write_text(text.replace('preset = "nano"', f'weights = "{tmp_path / "weights"}"'))
+    trainer = Trainer(load_config(config_path, ("model.window=100", "run.tokens_per_batch=512")))
+    assert trainer.model.config == dataclasses.replace(shape, window=100)
+    pairs = list(zip(trainer.model.parameters(), start.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    trainer.train_step()
+    assert not any(torch.equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize(
     ("override", "word"),
     [
@@ -222,6 +241,7 @@ def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
         ("curriculum.short_share=[[5,0.1],[3,0.2]]", "rising"),
         ("model.preset=none", "none"),
         ("model.window=0", "window"),
+        ("model.weights=nowhere", "preset and weights"),
         ("data.level=nonsense", "nonsense"),
         ("steps=1", "section.field=value"),
         ("data.shards=nowhere", "corpus build"),
