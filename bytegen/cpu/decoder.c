@@ -211,7 +211,7 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
         int64_t seen = 0;
         for (int64_t t = 0; t < n; t++)
             seen += layer->window && layer->window <= positions[t] ? layer->window : positions[t] + 1;
-        const int shared = threads > 1 && 2 * seen * q_size >= WORTH_THREADS;
+        const int shared = threads > 1 && 8 * seen * q_size >= WORTH_THREADS; /* memory is what it waits for */
         /* Few tokens are shared out by their key heads. */
         const int64_t parts = shared && n < threads ? m->kv_heads : 1, many = m->heads / parts;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (shared)

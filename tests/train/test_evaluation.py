@@ -16,7 +16,7 @@ from bytegen.train.evaluation import Task, Verdict, draw_tasks, judge, pass_at_k
 
 def output_of(data: bytes) -> Output:
     return Output(prompt="", data=data, format="elf64-x86_64", level="load", seed=0, logprob=0.0, removed=(),
-                  sampled=0, forced=0, fields=())  # fmt: skip
+                  sampled=0, forced=0, turns=0, fields=())  # fmt: skip
 
 
 def right_file(task: Task) -> bytes:
