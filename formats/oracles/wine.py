@@ -161,9 +161,10 @@ class WineServer:
                 return Answer(False, f"{mode}: Wine {how}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        verdict, *words = line.split(" ")
+        said, *missing = line.split("\t")
+        verdict, *words = said.split(" ")
         if verdict == "ok":
-            return Answer(True, words[0], tuple(words[1:]))
+            return Answer(True, words[0], tuple(missing))
         return Answer(False, " ".join(words))
 
     def run(

@@ -28,32 +28,33 @@ static int headers(unsigned char *base, IMAGE_DATA_DIRECTORY *directory, int whi
     return *wide;
 }
 
-/* The imports of the image at `image`, looked up in this process; prints what is missing. */
+/* The imports of the image at `image`, looked up in this process; prints what is missing, each behind a tab: eight DLLs
+   and eight functions at most. */
 static void look_up(void) {
     IMAGE_DATA_DIRECTORY directory;
-    int wide, missing = 0;
+    int wide, dlls = 0, functions = 0;
     headers(image, &directory, IMAGE_DIRECTORY_ENTRY_IMPORT, &wide);
     if (!directory.VirtualAddress || !directory.Size) return;
     IMAGE_IMPORT_DESCRIPTOR *entry = (void *)(image + directory.VirtualAddress);
-    for (; entry->Name && entry->FirstThunk && missing < 8; entry++) {
+    for (; entry->Name && entry->FirstThunk && dlls < 8; entry++) {
         const char *name = (const char *)(image + entry->Name);
         HMODULE module = LoadLibraryA(name);
         if (!module) {
-            printf(" %s", name);
-            missing++;
+            printf("\t%s", name);
+            dlls++;
             continue;
         }
         DWORD table = entry->OriginalFirstThunk ? entry->OriginalFirstThunk : entry->FirstThunk;
-        for (int i = 0; missing < 8; i++) {
+        for (int i = 0; functions < 8; i++) {
             ULONGLONG value = wide ? ((ULONGLONG *)(image + table))[i] : ((DWORD *)(image + table))[i];
             if (!value) break;
             int by_ordinal = wide ? value >> 63 : value >> 31;
             const char *symbol = by_ordinal ? (const char *)(ULONG_PTR)(value & 0xffff)
                                             : (const char *)(image + (value & 0x7fffffff) + 2);
             if (GetProcAddress(module, symbol)) continue;
-            if (by_ordinal) printf(" %s!#%u", name, (unsigned)(value & 0xffff));
-            else printf(" %s!%s", name, symbol);
-            missing++;
+            if (by_ordinal) printf("\t%s!#%u", name, (unsigned)(value & 0xffff));
+            else printf("\t%s!%s", name, symbol);
+            functions++;
         }
     }
 }

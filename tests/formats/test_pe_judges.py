@@ -180,3 +180,37 @@ def test_what_lief_and_pefile_misread_is_no_complaint():
     assert [leaf.path for leaf in rawpe.read_resources(raw)] == [(11,)]
     assert raw.offset(0x1100) + 0x100 == 0x400
     assert lief_pe_judge(data) + pefile_judge(data) == []
+
+
+def _import_library(folder, dll, names):
+    definitions, library = folder / f"{dll}.def", folder / f"lib{dll}.a"
+    definitions.write_text(f"LIBRARY {dll}.dll\nEXPORTS\n" + "".join(f"{name}\n" for name in names))
+    tool = shutil.which("x86_64-w64-mingw32-dlltool")
+    command = [tool] if tool else [sys.executable, "-m", "ziglang", "dlltool", "-m", "i386:x86-64"]
+    subprocess.run([*command, "-d", str(definitions), "-l", str(library)], check=True, capture_output=True)
+    return str(library)
+
+
+@needs_wine
+@pytest.mark.parametrize("missing_first", [False, True])
+def test_a_missing_dll_is_found_behind_many_missing_functions(tmp_path, missing_first):
+    compiler = _compiler(64)
+    if compiler is None:
+        pytest.skip("no compiler for Windows")
+    names = [f"lacking_{i}" for i in range(20)]
+    source = tmp_path / "many.c"
+    declared = "".join(f"__declspec(dllimport) int {name}(void);\n" for name in (*names, "gone"))
+    calls = " + ".join(f"{name}()" for name in (*names, "gone"))
+    source.write_text(f"{declared}__declspec(dllexport) int all(void) {{ return {calls}; }}\n")
+    libraries = [
+        _import_library(tmp_path, "user32", names),
+        _import_library(tmp_path, "zzz_nowhere", ["gone"]),
+    ]
+    made = tmp_path / "many.dll"
+    ordered = libraries[::-1] if missing_first else libraries
+    subprocess.run(
+        [*compiler, "-O1", "-s", "-shared", str(source), *ordered, "-o", str(made)],
+        check=True,
+        capture_output=True,
+    )
+    assert wine_judge(made.read_bytes()) == ["wine: library: no DLL zzz_nowhere.dll"]
