@@ -36,6 +36,7 @@ _NO_ENTRY = (
     "AddressOfEntryPoint lies outside the sections'",
 )
 _DLL = 0x2000
+_EXPORT_SIZE = 40
 _MOST_NAME = 0x200  # pefile reads no more of an imported name
 
 
@@ -98,7 +99,9 @@ def _headers(raw: RawPe, parsed: pefile.PE) -> list[str]:
 
 
 def _expects(raw: RawPe, index: int) -> bool:
-    """Whether the directory has any entry: pefile leaves out empty ones."""
+    """Whether the directory has any entry: pefile leaves out empty ones, and exports that are nothing but zeros."""
+    if index == rawpe.EXPORT:
+        return any(raw.at(raw.directory(index)[0], _EXPORT_SIZE))
     if index == rawpe.IMPORT:
         return bool(rawpe.read_imports(raw))
     if index == rawpe.BASERELOC:

@@ -101,6 +101,18 @@ def test_broken_directories_are_found(programs, bits):
     assert size
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_exports_of_nothing_but_zeros_are_no_complaint(programs, bits):
+    """pefile leaves them out without a word; with a date in them it has them."""
+    data = bytearray(programs[bits].read_bytes())
+    raw = rawpe.read_raw_pe(bytes(data))
+    place = raw.offset(raw.directory(rawpe.EXPORT)[0])
+    data[place : place + 40] = bytes(40)
+    assert pefile_judge(bytes(data)) == []
+    data[place + 4] = 1
+    assert pefile_judge(bytes(data)) == []
+
+
 def test_a_wrong_import_name_is_found_by_pefile(programs):
     data = programs[64].read_bytes()
     raw = rawpe.read_raw_pe(data)
