@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
-    """Return RoPE's inverse frequencies [E/2] in float32, with Llama 3's scaling where the config has it."""
-    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    """Return RoPE's inverse frequencies [E/2] in float32 on the CPU, with Llama 3's scaling where the config has it."""
+    exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu") / config.head_dim
     freqs = 1.0 / (config.rope_theta**exponents)
     s = config.rope_scaling
     if s is None:
@@ -189,7 +189,8 @@ class ByteLM(nn.Module, HubModel):
         self.draft_table: NGrams | None = (
             None  # guesses for its files (see `decoding.drafts`), no weights of its own
         )
-        self.register_buffer("inv_freq", inverse_frequencies(config), persistent=False)
+        inv_freq = inverse_frequencies(config).to(self.embed.weight.device)
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
         if not self.embed.weight.is_meta:  # there is nothing to draw into, and pretending to is slow
             self.reset_parameters()
 
@@ -210,7 +211,7 @@ class ByteLM(nn.Module, HubModel):
 
     def refresh_buffers(self) -> None:
         """Compute what is not stored with the weights; needed after materialising from the meta device."""
-        self.inv_freq = inverse_frequencies(self.config)
+        self.inv_freq = inverse_frequencies(self.config).to(self.device)
 
     @property
     def device(self) -> torch.device:

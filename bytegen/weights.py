@@ -180,10 +180,21 @@ def read_config(folder: Path) -> ModelConfig:
     return ModelConfig.from_json(text, where=str(path))
 
 
+@contextmanager
+def _undrawn() -> Iterator[None]:
+    """Draw no weights: those without storage have none, and torch would import its compiler for them, for a second."""
+    kept = torch.nn.init.normal_
+    torch.nn.init.normal_ = lambda tensor, *_, **__: tensor
+    try:
+        yield
+    finally:
+        torch.nn.init.normal_ = kept
+
+
 def empty_model(config: ModelConfig) -> ByteLM:
     """Return a model without storage (on the meta device): names and shapes. UserError when its sizes overflow."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _undrawn():
             return ByteLM(config)
     except RuntimeError as error:
         raise UserError(f"no model has the sizes of this config: {str(error).splitlines()[0]}") from None

@@ -9,6 +9,7 @@ from typing import Literal, overload
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from bytegen.kernels import backend
 from bytegen.kernels.attention import ops  # noqa: F401  (registers torch.ops.bytegen.attention)
@@ -33,8 +34,9 @@ def _documents_as_batch(q: Tensor, k: Tensor, v: Tensor, bounds: list[int], scal
 
 
 # Which way to go depends on the values of cu_seqlens: a compiler breaks its graph here. `backend.use("torch")` keeps
-# to the operator, and so to one graph.
-@torch.compiler.disable
+# to the operator, and so to one graph. `torch.compiler.disable` would import the compiler now, which takes a second and
+# a half; this is what torch itself uses to do so when the function is first called.
+@_disable_dynamo
 def _by_sdpa(
     q: Tensor, k: Tensor, v: Tensor, window: int | None, cu_seqlens: Tensor | None, scale: float
 ) -> Tensor | None:
