@@ -43,7 +43,8 @@ class Model(ctypes.Structure):
     """`model_t`."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("dim", "layers", "heads", "kv_heads", "head_dim", "taps", "half")),
+        *((name, ctypes.c_int64) for name in ("dim", "layers", "heads", "kv_heads", "head_dim", "taps")),
+        ("half", ctypes.c_int64), ("lanes", ctypes.c_int64),
         ("eps", ctypes.c_float), ("layer", ctypes.POINTER(Layer)), ("embed", ctypes.c_void_p),
         ("norm", ctypes.c_void_p), ("inv_freq", ctypes.c_void_p), ("head", Linear),
     ]  # fmt: skip
@@ -83,7 +84,7 @@ def exact_in_half(lm: ByteLM) -> bool:
 class Weights:
     """A model's weights as `decoder.c` reads them. `model` points into tensors that this object keeps."""
 
-    def __init__(self, lm: ByteLM, *, half: bool) -> None:
+    def __init__(self, lm: ByteLM, *, half: bool, lanes: int) -> None:
         self._kept: list[Any] = []
         self._half = half
         config = lm.config
@@ -92,7 +93,7 @@ class Weights:
         self._kept.append(table)
         self.model = Model(
             config.dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim, config.conv_taps,
-            int(half), config.norm_eps, table, self._pointer(lm.embed.weight), self._pointer(lm.norm.weight),
+            int(half), lanes, config.norm_eps, table, self._pointer(lm.embed.weight), self._pointer(lm.norm.weight),
             self._pointer(lm.inv_freq), self._linear(lm.embed.weight if lm.head is None else lm.head.weight),
         )  # fmt: skip
 

@@ -61,7 +61,7 @@ typedef struct {
 } layer_t;
 
 typedef struct {
-    int64_t dim, layers, heads, kv_heads, head_dim, taps, half;
+    int64_t dim, layers, heads, kv_heads, head_dim, taps, half, lanes;
     float eps;
     const layer_t *layer;
     const float *embed, *norm, *inv_freq;
@@ -90,28 +90,24 @@ static const set_t sets[] = {
     SET(16, avx512), SET(8, avx2),
 #endif
     SET(1, plain)};
-static const set_t *use = sets;
 
-static void choose(int most) {
-    use = sets + sizeof(sets) / sizeof(sets[0]) - 1;
+/* The widest set of at most so many lanes that this processor has. */
+static const set_t *set_of(int64_t lanes) {
 #ifdef VECTORS
     __builtin_cpu_init();
-    if (most >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+    if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-        use = sets;
-    else if (most >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("f16c"))
-        use = sets + 1;
+        return sets;
+    if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        return sets + 1;
 #endif
+    return sets + sizeof(sets) / sizeof(sets[0]) - 1;
 }
 
-/* Floats that a vector uses at once, at most `most` of them; float16 weights need 8 or more. */
-int bytegen_lanes(int most) {
-    choose(most);
-    return use->lanes;
-}
+/* Floats that a vector holds at once here, at most `most` of them; float16 weights need 8 or more. */
+int bytegen_lanes(int most) { return set_of(most)->lanes; }
 
-static void linear(const linear_t *l, int half, float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n,
+static void linear(const set_t *use, const linear_t *l, int half, float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n,
                    int threads) {
     if (threads > l->blocks) threads = (int)l->blocks;
     if (threads < 2 || n * l->blocks * BLOCK * l->in < WORTH_THREADS) {
@@ -152,6 +148,7 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
     const int64_t q_size = m->heads * size, kv_size = m->kv_heads * size, q_wide = up(q_size), kv_wide = up(kv_size);
     const int64_t ffn = m->layer[0].gate.blocks * BLOCK, group = m->heads / m->kv_heads;
     const int half = (int)m->half;
+    const set_t *use = set_of(m->lanes);
     const float scale = 1.0f / sqrtf((float)size);
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
     float *q = mixed + n * wide, *o = q + n * q_wide, *k = o + n * q_wide, *v = k + n * kv_wide;
@@ -190,9 +187,9 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
             }
             in = mixed;
         }
-        linear(&layer->q, half, q, q_wide, in, wide, n, threads);
-        linear(&layer->k, half, k, kv_wide, in, wide, n, threads);
-        linear(&layer->v, half, v, kv_wide, in, wide, n, threads);
+        linear(use, &layer->q, half, q, q_wide, in, wide, n, threads);
+        linear(use, &layer->k, half, k, kv_wide, in, wide, n, threads);
+        linear(use, &layer->v, half, v, kv_wide, in, wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
             const int64_t place = rows[t] * ring->capacity + positions[t] % ring->capacity;
             for (int64_t i = 0; i < m->heads; i++) {
@@ -227,15 +224,15 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
             use->attend(o + t * q_wide + head * size, q + t * q_wide + head * size, ring->keys + base,
                         ring->values + base, many, group, kv_size, ring->capacity, first, last, size, scale, own, room);
         }
-        linear(&layer->o, half, h, wide, o, q_wide, n, threads);
+        linear(use, &layer->o, half, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
             use->add(x + t * wide, h + t * wide, 0, dim);
             use->norm(h + t * wide, x + t * wide, layer->ffn_norm, dim, m->eps);
         }
-        linear(&layer->gate, half, gate, ffn, h, wide, n, threads);
-        linear(&layer->up, half, raised, ffn, h, wide, n, threads);
+        linear(use, &layer->gate, half, gate, ffn, h, wide, n, threads);
+        linear(use, &layer->up, half, raised, ffn, h, wide, n, threads);
         use->swiglu(gate, raised, n * ffn);
-        linear(&layer->down, half, h, wide, gate, ffn, n, threads);
+        linear(use, &layer->down, half, h, wide, gate, ffn, n, threads);
         for (int64_t t = 0; t < n; t++) use->add(x + t * wide, h + t * wide, 0, dim);
     }
     for (int64_t t = 0; t < n; t++) use->norm(hidden + t * wide, x + t * wide, m->norm, dim, m->eps);
@@ -244,9 +241,10 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
 /* Logits [n, blocks * BLOCK] of hidden states, the first so many blocks of the vocabulary; rows of both are padded to a
    multiple of BLOCK. */
 void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t blocks, float *logits, int threads) {
+    const set_t *use = set_of(m->lanes);
     linear_t head = m->head;
     head.blocks = blocks;
-    linear(&head, (int)m->half, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
+    linear(use, &head, (int)m->half, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
 }
 
 typedef struct {
@@ -316,7 +314,4 @@ void bytegen_sample(const float *logits, int64_t n, int64_t choices, const uint8
 static struct PyModuleDef definition = {
     .m_base = PyModuleDef_HEAD_INIT, .m_name = "_decoder", .m_doc = "Functions for ctypes.", .m_size = -1};
 
-PyMODINIT_FUNC PyInit__decoder(void) {
-    choose(16);
-    return PyModule_Create(&definition);
-}
+PyMODINIT_FUNC PyInit__decoder(void) { return PyModule_Create(&definition); }

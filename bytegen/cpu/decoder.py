@@ -33,10 +33,9 @@ class Decoder:
                 f"the C decoder takes float32 on the CPU, and has to be compiled; the model is {where}"
             )
         self.config = lm.config
-        self._lanes = lanes
         self.lanes = library.bytegen_lanes(lanes)
         self.half = self.lanes > 1 and exact_in_half(lm)
-        self._weights = Weights(lm, half=self.half)
+        self._weights = Weights(lm, half=self.half, lanes=self.lanes)
         self._scratch = np.zeros(0, np.float32)
 
     def hidden(
@@ -47,7 +46,6 @@ class Decoder:
         Returns float32 [N, D padded to a multiple of 64], normed. The cache must have room (`Cache.reserve`); its
         positions stay as they are.
         """
-        library.bytegen_lanes(self._lanes)
         model, n, threads = ctypes.byref(self._weights.model), len(tokens), torch.get_num_threads()
         capacity = max(layer.keys.capacity for layer in cache.layers)
         need = library.bytegen_scratch(model, *map(ctypes.c_int64, (n, capacity, threads)))

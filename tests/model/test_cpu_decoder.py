@@ -128,6 +128,16 @@ def test_a_token_gives_the_same_bits_whatever_is_beside_it(
     )
 
 
+def test_decoders_of_other_vectors_do_not_disturb_each_other() -> None:
+    """Each keeps to its own set, whichever was used last: float16 weights make no sense to the plainest."""
+    lm = model(PRESETS["nano"], 0, True)
+    wide, plain = Decoder(lm, lanes=16), Decoder(lm, lanes=1)
+    hidden = in_chunks(wide, [[1, 2, 3]], 4, 0)[0]
+    want = wide.logits(hidden, 257)
+    in_chunks(plain, [[1, 2, 3]], 4, 0)
+    assert wide.logits(hidden, 257).tobytes() == want.tobytes()
+
+
 def test_two_threads_give_the_bits_of_one() -> None:
     """A model and a batch large enough for threads to be worth it."""
     decoder = Decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, True))
