@@ -41,6 +41,19 @@ def available_memory() -> int | None:
     return free
 
 
+def total_memory() -> int | None:
+    """Return the bytes of memory of this machine, or of its cgroup v2 limit; None where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        total = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
+
+
 def check_memory(needed: int, what: str, advice: str) -> None:
     """Raise UserError when `needed` bytes are more than there are: a killed process says nothing."""
     free = available_memory()
