@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,16 +70,20 @@ def check_disk(needed: int, target: Path) -> None:
 
 
 @contextmanager
-def memory_errors(what: str, advice: str) -> Iterator[None]:
-    """Turn the errors of an allocation that failed into a UserError."""
+def memory_errors(what: str, advice: str | Callable[[], str]) -> Iterator[None]:
+    """Turn the errors of an allocation that failed into a UserError; advice that takes work may come as a function."""
+
+    def told() -> UserError:
+        return UserError(f"{what} ran out of memory; {advice if isinstance(advice, str) else advice()}")
+
     try:
         yield
     except MemoryError:
-        raise UserError(f"{what} ran out of memory; {advice}") from None
+        raise told() from None
     except RuntimeError as error:
         # torch has an exception of its own for CUDA only; its CPU allocator raises RuntimeError.
         if "allocate memory" in str(error) or "out of memory" in str(error):
-            raise UserError(f"{what} ran out of memory; {advice}") from None
+            raise told() from None
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rich.progress import (
 
 from bytegen.errors import UserError
 from bytegen.files import read_file, write_atomically
+from bytegen.limits import memory_errors
 
 
 def _prompts(prompt: str | None, prompts: Path | None) -> list[str]:
@@ -119,10 +121,22 @@ def generate(
     lm = _load(model, device)
     if particles:
         options["particles"] = particles
-    if many:
-        _generate_many(lm, texts, out, samples, options, stdin, run_it)
-    else:
-        sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it, show_account))
+    side_by_side = particles or min(batch_size, len(texts) * samples)
+    advice = partial(_memory_advice, lm, max_bytes + max(len(t.encode()) for t in texts) + 3, side_by_side)
+    with memory_errors(f"writing {'files' if many else out}", advice):
+        if many:
+            _generate_many(lm, texts, out, samples, options, stdin, run_it)
+            return
+        code = _generate_one(lm, texts[0], out, options, stdin, run_it, show_account)
+    sys.exit(code)
+
+
+def _memory_advice(lm: Any, length: int, batch: int) -> str:
+    """What `bytegen plan` says of files of so many positions, prompt and marks included."""
+    from bytegen.planning.refusal import of_generation
+
+    precision = "float32" if lm.embed.weight.element_size() == 4 else "bfloat16"
+    return of_generation(lm.config, length=length, batch=batch, device=str(lm.device), precision=precision)
 
 
 def _load(model: str | None, device: str) -> Any:

@@ -73,9 +73,10 @@ def _training(plan: Plan, console: Console) -> None:
     best = plan.training[0]
     s = best.seconds
     console.print(
-        f"peak of the first: {best.peak.name}; needed: {best.reserve / _GB:.2f} GB more, kept for CUDA, collectives and "
-        f"fragments. Of its step products take {s.products:.3g} s, attention {s.attention:.3g}, small operations "
-        f"{s.small:.3g}, the update {s.update:.3g}; communication, {s.communication:.3g}, runs beside them"
+        f"peak of the first: {best.peak.name}; needed: {best.reserve / _GB:.2f} GB more, kept for CUDA, "
+        f"collectives and fragments. Of its step products take {s.products:.3g} s, attention {s.attention:.3g}, "
+        f"small operations {s.small:.3g}, the update {s.update:.3g}; "
+        f"communication, {s.communication:.3g}, runs beside them"
     )
 
 

@@ -47,8 +47,17 @@ BACKWARD_ATTENTION = 2.5
 """Attention's backward makes five products where the forward made two: the scores are computed again."""
 
 
+def recomputed_products(config: ModelConfig, length: int) -> float:
+    """Return the FLOPs of products that recomputation makes again: all but the head and each layer's last one.
+
+    torch.utils.checkpoint stops when it has what the backward needs, and the last product's result is not needed.
+    """
+    left_out = config.dim * (config.vocab_size + config.n_layers * config.ffn_dim)
+    return float(length * (product_flops(config) - 2 * left_out))
+
+
 def training_flops(config: ModelConfig, length: int, *, recompute: bool) -> float:
-    """Return the FLOPs of forward and backward over one sequence; `recompute` runs the layers' forward once more."""
+    """Return the FLOPs of forward and backward over one sequence; `recompute` adds what it makes again."""
     f = forward_flops(config, length)
-    again = f.total - 2.0 * length * config.dim * config.vocab_size if recompute else 0.0
+    again = recomputed_products(config, length) + f.local + f.whole if recompute else 0.0
     return f.products * (1 + BACKWARD_PRODUCTS) + (f.local + f.whole) * (1 + BACKWARD_ATTENTION) + again

@@ -70,9 +70,7 @@ class Plan:
                 "training": training_flops(config, self.context, recompute=False) / self.context,
                 "training_recompute": training_flops(config, self.context, recompute=True) / self.context,
             },
-            "training": [
-                _option(o) | {"peak": o.peak.name, "moments": {m.name: m.parts for m in o.moments}} for o in self.training
-            ],
+            "training": [_option(o) | _moments(o) for o in self.training],
             "generation": [_option(o) | {"parts": o.memory.parts()} for o in self.generation],
             "tokens": self.tokens, "files": self.files,
             "training_clusters": [dataclasses.asdict(o) | {"cost": o.cost} for o in self.training_offers],
@@ -86,6 +84,10 @@ def _option(option: TrainingOption | GenerationOption) -> dict[str, Any]:
         values.pop(gone, None)
     values["seconds"] |= {"total": option.seconds.total}
     return values | {"needed": option.needed, "fits": option.fits}
+
+
+def _moments(option: TrainingOption) -> dict[str, Any]:
+    return {"peak": option.peak.name, "moments": {m.name: m.parts for m in option.moments}}
 
 
 def plan(

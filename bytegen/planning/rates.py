@@ -40,7 +40,7 @@ class Rates:
     host: float
 
     def in_float32(self, card: Card) -> Rates:
-        """Return the rates of products in float32, in proportion to the card's peaks; a CPU's are in float32 already."""
+        """Return the rates of products in float32, in proportion to the card's peaks; a CPU's are so already."""
         if not card.flops_float32:
             return self
         ratio = card.flops_float32 / card.flops

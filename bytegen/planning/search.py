@@ -91,7 +91,10 @@ def training_options(
                     seconds=training_seconds(config, layout, numbers, optimizer, rates, recompute=recompute),
                 )
             )  # fmt: skip
-    return sorted(found, key=lambda o: (not o.fits, o.seconds.total if o.fits else o.needed))
+    # Equal in three digits is as fast; the one that takes less memory comes first then.
+    return sorted(
+        found, key=lambda o: (not o.fits, float(f"{o.seconds.total:.3g}") if o.fits else 0.0, o.needed)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,9 +210,5 @@ def generation_offers(
 def described(option: TrainingOption) -> str:
     """Return a few words on how an option lies on its GPUs."""
     layout = option.layout
-    split = (
-        "one GPU"
-        if layout.gpus == 1
-        else f"FSDP over {layout.gpus}, context parallelism over {layout.context}"
-    )
-    return f"{split}, {'with' if option.recompute else 'without'} recomputation"
+    split = "one GPU" if layout.gpus == 1 else f"FSDP {layout.gpus}, context {layout.context}"
+    return f"{split}, {'recomputing' if option.recompute else 'keeping all'}"

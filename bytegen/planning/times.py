@@ -13,6 +13,7 @@ from bytegen.planning.flops import (
     BACKWARD_PRODUCTS,
     forward_flops,
     product_flops,
+    recomputed_products,
     seen_pairs,
 )
 from bytegen.planning.optimizers import Optimizer, state_bytes, step_flops
@@ -50,7 +51,8 @@ def training_seconds(
     share = layout.batch / layout.gpus
     f = forward_flops(config, layout.length)
     forwards = 2.0 if recompute else 1.0
-    products = f.products * (forwards + BACKWARD_PRODUCTS) * share / rates.products
+    again = recomputed_products(config, layout.length) if recompute else 0.0
+    products = (f.products * (1 + BACKWARD_PRODUCTS) + again) * share / rates.products
     attention = sum(
         flops * share * (forwards / ahead + BACKWARD_ATTENTION / back)
         for flops, ahead, back in zip((f.local, f.whole), rates.forward, rates.backward, strict=True)

@@ -95,15 +95,16 @@ def training_moments(
         "optimiser state": -(-state_bytes(config, optimizer) // gpus),
     }
 
-    def weights(layers: int, with_head: bool, gradients: int = 0, leaving: int = 0) -> int:
-        """Beside the shards: two whole layers and the ends, `gradients` of one, `leaving` layers of them in float32.
+    def gathered(layers: int, gradients: int = 0, leaving: int = 0) -> int:
+        """Whole layers and the ends, `gradients` of one, `leaving` layers of them in float32; nothing on one GPU."""
+        if gpus == 1:
+            return 0
+        return precision.compute * (layers * block + ends + gradients) + leaving * _WIDE * block
 
-        On one GPU: the copies that autocast made of so many layers, and of the head.
-        """
-        if gpus > 1:
-            return precision.compute * (2 * block + ends + gradients) + leaving * _WIDE * block
+    def copies(layers: int, with_head: bool) -> int:
+        """What autocast makes on one GPU of so many layers' matrices, and of the head."""
         copied = layers * products + (head if with_head else 0)
-        return precision.compute * copied if precision.casts else 0
+        return precision.compute * copied if precision.casts and gpus == 1 else 0
 
     def at(name: str, activations: int, gradients: int, whole: int, update: int = 0) -> Moment:
         shard = -(-gradients * _WIDE // gpus)
@@ -116,9 +117,10 @@ def training_moments(
         return Moment(name, standing | parts)
 
     full = end.shared + end.kept + end.norm + sum(kept)
+    left = 0 if recompute else n
     moments = [
-        at("the end of the forward", full, 0, weights(n, True)),
-        at("the backward of the head", full + end.backward, head, weights(0 if recompute else n, True)),
+        at("the end of the forward", full, 0, copies(n, True) + gathered(2)),
+        at("the backward of the head", full + end.backward, head, copies(left, True) + gathered(2)),
     ]
     for i in sorted(
         {n - 1, max(n - 2, 0), 0}, reverse=True
@@ -126,16 +128,18 @@ def training_moments(
         before = end.shared + end.kept + sum(kept[:i])
         done = ends + (n - 1 - i) * block
         own = down if gpus == 1 else 0  # the first of its layer's gradients, whole where they are sharded
-        leaving = 1 if i < n - 1 else 0
-        copied = weights(1 if recompute else i + 1, False, down, leaving)
+        layers, leaving = (
+            2 if i else 1,
+            1 if i < n - 1 else 0,
+        )  # the next layer is on its way, the last one's gradients
+        whole = copies(1 if recompute else i + 1, False) + gathered(layers, down, leaving)
         inside = before + blocks[i].saved + blocks[i].backward
-        moments.append(at(f"the backward of layer {i}", inside, done + own, copied))
+        moments.append(at(f"the backward of layer {i}", inside, done + own, whole))
         if gpus > 1:
-            whole = weights(0, False, block, leaving + 1)
+            whole = gathered(layers, block, leaving + 1)
             moments.append(at(f"the gradients of layer {i}", before + 2 * stream, done, whole))
     losses = BATCH_ROW * layout.rows + end.kept
     update = -(-step_bytes(config, optimizer, on_gpu=on_gpu) // gpus)
-    # The ends stay gathered only until the backward is through.
     moments.append(at("the update", losses, config.n_params(), 0, update))
     return moments
 
