@@ -164,12 +164,12 @@ def _check(
         raise UserError(f"--tokens {tokens}: it must be more than 0")
     if not 1 <= bytes_per_step <= 1000:
         raise UserError(f"--bytes-per-step {bytes_per_step}: a step brings 1 to 1,000 bytes")
-    for option, value, known in (
+    for option, name, known in (
         ("--precision", precision, tuple(GENERATION)), ("--optimizer", optimizer, OPTIMIZERS),
         ("--for", purpose, PURPOSES),
     ):  # fmt: skip
-        if value not in known:
-            raise UserError(f"{option} {value!r}: there are {', '.join(known)}")
+        if name not in known:
+            raise UserError(f"{option} {name!r}: there are {', '.join(known)}")
 
 
 def _priced(prices: Mapping[str, float]) -> dict[str, Card]:
