@@ -23,7 +23,8 @@ class Rates:
     """What a device reaches: FLOP/s, bytes/s, and seconds that a step costs beside them.
 
     `forward` and `backward` are attention's, `cache` what decoding reads keys and values at; the first of each is of
-    local layers, the second of global ones. `launch` is paid for each layer in each step, `host` for each file in it.
+    local layers, the second of global ones. A step of decoding pays `step`, `launch` for each layer and `host` for each
+    file in it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Rates:
     link: float
     network: float
     launch: float
+    step: float
     host: float
 
     def in_float32(self, card: Card) -> Rates:
@@ -84,7 +86,7 @@ def _of(card: Card, shares: Shares, source: str, *, calibrated: bool) -> Rates:
         name=card.name, source=source, calibrated=calibrated, products=shares.products * card.flops,
         forward=both(shares.forward, card.flops), backward=both(shares.backward, card.flops),
         bandwidth=shares.bandwidth * card.bandwidth, cache=both(shares.cache, card.bandwidth),
-        link=LINKED * card.link, network=LINKED * NETWORK, launch=LAUNCH, host=0.0,
+        link=LINKED * card.link, network=LINKED * NETWORK, launch=LAUNCH, step=0.0, host=0.0,
     )  # fmt: skip
 
 
@@ -100,6 +102,7 @@ class Calibration:
     forward: tuple[float, float]
     backward: tuple[float, float]
     cache: tuple[float, float]
+    step: float = 0.0
     host: float = 0.0
 
     def rates(self, card: Card | None) -> Rates:
@@ -114,7 +117,7 @@ class Calibration:
             return Rates(
                 name=self.device, source=self.source, calibrated=True, products=self.products, forward=self.forward,
                 backward=self.backward, bandwidth=self.bandwidth, cache=self.cache, link=link, network=network,
-                launch=launch, host=self.host,
+                launch=launch, step=self.step, host=self.host,
             )  # fmt: skip
         if own is None:
             return assumed(card)
@@ -123,7 +126,9 @@ class Calibration:
             self.bandwidth / own.bandwidth, _over(self.cache, own.bandwidth),
         )  # fmt: skip
         source = f"shares of the peaks that {self.source} measured on {self.device}"
-        return dataclasses.replace(_of(card, shares, source, calibrated=False), host=self.host)
+        return dataclasses.replace(
+            _of(card, shares, source, calibrated=False), step=self.step, host=self.host
+        )
 
 
 def _over(pair: tuple[float, float], peak: float) -> tuple[float, float]:
@@ -197,23 +202,32 @@ def calibration(rows: Iterable[Mapping[str, Any]], source: str) -> Calibration:
         if on_cpu
         else next((key for key in CARDS if key in device.lower().replace("-", " ").split()), None)
     )
+    bandwidth = ceiling("ceiling_bandwidth")
+    # On a CPU the rows of decoding are the torch twin's; the C decoder, which writes files, reads as memory gives.
+    cache = (bandwidth, bandwidth) if on_cpu else both("decode", "bytes_per_second")
+    step, host = _engine(rows, bandwidth)
     return Calibration(
-        source=source, device=device, card=card, products=ceiling("ceiling_flops"),
-        bandwidth=ceiling("ceiling_bandwidth"), forward=forward, backward=backward,
-        cache=both("decode", "bytes_per_second"), host=_host(rows),
+        source=source, device=device, card=card, products=ceiling("ceiling_flops"), bandwidth=bandwidth,
+        forward=forward, backward=backward, cache=cache, step=step, host=host,
     )  # fmt: skip
 
 
-def _host(rows: Iterable[Mapping[str, Any]]) -> float:
-    """Seconds a step and a file outside the model, by rows of `bytegen bench generate`; 0 without any."""
-    found = []
+def _engine(rows: Iterable[Mapping[str, Any]], bandwidth: float) -> tuple[float, float]:
+    """Seconds that a step costs beside reading its weights, and a file in it outside the model; 0 without rows.
+
+    By rows of `bytegen bench generate` without drafts: the first by those of one file, whose weights the C decoder
+    holds in two bytes each.
+    """
+    steps, hosts = [], []
     for row in rows:
         if row.get("bench") != "generate" or row.get("drafts"):
             continue
-        speed, per_step, share = (
-            _positive(row, key) for key in ("bytes_per_second", "bytes_per_step", "model")
+        speed, per_step, share, batch, params = (
+            _positive(row, key) for key in ("bytes_per_second", "bytes_per_step", "model", "batch", "params")
         )
         if speed and per_step and share:
             # So many files take a step together, each `per_step` bytes of it: what a file costs in one is this.
-            found.append(per_step / speed * max(0.0, 1.0 - share))
-    return median(found) if found else 0.0
+            hosts.append(per_step / speed * max(0.0, 1.0 - share))
+            if batch == 1 and params:
+                steps.append(max(0.0, per_step / speed * share - 2 * params / bandwidth))
+    return median(steps) if steps else 0.0, median(hosts) if hosts else 0.0

@@ -135,8 +135,8 @@ def generation_seconds(
         kind = 0 if window is not None else 1
         pairs = seen_pairs(length, window)
         moved = 2.0 * kv * pairs / bytes_per_step * value_bytes(precision)
-        attention += batch * max(moved / rates.cache[kind], 4.0 * q * pairs / rates.forward[kind])
+        attention += batch * max(moved / rates.cache[kind], 4.0 * q * pairs / rates.products)
     return FileSeconds(
-        weights=steps * step, attention=attention, launches=steps * config.n_layers * rates.launch,
+        weights=steps * step, attention=attention, launches=steps * (config.n_layers * rates.launch + rates.step),
         host=steps * batch * rates.host, steps=steps,
     )  # fmt: skip

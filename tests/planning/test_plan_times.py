@@ -124,7 +124,7 @@ def test_a_benchmark_of_a_card_gives_its_rates_and_shares_for_others() -> None:
     assert own == Rates(
         name=ROW["device"], source="gpu.jsonl", calibrated=True, products=6e14, forward=(1e14, 2e14),
         backward=(2e14, 4e14), bandwidth=3e12, cache=(1e12, 2e12), link=own.link, network=own.network, launch=LAUNCH,
-        host=0.0,
+        step=0.0, host=0.0,
     )  # fmt: skip
     other = found.rates(CARDS["b200"])
     assert not other.calibrated
@@ -137,20 +137,19 @@ def test_a_benchmark_of_a_cpu_is_its_own_and_leaves_gpus_assumed() -> None:
     assert (found.card, found.device) == (None, "Some Processor")
     assert found.rates(None).calibrated
     assert found.rates(None).launch == 0
+    assert found.cache == (3e12, 3e12)  # as memory gives, for the decoder in C
     assert found.rates(CARDS["h100"]) == RATES
 
 
-def test_rows_of_the_engine_say_what_a_file_costs_outside_the_model() -> None:
-    row = {
-        "bench": "generate",
-        "batch": 1,
-        "drafts": False,
-        "bytes_per_second": 500.0,
-        "bytes_per_step": 2.0,
-        "model": 0.75,
-    }
+def test_rows_of_the_engine_say_what_steps_and_files_cost_beside_the_weights() -> None:
+    row = {"bench": "generate", "batch": 1, "drafts": False, "params": 10**9, "bytes_per_second": 500.0,
+           "bytes_per_step": 2.0, "model": 0.75}  # fmt: skip
     found = calibration([*rows(), row, row | {"drafts": True, "model": 0.1}], "x")
     assert found.host == pytest.approx(2 / 500 * 0.25)
+    assert found.step == pytest.approx(2 / 500 * 0.75 - 2 * 1e9 / ROW["ceiling_bandwidth"])
+    one = generation_seconds(SEVEN, 100, found.rates(CARDS["h100"]), batch=3)
+    assert one.host == pytest.approx(100 * 3 * found.host)
+    assert one.launches == pytest.approx(100 * (found.step + SEVEN.n_layers * LAUNCH))
 
 
 @pytest.mark.parametrize(
