@@ -12,6 +12,7 @@ from bytegen.formats.errors import FormatError
 END = 256
 WORDS = 9  # 32-bit words that hold 257 bits
 _MOST_KEPT = 16_384
+_ROWS = 32
 
 
 def constant(any_byte: bool, end: bool) -> np.ndarray:
@@ -53,6 +54,42 @@ def packed(mask: np.ndarray) -> bytes:
         _packed.clear()
     _packed[id(mask)] = mask, raw
     return raw
+
+
+class Blanks:
+    """Masks without a byte, to be written into once and then only read: made many at a time, they cost least.
+
+    ``cells``: uint8[rows, 257], ``open[row]`` the same row as bool[257], ``views[row]`` that, read-only.
+    """
+
+    __slots__ = ("_rows", "cells", "open", "views")
+
+    def __init__(self) -> None:
+        rows = np.zeros((_ROWS, 257), np.uint8)
+        self.cells = memoryview(rows)  # type: ignore[arg-type]
+        masks = rows.view(bool)
+        self.open = list(masks)
+        masks.flags.writeable = False
+        self.views = list(masks)
+        self._rows = iter(range(_ROWS))  # each goes to one taker, whatever the threads
+
+    def take(self) -> int:
+        """A row that nobody else has; -1 when all are taken."""
+        return next(self._rows, -1)
+
+
+_supply = [Blanks()]
+
+
+def blank() -> tuple[Blanks, int]:
+    """A row of a mask to be written, of which nobody else knows."""
+    blanks = _supply[0]
+    row = blanks.take()
+    if row < 0:
+        blanks = Blanks()
+        row = blanks.take()
+        _supply[0] = blanks
+    return blanks, row
 
 
 class Masked(Protocol):

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import PT_DYNAMIC, PT_INTERP
 from bytegen.formats.elf.held import Seat, hold, seats
@@ -119,9 +120,13 @@ class Content(Kind):
 
     def _offsets(self, header: Header) -> Iterator[Piece]:
         least = self.least(header)
+        world: World | None = None
+        starts: list[Piece] = []
         for way in header.ways:
             bounds = (0, header.plan.limit) if way.seat is None else way.seat.offsets(least)
-            starts = sorted(self.starts(header, way.world), key=lambda piece: not isinstance(piece, Span))
+            if way.world is not world:  # the seats of a world come one after another
+                world = way.world
+                starts = sorted(self.starts(header, world), key=lambda piece: not isinstance(piece, Span))
             for piece in starts:
                 if not isinstance(piece, Span):
                     clipped: Piece = self._clipped(header, way, piece)
