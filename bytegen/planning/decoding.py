@@ -88,13 +88,14 @@ def step_bytes(config: ModelConfig, *, batch: int = 1, chunk: int = CHUNK, size:
 
     The stream and its norm, with queries, keys, values and the attention's output; with the stream before attention,
     gate, up, their product and what comes of it; or with a tap of the convolution. Beside them the rotary tables and
-    positions, and the logits of one place a sequence, in float64 while a byte is drawn.
+    positions. Or, later, the logits of one place a sequence, in float64 while a byte is drawn.
     """
     q, kv = widths(config)
     taps = config.conv_taps > 1
     attention = (3 + taps) * config.dim + 2 * q + 2 * kv
     values = max(attention, 4 * config.dim + 3 * config.ffn_dim, 5 * config.dim if taps else 0)
-    return batch * (chunk * ((values + config.head_dim) * size + 3 * 8) + 4 * config.vocab_size * 8)
+    reading = chunk * ((values + config.head_dim) * size + 3 * 8)
+    return batch * max(reading, 4 * config.vocab_size * 8)
 
 
 @dataclass(frozen=True)
