@@ -86,7 +86,10 @@ def training_moments(
     block, ends = block_params(config), end_params(config)
     products = sum(rows * columns for rows, columns in matrices(config))
     head, down = config.vocab_size * config.dim, config.dim * config.ffn_dim
-    blocks = [block_bytes(config, precision, layout.rows, layout.key_rows(w)) for w in config.windows()]
+    of_window = {
+        w: block_bytes(config, precision, layout.rows, layout.key_rows(w)) for w in set(config.windows())
+    }
+    blocks = [of_window[w] for w in config.windows()]
     end = end_bytes(config, precision, layout.rows)
     stream = config.dim * precision.stream * layout.rows
     kept = [stream if recompute else b.saved for b in blocks]
@@ -122,16 +125,13 @@ def training_moments(
         at("the end of the forward", full, 0, copies(n, True) + gathered(2)),
         at("the backward of the head", full + end.backward, head, copies(left, True) + gathered(2)),
     ]
-    for i in sorted(
-        {n - 1, max(n - 2, 0), 0}, reverse=True
-    ):  # in between, what grows and what shrinks is linear
-        before = end.shared + end.kept + sum(kept[:i])
+    before = end.shared + end.kept + sum(kept)
+    for i in reversed(range(n)):
+        before -= kept[i]
         done = ends + (n - 1 - i) * block
         own = down if gpus == 1 else 0  # the first of its layer's gradients, whole where they are sharded
-        layers, leaving = (
-            2 if i else 1,
-            1 if i < n - 1 else 0,
-        )  # the next layer is on its way, the last one's gradients
+        # The layer that comes next is on its way here, the gradients of the one before it on theirs.
+        layers, leaving = 1 + (i > 0), int(i < n - 1)
         whole = copies(1 if recompute else i + 1, False) + gathered(layers, down, leaving)
         inside = before + blocks[i].saved + blocks[i].backward
         moments.append(at(f"the backward of layer {i}", inside, done + own, whole))
