@@ -70,6 +70,13 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 )
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="What weights are held in; fp32 takes them as they are.",
+)
+@click.option(
     "--run",
     "run_it",
     is_flag=True,
@@ -128,7 +135,7 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 )
 def generate(
     prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, seed: int, temperature: float | None,
-    top_p: float, min_p: float, samples: int | None, model: str | None, device: str, run_it: bool,
+    top_p: float, min_p: float, samples: int | None, model: str | None, device: str, precision: str, run_it: bool,
     stdin_files: tuple[Path, ...], best_of: bool, stdins: tuple[str, ...], expects: tuple[str, ...],
     expect_files: tuple[Path, ...], as_json: bool, prompts: Path | None, batch_size: int, drafts: bool,
     particles: int | None, show_account: bool,
@@ -166,7 +173,7 @@ def generate(
     }  # fmt: skip
     if many and (particles or show_account):
         raise UserError("--particles and --account are for one prompt and one sample")
-    lm = _load(model, device)
+    lm = _load(model, device, precision)
     if particles:
         options["particles"] = particles
     if task is not None:
@@ -177,14 +184,14 @@ def generate(
         sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it, show_account))
 
 
-def _load(model: str | None, device: str) -> Any:
+def _load(model: str | None, device: str, precision: str) -> Any:
     import torch
 
     from bytegen.weights import load
 
     try:
         torch.device(device)
-        return load(model, device=device)
+        return load(model, device=device, precision=precision)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 

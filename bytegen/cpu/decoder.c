@@ -1,7 +1,7 @@
 /* One step of the transformer on a CPU: tokens of several sequences at positions of their own, over the caches that
    `bytegen.cache` keeps. Everything of a step in one call: at the sizes that a CPU decodes, a framework spends more
-   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, or float16 where
-   that holds them exactly. Called through ctypes: see `binding.py`, which has the same structures. */
+   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, float16 or bfloat16
+   where those hold them exactly, or int8 with a scale an output (`bytegen.precision`). Called through ctypes: see `binding.py`, which has the same structures. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -15,6 +15,17 @@
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
 #define WORTH_THREADS (1 << 21) /* multiply-adds from which on a second thread pays for its start */
+
+enum { FLOAT32, FLOAT16, BFLOAT16, INT8 };
+static const int64_t bytes_of[] = {4, 2, 2, 1};
+
+/* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as are bias and
+   scale. */
+typedef struct {
+    const void *weights;
+    const float *bias, *scale; /* one an output, or none */
+    int64_t blocks, in, kind;
+} linear_t;
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -39,20 +50,12 @@
 #define LANES 1
 #include "ops.h"
 
-typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const void *, int, int64_t, const float *,
-                        int64_t, int64_t);
+typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const linear_t *, int64_t, int64_t);
 typedef void norm_fn(float *, const float *, const float *, int64_t, float);
 typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void swiglu_fn(float *, const float *, int64_t);
 typedef void attend_fn(float *, const float *, const float *, const float *, int64_t, int64_t, int64_t, int64_t,
                        int64_t, int64_t, int64_t, float, float *, int64_t);
-
-/* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as is the bias. */
-typedef struct {
-    const void *weights;
-    const float *bias;
-    int64_t blocks, in;
-} linear_t;
 
 typedef struct {
     linear_t q, k, v, o, gate, up, down;
@@ -61,7 +64,7 @@ typedef struct {
 } layer_t;
 
 typedef struct {
-    int64_t dim, layers, heads, kv_heads, head_dim, taps, half, lanes;
+    int64_t dim, layers, heads, kv_heads, head_dim, taps, lanes;
     float eps;
     const layer_t *layer;
     const float *embed, *norm, *inv_freq;
@@ -104,20 +107,19 @@ static const set_t *set_of(int64_t lanes) {
     return sets + sizeof(sets) / sizeof(sets[0]) - 1;
 }
 
-/* Floats that a vector holds at once here, at most `most` of them; float16 weights need 8 or more. */
+/* Floats that a vector holds at once here, at most `most` of them; float16 and bfloat16 weights need 8 or more. */
 int bytegen_lanes(int most) { return set_of(most)->lanes; }
 
-static void linear(const set_t *use, const linear_t *l, int half, float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n,
-                   int threads) {
+static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const float *x, int64_t x_stride,
+                   int64_t n, int threads) {
     if (threads > l->blocks) threads = (int)l->blocks;
     if (threads < 2 || n * l->blocks * BLOCK * l->in < WORTH_THREADS) {
-        use->outputs(y, y_stride, x, x_stride, n, l->weights, half, l->in, l->bias, 0, l->blocks);
+        use->outputs(y, y_stride, x, x_stride, n, l, 0, l->blocks);
         return;
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int i = 0; i < threads; i++)
-        use->outputs(y, y_stride, x, x_stride, n, l->weights, half, l->in, l->bias, l->blocks * i / threads,
-                     l->blocks * (i + 1) / threads);
+        use->outputs(y, y_stride, x, x_stride, n, l, l->blocks * i / threads, l->blocks * (i + 1) / threads);
 }
 
 /* The two halves of a head are the members of the pairs. */
@@ -147,7 +149,6 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
     const int64_t dim = m->dim, wide = up(dim), size = m->head_dim, pairs = size / 2;
     const int64_t q_size = m->heads * size, kv_size = m->kv_heads * size, q_wide = up(q_size), kv_wide = up(kv_size);
     const int64_t ffn = m->layer[0].gate.blocks * BLOCK, group = m->heads / m->kv_heads;
-    const int half = (int)m->half;
     const set_t *use = set_of(m->lanes);
     const float scale = 1.0f / sqrtf((float)size);
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
@@ -187,9 +188,9 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
             }
             in = mixed;
         }
-        linear(use, &layer->q, half, q, q_wide, in, wide, n, threads);
-        linear(use, &layer->k, half, k, kv_wide, in, wide, n, threads);
-        linear(use, &layer->v, half, v, kv_wide, in, wide, n, threads);
+        linear(use, &layer->q, q, q_wide, in, wide, n, threads);
+        linear(use, &layer->k, k, kv_wide, in, wide, n, threads);
+        linear(use, &layer->v, v, kv_wide, in, wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
             const int64_t place = rows[t] * ring->capacity + positions[t] % ring->capacity;
             for (int64_t i = 0; i < m->heads; i++) {
@@ -224,15 +225,15 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
             use->attend(o + t * q_wide + head * size, q + t * q_wide + head * size, ring->keys + base,
                         ring->values + base, many, group, kv_size, ring->capacity, first, last, size, scale, own, room);
         }
-        linear(use, &layer->o, half, h, wide, o, q_wide, n, threads);
+        linear(use, &layer->o, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
             use->add(x + t * wide, h + t * wide, 0, dim);
             use->norm(h + t * wide, x + t * wide, layer->ffn_norm, dim, m->eps);
         }
-        linear(use, &layer->gate, half, gate, ffn, h, wide, n, threads);
-        linear(use, &layer->up, half, raised, ffn, h, wide, n, threads);
+        linear(use, &layer->gate, gate, ffn, h, wide, n, threads);
+        linear(use, &layer->up, raised, ffn, h, wide, n, threads);
         use->swiglu(gate, raised, n * ffn);
-        linear(use, &layer->down, half, h, wide, gate, ffn, n, threads);
+        linear(use, &layer->down, h, wide, gate, ffn, n, threads);
         for (int64_t t = 0; t < n; t++) use->add(x + t * wide, h + t * wide, 0, dim);
     }
     for (int64_t t = 0; t < n; t++) use->norm(hidden + t * wide, x + t * wide, m->norm, dim, m->eps);
@@ -244,7 +245,7 @@ void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t bl
     const set_t *use = set_of(m->lanes);
     linear_t head = m->head;
     head.blocks = blocks;
-    linear(use, &head, (int)m->half, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
+    linear(use, &head, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
 }
 
 typedef struct {

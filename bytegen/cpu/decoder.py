@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from bytegen.cache import Cache
-from bytegen.cpu.binding import BLOCK, Ring, Weights, exact_in_half, library, padded
+from bytegen.cpu.binding import BLOCK, Ring, Weights, library, narrowest, padded
 from bytegen.model import ByteLM
 
 
 def available(lm: ByteLM) -> bool:
-    """Whether the library is there and takes the model: float32, on the CPU."""
+    """Whether the library is there and takes the model: float32 or int8 with float32, on the CPU."""
     return library is not None and lm.device.type == "cpu" and lm.embed.weight.dtype == torch.float32
 
 
@@ -34,9 +34,14 @@ class Decoder:
             )
         self.config = lm.config
         self.lanes = library.bytegen_lanes(lanes)
-        self.half = self.lanes > 1 and exact_in_half(lm)
-        self._weights = Weights(lm, half=self.half, lanes=self.lanes)
+        self.held = narrowest(lm) if self.lanes > 1 else torch.float32
+        self._weights = Weights(lm, held=self.held, lanes=self.lanes)
         self._scratch = np.zeros(0, np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that its weights take."""
+        return self._weights.nbytes
 
     def hidden(
         self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: Cache
@@ -95,7 +100,7 @@ _decoders: WeakKeyDictionary[ByteLM, tuple[object, Decoder]] = WeakKeyDictionary
 
 def decoder_of(lm: ByteLM) -> Decoder:
     """The model's decoder, made again when its weights have changed."""
-    state = [(p.data_ptr(), p._version) for p in lm.parameters()]
+    state = [(p.data_ptr(), p._version) for p in (*lm.parameters(), *lm.buffers())]
     known = _decoders.get(lm)
     if known is None or known[0] != state:
         known = _decoders[lm] = state, Decoder(lm)

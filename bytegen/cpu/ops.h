@@ -18,6 +18,9 @@ typedef __m512 NAME(vec);
 #define VECTOR_TILE 4
 #define SUM(a) _mm512_reduce_add_ps(a)
 #define HALVES(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define BRAINS(p) \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p))), 16))
+#define BYTES(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #elif LANES == 8
 typedef __m256 NAME(vec);
 #define LOAD(p) _mm256_loadu_ps(p)
@@ -33,6 +36,9 @@ typedef __m256 NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 2
 #define HALVES(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define BRAINS(p) \
+    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p))), 16))
+#define BYTES(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p))))
 static inline float NAME(sum)(__m256 a) {
     __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     b = _mm_add_ps(b, _mm_movehl_ps(b, b));
@@ -54,6 +60,7 @@ typedef float NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 4
 #define SUM(a) (a)
+#define BYTES(p) ((float)*(p))
 #endif
 
 #define VEC NAME(vec)
@@ -88,13 +95,14 @@ static inline VEC NAME(exponential)(VEC x) {
 #endif
 }
 
-/* ROWS x COUNT vectors of outputs at once, the sums in the order of the inputs: y[r] = w x[r]. w is a block, [width][BLOCK]. */
+/* ROWS x COUNT vectors of outputs at once, the sums in the order of the inputs: y[r] = w x[r]. w is a block,
+   [width][BLOCK]; with scales, one an output, the sums are of whole numbers times x. */
 #define TILE(ROWS, COUNT, TYPE, READ)                                                                             \
     do {                                                                                                          \
         const TYPE *weight = weights;                                                                             \
         VEC sums[ROWS][COUNT];                                                                                    \
         for (int r = 0; r < ROWS; r++)                                                                            \
-            for (int c = 0; c < COUNT; c++) sums[r][c] = bias ? LOAD(bias + c * LANES) : SPLAT(0.0f);             \
+            for (int c = 0; c < COUNT; c++) sums[r][c] = bias && !scale ? LOAD(bias + c * LANES) : SPLAT(0.0f);   \
         for (int64_t i = 0; i < width; i++) {                                                                     \
             VEC ws[COUNT];                                                                                        \
             for (int c = 0; c < COUNT; c++) ws[c] = READ(weight + i * BLOCK + c * LANES);                         \
@@ -103,41 +111,52 @@ static inline VEC NAME(exponential)(VEC x) {
                 for (int c = 0; c < COUNT; c++) sums[r][c] = FMA(ws[c], one, sums[r][c]);                         \
             }                                                                                                     \
         }                                                                                                         \
+        if (scale)                                                                                                \
+            for (int r = 0; r < ROWS; r++)                                                                        \
+                for (int c = 0; c < COUNT; c++)                                                                   \
+                    sums[r][c] = FMA(sums[r][c], LOAD(scale + c * LANES),                                         \
+                                     bias ? LOAD(bias + c * LANES) : SPLAT(0.0f));                                \
         for (int r = 0; r < ROWS; r++)                                                                            \
             for (int c = 0; c < COUNT; c++) STORE(y + r * y_stride + c * LANES, sums[r][c]);                      \
     } while (0)
 
 #define PARAMETERS                                                                                                \
     float *restrict y, int64_t y_stride, const float *restrict x, int64_t x_stride, const void *restrict weights, \
-        int64_t width, const float *bias
+        int64_t width, const float *bias, const float *scale
 
 static void NAME(one_row)(PARAMETERS) { TILE(1, 4, float, LOAD); }
 static void NAME(rows)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, float, LOAD); }
 #ifdef HALVES
 static void NAME(one_row_half)(PARAMETERS) { TILE(1, 4, uint16_t, HALVES); }
 static void NAME(rows_half)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, uint16_t, HALVES); }
+static void NAME(one_row_brain)(PARAMETERS) { TILE(1, 4, uint16_t, BRAINS); }
+static void NAME(rows_brain)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, uint16_t, BRAINS); }
 #endif
+static void NAME(one_row_bytes)(PARAMETERS) { TILE(1, 4, int8_t, BYTES); }
+static void NAME(rows_bytes)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, int8_t, BYTES); }
 
-/* Blocks [first, last) of BLOCK outputs of y = w x + bias for n rows; w is float32, or float16 where `half`. */
-static void NAME(outputs)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n, const void *weights,
-                          int half, int64_t width, const float *bias, int64_t first, int64_t last) {
+/* Blocks [first, last) of BLOCK outputs of y = w x + bias for n rows. */
+static void NAME(outputs)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n, const linear_t *l,
+                          int64_t first, int64_t last) {
     void (*one)(PARAMETERS) = NAME(one_row), (*many)(PARAMETERS) = NAME(rows);
-    const int64_t bytes = half ? 2 : 4;
+    if (l->kind == INT8) one = NAME(one_row_bytes), many = NAME(rows_bytes);
 #ifdef HALVES
-    if (half) one = NAME(one_row_half), many = NAME(rows_half);
+    if (l->kind == FLOAT16) one = NAME(one_row_half), many = NAME(rows_half);
+    if (l->kind == BFLOAT16) one = NAME(one_row_brain), many = NAME(rows_brain);
 #endif
+    const int64_t width = l->in, bytes = bytes_of[l->kind];
     for (int64_t block = first; block < last; block++) {
         int64_t r = 0;
         for (; r + ROW_TILE <= n; r += ROW_TILE)
             for (int64_t o = 0; o < BLOCK; o += VECTOR_TILE * LANES)
                 many(y + r * y_stride + block * BLOCK + o, y_stride, x + r * x_stride, x_stride,
-                     (const char *)weights + (block * BLOCK * width + o) * bytes, width,
-                     bias ? bias + block * BLOCK + o : 0);
+                     (const char *)l->weights + (block * BLOCK * width + o) * bytes, width,
+                     l->bias ? l->bias + block * BLOCK + o : 0, l->scale ? l->scale + block * BLOCK + o : 0);
         for (; r < n; r++)
             for (int64_t o = 0; o < BLOCK; o += 4 * LANES)
                 one(y + r * y_stride + block * BLOCK + o, y_stride, x + r * x_stride, x_stride,
-                    (const char *)weights + (block * BLOCK * width + o) * bytes, width,
-                    bias ? bias + block * BLOCK + o : 0);
+                    (const char *)l->weights + (block * BLOCK * width + o) * bytes, width,
+                    l->bias ? l->bias + block * BLOCK + o : 0, l->scale ? l->scale + block * BLOCK + o : 0);
     }
 }
 
@@ -230,6 +249,8 @@ static void NAME(attend)(float *out, const float *query, const float *keys, cons
 #undef PARAMETERS
 #undef SUM
 #undef HALVES
+#undef BRAINS
+#undef BYTES
 #undef VEC
 #undef TILE
 #undef LANES

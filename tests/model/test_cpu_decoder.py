@@ -21,6 +21,7 @@ from bytegen.decoding.runners import runner
 from bytegen.errors import UserError
 from bytegen.kernels import masked_sample
 from bytegen.model import ByteLM
+from bytegen.precision import reduce_precision
 
 pytestmark = pytest.mark.skipif(
     library is None, reason="the C decoder was not compiled when bytegen was installed"
@@ -41,15 +42,21 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )  # fmt: skip
 
 
-def model(config: ModelConfig, seed: int, half: bool) -> ByteLM:
-    """Random weights, norms and biases too; float16 holds them exactly if `half`."""
+HELD = st.sampled_from(["fp32", "fp16", "bf16", "int8"])
+
+
+def model(config: ModelConfig, seed: int, held: str = "fp32") -> ByteLM:
+    """Random weights, norms and biases too; those of the matrices such as `held` holds exactly."""
     torch.manual_seed(seed)
     lm = ByteLM(config).eval()
     for p in lm.parameters():
         if p.dim() == 1:
             p.data = torch.randn_like(p)
-        if half:
+        if held == "fp16":
             p.data = p.data.half().float()
+        if held == "bf16" and p.dim() == 2:
+            p.data[0, 0] = 2.0**-40  # no number of float16
+    reduce_precision(lm, "fp32" if held == "fp16" else held)
     return lm
 
 
@@ -79,15 +86,17 @@ def in_chunks(decoder: Decoder, lines: list[list[int]], chunk: int, seed: int) -
 
 @settings(max_examples=60, deadline=None)
 @given(
-    config=configs(), seed=st.integers(0, 999), half=st.booleans(), lanes=st.sampled_from([16, 8, 1]),
+    config=configs(), seed=st.integers(0, 999), held=HELD, lanes=st.sampled_from([16, 8, 1]),
     chunk=st.integers(1, 9), lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3),
 )  # fmt: skip
 def test_hidden_states_and_logits_are_those_of_the_model_in_float64(
-    config: ModelConfig, seed: int, half: bool, lanes: int, chunk: int, lengths: list[int]
+    config: ModelConfig, seed: int, held: str, lanes: int, chunk: int, lengths: list[int]
 ) -> None:
-    lm = model(config, seed, half)
+    lm = model(config, seed, held)
     decoder = Decoder(lm, lanes=lanes)
-    assert not (half and decoder.lanes > 1) or decoder.half
+    if decoder.lanes > 1:
+        wanted = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float32}
+        assert decoder.held == wanted[held]
     rng = random.Random(seed)
     lines = [[rng.randrange(320) for _ in range(length)] for length in lengths]
     found = in_chunks(decoder, lines, chunk, seed)
@@ -104,13 +113,13 @@ def test_hidden_states_and_logits_are_those_of_the_model_in_float64(
 
 @settings(max_examples=30, deadline=None)
 @given(
-    config=configs(), seed=st.integers(0, 999), half=st.booleans(), lanes=st.sampled_from([16, 8, 1]),
+    config=configs(), seed=st.integers(0, 999), held=HELD, lanes=st.sampled_from([16, 8, 1]),
     length=st.integers(1, 40), chunks=st.tuples(st.integers(1, 9), st.integers(1, 9)), threads=st.integers(1, 2),
 )  # fmt: skip
 def test_a_token_gives_the_same_bits_whatever_is_beside_it(
-    config: ModelConfig, seed: int, half: bool, lanes: int, length: int, chunks: tuple[int, int], threads: int
+    config: ModelConfig, seed: int, held: str, lanes: int, length: int, chunks: tuple[int, int], threads: int
 ) -> None:
-    decoder = Decoder(model(config, seed, half), lanes=lanes)
+    decoder = Decoder(model(config, seed, held), lanes=lanes)
     rng = random.Random(seed)
     line = [rng.randrange(320) for _ in range(length)]
     others = [[rng.randrange(320) for _ in range(rng.randint(1, 40))] for _ in range(5)]
@@ -130,7 +139,7 @@ def test_a_token_gives_the_same_bits_whatever_is_beside_it(
 
 def test_decoders_of_other_vectors_do_not_disturb_each_other() -> None:
     """Each keeps to its own set, whichever was used last: float16 weights make no sense to the plainest."""
-    lm = model(PRESETS["nano"], 0, True)
+    lm = model(PRESETS["nano"], 0, "fp16")
     wide, plain = Decoder(lm, lanes=16), Decoder(lm, lanes=1)
     hidden = in_chunks(wide, [[1, 2, 3]], 4, 0)[0]
     want = wide.logits(hidden, 257)
@@ -140,7 +149,7 @@ def test_decoders_of_other_vectors_do_not_disturb_each_other() -> None:
 
 def test_two_threads_give_the_bits_of_one() -> None:
     """A model and a batch large enough for threads to be worth it."""
-    decoder = Decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, True))
+    decoder = Decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, "fp16"))
     lines = [[(7 * i + j) % 256 for j in range(60)] for i in range(8)]
     before = torch.get_num_threads()
     found = {}
@@ -155,7 +164,7 @@ def test_two_threads_give_the_bits_of_one() -> None:
 
 def test_positions_past_140_000() -> None:
     config = dataclasses.replace(PRESETS["nano"], window=16, pattern="L", n_layers=1)
-    lm = model(config, 3, False)
+    lm = model(config, 3)
     decoder, start = Decoder(lm), 140_001
     tokens = [(11 * i) % 256 for i in range(24)]
     cache = Cache(config, batch=1, max_length=150_000, chunk=32)
@@ -170,7 +179,7 @@ def test_positions_past_140_000() -> None:
 
 
 def test_the_decoder_follows_changed_weights() -> None:
-    lm = model(PRESETS["nano"], 0, False)
+    lm = model(PRESETS["nano"], 0)
     first = decoder_of(lm)
     assert decoder_of(lm) is first
     with torch.no_grad():
@@ -215,7 +224,7 @@ _LMS: list[ByteLM] = []
 
 def _nano() -> ByteLM:
     if not _LMS:
-        _LMS.append(model(PRESETS["nano"], 0, False))
+        _LMS.append(model(PRESETS["nano"], 0))
     return _LMS[0]
 
 
