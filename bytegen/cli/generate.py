@@ -70,11 +70,7 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 )
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="What weights are held in; fp32 takes them as they are.",
+    "--precision", default="fp32", show_default=True, help="Weights as they are (fp32), in bf16 or in int8."
 )
 @click.option(
     "--run",

@@ -119,7 +119,7 @@ class Weights:
 
     def _linear(self, module: Any) -> Linear:
         """The matrix of a linear map, in int8 where that is what it has, or of an embedding."""
-        weight, bias, scale = (getattr(module, name, None) for name in ("weight", "bias", "scale"))
+        weight: Tensor = module.weight
         dtype = torch.int8 if weight.dtype == torch.int8 else self._held
         out, width = weight.shape
         filled = torch.zeros(padded(out), width, dtype=weight.dtype)
@@ -127,7 +127,7 @@ class Weights:
         blocks = filled.view(-1, BLOCK, width).transpose(1, 2)
         columns = [
             None if x is None else torch.nn.functional.pad(x.detach(), (0, padded(out) - out))
-            for x in (bias, scale)
+            for x in (getattr(module, name, None) for name in ("bias", "scale"))
         ]
         return Linear(
             self._pointer(blocks, dtype), *map(self._pointer, columns), len(blocks), width, KINDS[dtype]

@@ -145,6 +145,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "model").exists()
     done = CliRunner().invoke(cli, ["generate", "x", "-o", str(tmp_path / "out"), "--precision", "int4"])
     assert done.exit_code == 2
+    assert done.stderr.strip() == "bytegen: precision 'int4'; there are: fp32, bf16, int8"
     assert not (tmp_path / "out").exists()
 
 
