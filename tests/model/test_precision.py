@@ -104,6 +104,22 @@ def test_bfloat16_rounds_the_matrices_and_the_decoder_holds_them_in_two_bytes() 
             assert sizes["int8"] < sizes["bf16"] < sizes["fp32"]
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_what_is_made_for_a_gpu_computes_in_bfloat16(precision: str) -> None:
+    """Made for one, and run here."""
+    lm, exact = random_lm(tied=False, qkv_bias=True), random_lm(tied=False, qkv_bias=True)
+    reduce_precision(lm, precision, device="cuda")
+    assert {p.dtype for p in lm.parameters()} == {torch.bfloat16}
+    scales = {m.scale.dtype for m in lm.modules() if isinstance(m, Int8Linear)}
+    assert scales == ({torch.float32} if precision == "int8" else set())
+    assert lm.inv_freq.dtype == torch.float32
+    tokens = torch.randint(0, 256, (1, 30))
+    with torch.no_grad():
+        logits, want = lm(tokens), exact(tokens)
+    assert logits.dtype == torch.bfloat16
+    assert (logits - want).norm() / want.norm() < 0.05
+
+
 def test_reducing_nothing_changes_nothing() -> None:
     lm, exact = random_lm(), random_lm()
     reduce_precision(lm, "fp32")
