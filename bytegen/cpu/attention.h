@@ -15,30 +15,35 @@ static void NAME(to_half)(uint16_t *restrict to, const float *restrict from, int
 #endif
 #define ONE_FLOAT(p) (*(p))
 
-/* scores[i] = scale * key[i] . query: by lanes, then over the lanes, then what is left over. */
-#define SCORED(TYPE, READ, ONE)                                                                                   \
+/* scores[i] = scale * key[i] . query: by lanes, then over the lanes, then what is left over. VECTORS of LANES a key. */
+#define SCORED(TYPE, READ, ONE, VECTORS)                                                                          \
     do {                                                                                                          \
         const TYPE *key = keys;                                                                                   \
-        for (int64_t i = 0; i < count; i++, key += stride) {                                                      \
+        for (int64_t i = 0; i < count; i++, key += size) {                                                        \
+            AHEAD(key, size);                                                                                     \
             VEC sum = SPLAT(0.0f);                                                                                \
-            for (int64_t j = 0; j < even; j += LANES) sum = FMA(READ(key + j), LOAD(query + j), sum);             \
+            for (int64_t j = 0; j < (VECTORS); j++) sum = FMA(READ(key + j * LANES), LOAD(query + j * LANES), sum); \
             float score = SUM(sum);                                                                               \
-            for (int64_t j = even; j < size; j++) score += ONE(key + j) * query[j];                               \
+            for (int64_t j = (VECTORS) * LANES; j < size; j++) score += ONE(key + j) * query[j];                  \
             scores[i] = score * scale;                                                                            \
         }                                                                                                         \
     } while (0)
 
 static void NAME(scored)(float *restrict scores, const float *restrict query, const void *restrict keys, int half,
-                         int64_t count, int64_t stride, int64_t size, float scale) {
-    const int64_t even = size / LANES * LANES;
+                         int64_t count, int64_t size, float scale) {
+    const int64_t vectors = size / LANES;
 #ifdef HALVES
+    if (half && size == 64) {
+        SCORED(uint16_t, HALVES, NAME(one_half), 64 / LANES);
+        return;
+    }
     if (half) {
-        SCORED(uint16_t, HALVES, NAME(one_half));
+        SCORED(uint16_t, HALVES, NAME(one_half), vectors);
         return;
     }
 #endif
     (void)half;
-    SCORED(float, LOAD, ONE_FLOAT);
+    SCORED(float, LOAD, ONE_FLOAT, vectors);
 }
 
 /* out += p[i] * value[i], COUNT vectors of the values at once: their sums stay in registers. */
@@ -46,9 +51,11 @@ static void NAME(scored)(float *restrict scores, const float *restrict query, co
     do {                                                                                                          \
         VEC sums[COUNT];                                                                                          \
         for (int c = 0; c < COUNT; c++) sums[c] = LOAD(out + at + c * LANES);                                     \
-        for (int64_t i = 0; i < count; i++)                                                                       \
+        for (int64_t i = 0; i < count; i++) {                                                                     \
+            AHEAD(value + i * size + at, COUNT * LANES);                                                          \
             for (int c = 0; c < COUNT; c++)                                                                       \
-                sums[c] = FMA(READ(value + i * stride + at + c * LANES), SPLAT(p[i]), sums[c]);                   \
+                sums[c] = FMA(READ(value + i * size + at + c * LANES), SPLAT(p[i]), sums[c]);                     \
+        }                                                                                                         \
         for (int c = 0; c < COUNT; c++) STORE(out + at + c * LANES, sums[c]);                                     \
     } while (0)
 
@@ -59,11 +66,11 @@ static void NAME(scored)(float *restrict scores, const float *restrict query, co
         for (; at + 4 * LANES <= size; at += 4 * LANES) WEIGHTED(4, READ);                                        \
         for (; at + LANES <= size; at += LANES) WEIGHTED(1, READ);                                                \
         for (; at < size; at++)                                                                                   \
-            for (int64_t i = 0; i < count; i++) out[at] += ONE(value + i * stride + at) * p[i];                   \
+            for (int64_t i = 0; i < count; i++) out[at] += ONE(value + i * size + at) * p[i];                     \
     } while (0)
 
 static void NAME(weighted)(float *restrict out, const float *restrict p, const void *restrict values, int half,
-                           int64_t count, int64_t stride, int64_t size) {
+                           int64_t count, int64_t size) {
 #ifdef HALVES
     if (half) {
         ALL_WEIGHTED(uint16_t, HALVES, NAME(one_half));
@@ -89,27 +96,31 @@ static void NAME(softmax)(float *x, int64_t count) {
     for (int64_t i = 0; i < count; i += LANES) STORE(x + i, MUL(LOAD(x + i), share));
 }
 
-/* `heads` queries, `group` of them to a key head, against the keys at positions [first, last] of a ring; `scores` has
-   room for `room` a head. A ring is read in the order in which it lies, a piece by all heads before the next piece. */
+/* `heads` queries, `group` of them to a key head, against the keys at positions [first, last] of a ring [kv_heads,
+   capacity, size]; `scores` has room for `room` a head. Keys and values are read in the order in which they lie, a piece
+   by all queries of its head before the next piece. */
 static void NAME(attend)(float *out, const float *query, const void *keys, const void *values, int half, int64_t heads,
-                         int64_t group, int64_t stride, int64_t capacity, int64_t first, int64_t last, int64_t size,
-                         float scale, float *scores, int64_t room) {
+                         int64_t group, int64_t capacity, int64_t first, int64_t last, int64_t size, float scale,
+                         float *scores, int64_t room) {
     const int64_t count = last - first + 1, begin = first % capacity, width = half ? 2 : 4;
-    for (int64_t i = 0, slot = begin, run; i < count; i += run, slot = slot + run == capacity ? 0 : slot + run) {
-        run = least(PIECE, least(count - i, capacity - slot));
-        const char *piece = (const char *)keys + slot * stride * width;
-        for (int64_t h = 0; h < heads; h += group, piece += size * width)
+    const int64_t longest = group > 1 ? PIECE : count;
+    for (int64_t h = 0; h < heads; h += group) {
+        const char *head = (const char *)keys + h / group * capacity * size * width;
+        for (int64_t i = 0, slot = begin, run; i < count; i += run, slot = slot + run == capacity ? 0 : slot + run) {
+            run = least(longest, least(count - i, capacity - slot));
             for (int64_t k = h; k < h + group; k++)
-                NAME(scored)(scores + k * room + i, query + k * size, piece, half, run, stride, size, scale);
+                NAME(scored)(scores + k * room + i, query + k * size, head + slot * size * width, half, run, size, scale);
+        }
     }
     for (int64_t h = 0; h < heads; h++) NAME(softmax)(scores + h * room, count);
     for (int64_t j = 0; j < heads * size; j++) out[j] = 0.0f;
-    for (int64_t i = 0, slot = begin, run; i < count; i += run, slot = slot + run == capacity ? 0 : slot + run) {
-        run = least(PIECE, least(count - i, capacity - slot));
-        const char *piece = (const char *)values + slot * stride * width;
-        for (int64_t h = 0; h < heads; h += group, piece += size * width)
+    for (int64_t h = 0; h < heads; h += group) {
+        const char *head = (const char *)values + h / group * capacity * size * width;
+        for (int64_t i = 0, slot = begin, run; i < count; i += run, slot = slot + run == capacity ? 0 : slot + run) {
+            run = least(longest, least(count - i, capacity - slot));
             for (int64_t k = h; k < h + group; k++)
-                NAME(weighted)(out + k * size, scores + k * room + i, piece, half, run, stride, size);
+                NAME(weighted)(out + k * size, scores + k * room + i, head + slot * size * width, half, run, size);
+        }
     }
 }
 

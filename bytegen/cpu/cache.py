@@ -19,10 +19,10 @@ GROWTH = 1024
 
 
 class _Layer:
-    """Keys and values [capacity, K, E] and convolution inputs [capacity, D] of one sequence in one layer."""
+    """Keys and values [K, capacity, E] and convolution inputs [capacity, D] of one sequence in one layer."""
 
     def __init__(self, config: ModelConfig, capacity: int, chunk: int, dtype: type) -> None:
-        shape = (capacity, config.n_kv_heads, config.head_dim)
+        shape = (config.n_kv_heads, capacity, config.head_dim)
         self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
         taps = config.conv_taps
         self.conv = np.zeros((taps - 1 + chunk, config.dim), np.float32) if taps > 1 else None
@@ -30,14 +30,14 @@ class _Layer:
     @property
     def capacity(self) -> int:
         """Positions held."""
-        return len(self.keys)
+        return self.keys.shape[1]
 
     def grow(self, capacity: int) -> None:
         """Extend a buffer that never wraps."""
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
-            new[: len(old)] = old
+            new = np.zeros((old.shape[0], capacity, old.shape[2]), old.dtype)
+            new[:, : old.shape[1]] = old
             setattr(self, name, new)
 
     def ring(self) -> Ring:
@@ -64,6 +64,8 @@ class CpuCache:
         self.positions: list[int] = []
         self._rows: list[list[_Layer]] = []
         self._rings: object = None
+        self.capacity = 0
+        """The most positions that a layer holds, as of the last `rings`."""
         self.extend(batch)
 
     def extend(self, count: int) -> None:
@@ -120,16 +122,12 @@ class CpuCache:
                     layer.grow(capacity)
                     self._rings = None
 
-    @property
-    def capacity(self) -> int:
-        """The most positions that a layer holds."""
-        return max(layer.capacity for row in self._rows for layer in row)
-
     def rings(self) -> object:
         """`ring_t` [sequences][layers], as long as no sequence joins, leaves or grows."""
         if self._rings is None:
             found = [layer.ring() for row in self._rows for layer in row]
             self._rings = (Ring * len(found))(*found)
+            self.capacity = max(layer.capacity for row in self._rows for layer in row)
         return self._rings
 
     def nbytes(self) -> int:

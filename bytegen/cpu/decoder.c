@@ -14,8 +14,19 @@
 #endif
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
-#define PIECE 32 /* positions whose keys or values all heads read before the next ones */
+#define PIECE 32 /* positions whose keys or values all queries of a head read before the next ones */
 #define WORTH_THREADS (1 << 21) /* multiply-adds from which on a second thread pays for its start */
+
+/* Memory is what attention waits for, and processors that look ahead stop at the end of a page: what lies so many rows
+   ahead is asked for, all its lines. */
+#ifdef __GNUC__
+#define AHEAD(row, size)                                                                          \
+    for (int64_t line = 0; line < (int64_t)((size) * sizeof(*(row))); line += 64)                 \
+    __builtin_prefetch((const char *)((row) + ROWS_AHEAD * (size)) + line)
+#else
+#define AHEAD(row, size) (void)0
+#endif
+#define ROWS_AHEAD 12
 
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -50,7 +61,7 @@ typedef void norm_fn(float *, const float *, const float *, int64_t, float);
 typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void swiglu_fn(float *, const float *, int64_t);
 typedef void attend_fn(float *, const float *, const void *, const void *, int, int64_t, int64_t, int64_t, int64_t,
-                       int64_t, int64_t, int64_t, float, float *, int64_t);
+                       int64_t, int64_t, float, float *, int64_t);
 typedef void to_half_fn(uint16_t *restrict, const float *restrict, int64_t);
 typedef void weigh_fn(double *restrict, const float *restrict, double, double, int64_t);
 
@@ -75,7 +86,7 @@ typedef struct {
     linear_t head;
 } model_t;
 
-/* Rings of one sequence and layer: [capacity, kv_heads, head_dim], float16 if the model's `half_cache`, else float32;
+/* Rings of one sequence and layer: [kv_heads, capacity, head_dim], float16 if the model's `half_cache`, else float32;
    and float32 [conv_capacity, dim]. */
 typedef struct {
     void *keys, *values;
@@ -158,18 +169,22 @@ int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t capacity, int64_t t
     return n * token_scratch(m) + threads * thread_scratch(m, capacity);
 }
 
-/* Puts what a token adds to a cache into its place. */
-static void keep(const set_t *use, const model_t *m, void *ring, int64_t place, const float *x, int64_t size) {
-    if (m->half_cache)
-        use->to_half((uint16_t *)ring + place * size, x, size);
-    else
-        memcpy((float *)ring + place * size, x, (size_t)size * sizeof(float));
+/* Puts the keys or values of a token, one row a head, into their place. */
+static void keep(const set_t *use, const model_t *m, void *ring, int64_t capacity, int64_t place, const float *x) {
+    const int64_t size = m->head_dim;
+    for (int64_t i = 0; i < m->kv_heads; i++) {
+        const int64_t at = (i * capacity + place) * size;
+        if (m->half_cache)
+            use->to_half((uint16_t *)ring + at, x + i * size, size);
+        else
+            memcpy((float *)ring + at, x + i * size, (size_t)size * sizeof(float));
+    }
 }
 
 static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
                  const int64_t *positions, int64_t n, int64_t capacity, float *hidden, float *scratch, int threads) {
     const int64_t dim = m->dim, wide = up(dim), size = m->head_dim, pairs = size / 2;
-    const int64_t q_size = m->heads * size, kv_size = m->kv_heads * size, q_wide = up(q_size), kv_wide = up(kv_size);
+    const int64_t q_size = m->heads * size, q_wide = up(q_size), kv_wide = up(m->kv_heads * size);
     const int64_t ffn = m->layer[0].gate.blocks * BLOCK, group = m->heads / m->kv_heads;
     const int half = (int)m->half;
     const set_t *use = set_of(m->lanes);
@@ -223,8 +238,8 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
                 if (layer->k_norm) use->norm(one, one, layer->k_norm, size, m->eps);
                 rotate(one, cosines + t * pairs, sines + t * pairs, size);
             }
-            keep(use, m, own->keys, place, k + t * kv_wide, kv_size);
-            keep(use, m, own->values, place, v + t * kv_wide, kv_size);
+            keep(use, m, own->keys, own->capacity, place, k + t * kv_wide);
+            keep(use, m, own->values, own->capacity, place, v + t * kv_wide);
         }
         int64_t seen = 0;
         for (int64_t t = 0; t < n; t++)
@@ -237,15 +252,15 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             const int64_t t = i / parts, head = i % parts * many, last = positions[t];
             const int64_t first = layer->window && last >= layer->window ? last - layer->window + 1 : 0;
             const ring_t *from = ring + rows[t] * many_layers;
-            const int64_t base = head / group * size * (m->half_cache ? 2 : 4);
+            const int64_t base = head / group * from->capacity * size * (m->half_cache ? 2 : 4);
 #ifdef _OPENMP
             float *own = scores + omp_get_thread_num() * m->heads * room;
 #else
             float *own = scores;
 #endif
             use->attend(o + t * q_wide + head * size, q + t * q_wide + head * size, (const char *)from->keys + base,
-                        (const char *)from->values + base, (int)m->half_cache, many, group, kv_size, from->capacity,
-                        first, last, size, scale, own, room);
+                        (const char *)from->values + base, (int)m->half_cache, many, group, from->capacity, first,
+                        last, size, scale, own, room);
         }
         linear(use, &layer->o, half, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {

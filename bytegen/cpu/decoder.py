@@ -53,14 +53,14 @@ class Decoder:
         Returns float32 [N, D padded to a multiple of 64], normed. The cache must have room (`CpuCache.reserve`); its
         positions stay as they are.
         """
-        n, count = len(tokens), threads()
+        n, count, rings = len(tokens), threads(), cache.rings()
         need = library.bytegen_scratch(self._model, *map(ctypes.c_int64, (n, cache.capacity, count)))
         if len(self._scratch) < need:
             self._scratch = np.zeros(need, np.float32)
         out = np.zeros((n, padded(self.config.dim)), np.float32)
         ids = np.array((tokens, rows, positions), np.int64)
         library.bytegen_step(
-            self._model, cache.rings(), *map(pointer, ids), ctypes.c_int64(n), pointer(out),
+            self._model, rings, *map(pointer, ids), ctypes.c_int64(n), pointer(out),
             pointer(self._scratch), ctypes.c_int(count),
         )  # fmt: skip
         return out
