@@ -17,7 +17,7 @@ FOLDERS = {
     "bytegen.formats": "formats",
     "bytegen.train": "train",
 }
-COMPILED = ("constraint", "intset", "masks", "records", "steps", "stream", "written")
+COMPILED = ("branches", "constraint", "intset", "masks", "records", "steps", "stream", "written")
 CORE = "bytegen.formats.core"
 
 packages = [
@@ -39,7 +39,7 @@ def decoder() -> Extension:
     return Extension(
         "bytegen.cpu._decoder",
         ["bytegen/cpu/decoder.c"],
-        depends=["bytegen/cpu/ops.h"],
+        depends=[f"bytegen/cpu/{name}.h" for name in ("attention", "draw", "ops")],
         extra_compile_args=flags,
         extra_link_args=flags[2:],
         libraries=[] if os.name == "nt" else ["m"],

@@ -11,8 +11,8 @@ from bytegen import formats, sandbox, tokenizer
 from bytegen.decoding import Engine, Sampling, Timing
 from bytegen.decoding import Sequence as Row
 from bytegen.decoding.engine import OnBytes
+from bytegen.decoding.runners import LanguageModel
 from bytegen.errors import UserError
-from bytegen.model import ByteLM
 
 DEFAULT_FORMAT = "elf64-x86_64"
 DEFAULT_LEVEL = "load"
@@ -50,7 +50,7 @@ class Output:
 
 
 def _rows(
-    lm: ByteLM,
+    lm: LanguageModel,
     jobs: Sequence[tuple[str, int]],
     format: str,
     level: str,
@@ -59,7 +59,7 @@ def _rows(
     static: bool = True,
 ) -> tuple[Iterator[Row], int]:
     """Return the sequences to decode, made one by one, and the positions that the longest may take."""
-    if lm.config.vocab_size != tokenizer.VOCAB_SIZE:
+    if not lm.config.of_bytes:
         raise UserError(
             f"this model has a vocabulary of {lm.config.vocab_size} ids, not the {tokenizer.VOCAB_SIZE} of bytes and"
             " marks; a checkpoint converted with --keep-vocabulary writes its own tokens, so convert it without"
@@ -79,7 +79,7 @@ def _rows(
 
 
 def generate_many(
-    lm: ByteLM, prompts: Sequence[str], *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL,
+    lm: LanguageModel, prompts: Sequence[str], *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL,
     max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
     top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
     on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None, static: bool = True,
@@ -123,13 +123,13 @@ def generate_many(
     return [o for o in outputs if o is not None]
 
 
-def generate(lm: ByteLM, prompt: str, **options: Any) -> Output:
+def generate(lm: LanguageModel, prompt: str, **options: Any) -> Output:
     """Write one file for `prompt`; options are those of `generate_many`."""
     return generate_many(lm, [prompt], samples=1, **options)[0]
 
 
 def stream(
-    lm: ByteLM, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
+    lm: LanguageModel, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
     seed: int = 0, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0, static: bool = True,
     drafts: bool = True, backend: str = "auto",
 ) -> Iterator[bytes]:  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -19,15 +18,14 @@ from bytegen.config import ModelConfig
 from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.files import usual_mode
+from bytegen.folders import DRAFTS, model_folder, read_config
+from bytegen.folders import PACKAGED as PACKAGED
+from bytegen.folders import packaged_models as packaged_models
 from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
 from bytegen.model import ByteLM
-from bytegen.precision import check_precision, is_quantised, reduce_precision
+from bytegen.precision import check_precision
+from bytegen.quantised import is_quantised, reduce_precision
 from bytegen.shards import INDEX, MAX_SHARD_BYTES, SINGLE, LazyTensor, Shards, check_shapes, write_shards
-
-PACKAGED = Path(__file__).parent / "packaged"
-DEFAULT = "first-flight"
-DRAFTS = "drafts.safetensors"
-"""Beside the weights, where there is one: a table of guesses (see `decoding.drafts`)."""
 
 
 def _settle(scratch: Path) -> None:
@@ -148,44 +146,6 @@ def check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor], where: st
     )
 
 
-def packaged_models() -> list[str]:
-    """Return the names of the models in the package."""
-    return sorted(p.name for p in PACKAGED.glob("*") if (p / "config.json").exists())
-
-
-def model_folder(name: str | Path | None) -> Path:
-    """Return the folder of a packaged model by name, or `name` itself where it is a folder with config.json.
-
-    UserError lists the packaged models when it is neither.
-    """
-    for folder in (PACKAGED / str(name or DEFAULT), Path(name or DEFAULT)):
-        if (folder / "config.json").exists():
-            return folder
-    raise UserError(
-        f"no model {str(name or DEFAULT)!r}: neither a packaged one ({', '.join(packaged_models()) or 'none here'})"
-        " nor a folder with config.json and model.safetensors"
-    )
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """Read the config.json of a byte model; UserError when it is another's, or damaged."""
-    path = folder / "config.json"
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    try:
-        foreign = json.loads(text).get("model_type")
-    except (ValueError, AttributeError):
-        foreign = None  # from_json says what is wrong
-    if foreign is not None:
-        raise UserError(
-            f"{folder} is a checkpoint of transformers (model_type {foreign!r}), not a byte model;"
-            f" make one of it with: bytegen convert {folder} OUT"
-        )
-    return ModelConfig.from_json(text, where=str(path))
-
-
 @contextmanager
 def _undrawn() -> Iterator[None]:
     """Draw no weights: those without storage have none, and torch would import its compiler for them, for a second."""
@@ -245,7 +205,9 @@ def load(
     UserError when there is no such model or precision, its files are damaged (names each missing, extra or misshapen
     tensor), or it does not fit into memory. A table of drafts beside the weights comes along.
     """
-    check_precision(precision, dtype)
+    check_precision(precision)
+    if precision != "fp32" and dtype != torch.float32:
+        raise UserError(f"precision {precision!r} makes its own choice of dtypes; leave dtype={dtype} out")
     folder = model_folder(name)
     config = read_config(folder)
     advice = memory_advice(config)

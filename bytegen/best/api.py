@@ -18,7 +18,7 @@ from bytegen.errors import UserError
 from bytegen.generation import DEFAULT_FORMAT, Output, generate_many
 
 if TYPE_CHECKING:
-    from bytegen.model import ByteLM
+    from bytegen.decoding.runners import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def check(
 
 
 def best_of(
-    lm: ByteLM, prompt: str, *, samples: int = 64, examples: Sequence[Example] = (), judge: Judge | None = None,
+    lm: LanguageModel, prompt: str, *, samples: int = 64, examples: Sequence[Example] = (), judge: Judge | None = None,
     inputs: Sequence[bytes] = PROBES, workers: int | None = None, on_tally: OnTally | None = None,
     format: str = DEFAULT_FORMAT, temperature: float | None = None, **options: Any,
 ) -> Best:  # fmt: skip

@@ -169,7 +169,7 @@ def generate(
     }  # fmt: skip
     if many and (particles or show_account):
         raise UserError("--particles and --account are for one prompt and one sample")
-    lm = _load(model, device, precision)
+    lm = _load(model, device, precision, whole=bool(particles or show_account))
     if particles:
         options["particles"] = particles
     if task is not None:
@@ -180,7 +180,14 @@ def generate(
         sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it, show_account))
 
 
-def _load(model: str | None, device: str, precision: str) -> Any:
+def _load(model: str | None, device: str, precision: str, *, whole: bool) -> Any:
+    """The model; for the C decoder alone where that is all it takes, which leaves out importing torch."""
+    if device == "cpu" and not whole:
+        from bytegen.cpu import LightLM
+
+        light = LightLM.load(model, precision=precision)
+        if light is not None:
+            return light
     import torch
 
     from bytegen.weights import load

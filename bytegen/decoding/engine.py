@@ -6,7 +6,7 @@ guess at the choices to come; where the byte that is drawn is the one guessed, t
 next choice is drawn from the same turn's logits. Each choice is drawn from the model's own masked distribution with
 the sequence's own next number, so drafts change neither that distribution nor the file, only how many turns it takes
 (speculative sampling, Leviathan et al. 2023, with guesses that are certain of themselves). What was fed in vain is
-undone by putting the sequence back: see `cache`.
+undone by putting the sequence back: see `bytegen.cache`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
 
 from bytegen import tokenizer
-from bytegen.cache import Cache
 from bytegen.decoding.drafts import Lookup, NGrams
-from bytegen.decoding.runners import Drawn, Draws, runner
+from bytegen.decoding.runners import Drawn, Draws, LanguageModel, runner
 from bytegen.decoding.sequence import Sequence
 from bytegen.formats import Constraint
-from bytegen.model import ByteLM
 
 FIRST_DRAFT, LEAST_DRAFT, MOST_DRAFT = 8, 4, 32
 """Bytes guessed at first, at least and at most: the number doubles after a draft that was right, and falls to what
@@ -85,8 +82,8 @@ class Engine:
     or "auto": see `runners`.
     """
 
-    def __init__(self, lm: ByteLM, *, max_length: int, batch_size: int = 16, chunk: int = 64, drafts: bool = True,
-                 table: NGrams | None = None, backend: str = "auto") -> None:  # fmt: skip
+    def __init__(self, lm: LanguageModel, *, max_length: int, batch_size: int = 16, chunk: int = 64,
+                 drafts: bool = True, table: NGrams | None = None, backend: str = "auto") -> None:  # fmt: skip
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         self.lm, self.batch_size, self.chunk, self.max_length = lm, batch_size, chunk, max_length
@@ -95,7 +92,7 @@ class Engine:
         self.on_bytes: OnBytes | None = None
         self._rows: list[_Row | None] = []  # None: a place in the cache that is free
         self._waiting: deque[Sequence] = deque()
-        self._runner = runner(lm, backend)
+        self._runner = runner(lm, backend, max_length=max_length, chunk=chunk)
 
     # Joining and leaving
 
@@ -144,20 +141,16 @@ class Engine:
         rows = [None if row is None or row.sequence.ended else row for row in self._rows]
         for i, row in enumerate(rows):
             if row is None and (successor := self._next(gone)) is not None:
-                assert self._runner.cache is not None
-                self._runner.cache.restart(i)
+                self._runner.restart(i)
                 rows[i] = successor
         kept = [i for i, row in enumerate(rows) if row is not None]
-        if not kept:
-            self._runner.cache = None
-        elif len(kept) < len(rows):
-            assert self._runner.cache is not None
-            self._runner.cache.select(torch.tensor(kept, device=self.lm.device))
+        if len(kept) < len(rows):
+            self._runner.select(kept)
         rows = [rows[i] for i in kept]
         while len(rows) < self.batch_size and (row := self._next(gone)) is not None:
             rows.append(row)
         if len(rows) > len(kept):
-            self._grow(len(rows) - len(kept))
+            self._runner.extend(len(rows) - len(kept))
         self._rows = rows
         return gone
 
@@ -169,16 +162,6 @@ class Engine:
                 return row
             gone.append(row.sequence)
         return None
-
-    def _grow(self, joined: int) -> None:
-        if self._runner.cache is not None:
-            self._runner.cache.extend(joined)
-            return
-        lm = self.lm
-        self._runner.cache = Cache(
-            lm.config, batch=joined, max_length=self.max_length, chunk=self.chunk, dtype=lm.embed.weight.dtype,
-            device=lm.device,
-        )  # fmt: skip
 
     def _begin(self, sequence: Sequence) -> _Row:
         row = _Row(sequence)
@@ -204,8 +187,7 @@ class Engine:
     # A turn
 
     def _step(self, rows: list[_Row]) -> None:
-        timing, cache = self.timing, self._runner.cache
-        assert cache is not None
+        timing = self.timing
         began = time.perf_counter()
         for row in rows:
             self._plan(row)
@@ -227,7 +209,7 @@ class Engine:
             counts = [row.fed + self._take(row, results) for row in rows]
             timing.sampling += drawn - read
             timing.constraint += time.perf_counter() - drawn
-        cache.advance(max(map(len, fed)), torch.tensor(counts, device=self.lm.device))
+        self._runner.advance(counts)
 
     def _plan(self, row: _Row) -> None:
         """What to feed of what is pending, and when that is all of it a draft behind."""

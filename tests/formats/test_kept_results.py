@@ -11,8 +11,8 @@ from code_streams import executable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bytegen.formats.code.branches import BARRED, WordBranches, branches
 from bytegen.formats.code.machine import machine
+from bytegen.formats.core.branches import BARRED, WordBranches, branches
 from bytegen.formats.core.intset import Finite, IntSet, Span
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.stream import RELATIVE

@@ -18,9 +18,11 @@ import bytegen
 from bytegen import cpu
 from bytegen.cli.main import cli
 from bytegen.config import PRESETS
+from bytegen.cpu.of_torch import new_decoder
 from bytegen.errors import UserError
 from bytegen.model import ByteLM
-from bytegen.precision import Int8Linear, is_quantised, reduce_precision
+from bytegen.precision import as_bfloat16
+from bytegen.quantised import Int8Linear, is_quantised, reduce_precision
 from bytegen.weights import save_model
 
 
@@ -99,8 +101,8 @@ def test_bfloat16_rounds_the_matrices_and_the_decoder_holds_them_in_two_bytes() 
         for precision in ("fp32", "bf16", "int8"):
             one = random_lm()
             reduce_precision(one, precision)
-            sizes[precision] = cpu.Decoder(one, lanes=16).nbytes
-        if cpu.Decoder(lm).lanes > 1:
+            sizes[precision] = new_decoder(one).nbytes
+        if new_decoder(lm).lanes > 1:
             assert sizes["int8"] < sizes["bf16"] < sizes["fp32"]
 
 
@@ -120,6 +122,28 @@ def test_what_is_made_for_a_gpu_computes_in_bfloat16(precision: str) -> None:
     assert (logits - want).norm() / want.norm() < 0.05
 
 
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_rounding_to_bfloat16_is_torch_s(numbers: list[float]) -> None:
+    exact = np.array(numbers, np.float32)
+    want = torch.from_numpy(exact).bfloat16().float().numpy()
+    assert as_bfloat16(exact).tobytes() == want.tobytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_light_model_is_reduced_as_the_whole_one_is(tmp_path: Path, precision: str, tied: bool) -> None:
+    save_model(random_lm(tied=tied, qkv_bias=True), tmp_path / "model")
+    light = cpu.LightLM.load(tmp_path / "model", precision=precision)
+    if light is None:
+        pytest.skip("the C decoder was not compiled when bytegen was installed")
+    whole = bytegen.load(tmp_path / "model", precision=precision)
+    assert light.decoder.held == cpu.decoder_of(whole).held
+    assert light.decoder.nbytes == cpu.decoder_of(whole).nbytes
+    options: dict[str, Any] = {"max_bytes": 200, "samples": 2, "temperature": 1.0}
+    ours, theirs = (bytegen.generate_many(x, ["a"], **options) for x in (light, whole))
+    assert [(o.data, o.logprob) for o in ours] == [(o.data, o.logprob) for o in theirs]
+
+
 def test_reducing_nothing_changes_nothing() -> None:
     lm, exact = random_lm(), random_lm()
     reduce_precision(lm, "fp32")
@@ -135,7 +159,7 @@ def test_the_packaged_model_still_writes_its_programs(precision: str) -> None:
     if cpu.available(lm):
         by_torch = bytegen.generate(lm, 'print "good morning" 2 times', backend="torch", **options)
         assert by_torch.data == out.data
-        assert by_torch.logprob == pytest.approx(out.logprob, abs=1e-3)
+        assert by_torch.logprob == pytest.approx(out.logprob, abs=1e-2)
 
 
 def test_the_decoder_follows_a_model_that_is_quantised_later() -> None:
