@@ -3,11 +3,11 @@
     python benchmarks/precision.py --per-kind 6 --files 40 --json benchmarks/precision.jsonl
     python benchmarks/precision.py --only speed
 
-Quality: held-out files of the corpus as a trainer's evaluation has them (bits of the bytes that had a choice, over all
-bytes of the files; the share of files that the likeliest byte at each place writes exactly), and the funnel of
-`bytegen eval`, with the same prompts and seeds at each precision. torchao's int8 weight-only quantisation is asked for
-its bits where it is installed. Speed: milliseconds of processor time a token in the C decoder on one thread, for the
-model and for random weights of the shape 125m; the precisions take turns.
+Quality: held-out files of the corpus as a trainer's evaluation has them, by what generates here (bits of the bytes that
+had a choice, over all bytes of the files; the share of files that the likeliest byte at each place writes exactly), and
+the funnel of `bytegen eval`, with the same prompts and seeds at each precision. torchao's int8 weight-only quantisation
+is asked for its bits where it is installed. Speed: milliseconds of processor time a token in the C decoder on one
+thread, for the model and for random weights of the shape 125m; the precisions take turns.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from rich.table import Table
 import bytegen
 from bytegen import cpu, formats
 from bytegen.benchmark import environment, interleave, write_json_lines
-from bytegen.cache import Cache
 from bytegen.config import PRESETS
+from bytegen.cpu.of_torch import new_decoder
 from bytegen.generation import DEFAULT_FORMAT, DEFAULT_LEVEL
 from bytegen.model import ByteLM
-from bytegen.precision import PRECISIONS, reduce_precision
+from bytegen.precision import PRECISIONS
+from bytegen.quantised import reduce_precision
 from bytegen.train.corpus.compile import assemble, template
 from bytegen.train.data import Batch, Encoder, Example, batches
 from bytegen.train.evaluation import draw_tasks, funnel
@@ -67,15 +68,43 @@ def heldout(per_kind: int, seed: int) -> list[Batch]:
     return list(batches(examples, Chosen(level=DEFAULT_LEVEL), BATCH_IDS))
 
 
-@torch.no_grad()
-def bits(lm: ByteLM, found: list[Batch]) -> dict[str, float]:
+def logits_by_torch(lm: ByteLM) -> Callable[[Batch], np.ndarray]:
+    """Logits [T, V] of a batch, by torch."""
+
+    @torch.no_grad()
+    def logits(batch: Batch) -> np.ndarray:
+        return lm(batch.tokens, cu_seqlens=batch.cu_seqlens)[0].float().numpy()
+
+    return logits
+
+
+def logits_by_decoder(decoder: cpu.Decoder) -> Callable[[Batch], np.ndarray]:
+    """Logits [T, V] of a batch, by the C decoder with its caches, as when it writes."""
+
+    def logits(batch: Batch) -> np.ndarray:
+        ids, found = batch.tokens[0].tolist(), []
+        for start, end in itertools.pairwise(batch.cu_seqlens.tolist()[: batch.documents + 1]):
+            cache = decoder.cache(batch=1, max_length=end - start, chunk=CHUNK)
+            for at in range(start, end, CHUNK):
+                part = ids[at : min(at + CHUNK, end)]
+                cache.reserve([len(part)])
+                places = list(range(at - start, at - start + len(part)))
+                hidden = decoder.hidden(part, [0] * len(part), places, cache)
+                cache.advance([len(part)])
+                found.append(decoder.logits(hidden, decoder.config.vocab_size))
+        return np.concatenate(found)
+
+    return logits
+
+
+def bits(logits_of: Callable[[Batch], np.ndarray], found: list[Batch]) -> dict[str, float]:
     """Bits a file byte, and the share of files that greedy decoding writes exactly."""
     nats = file_bytes = exact = documents = 0.0
     for batch in found:
-        logits = lm(batch.tokens, cu_seqlens=batch.cu_seqlens)[0].float()
-        judged = batch.weights[0] > 0
-        nats += float(F.cross_entropy(logits, batch.targets[0], reduction="none")[judged].sum())
-        wrong = ((logits.argmax(-1) != batch.targets[0]) & judged).numpy()
+        logits = torch.from_numpy(logits_of(batch))
+        targets, judged = batch.targets[0][: len(logits)], batch.weights[0][: len(logits)] > 0
+        nats += float(F.cross_entropy(logits, targets, reduction="none")[judged].sum())
+        wrong = ((logits.argmax(-1) != targets) & judged).numpy()
         bounds = batch.cu_seqlens.tolist()[: batch.documents + 1]
         exact += sum(not wrong[start:end].any() for start, end in itertools.pairwise(bounds))
         file_bytes, documents = file_bytes + batch.file_bytes, documents + batch.documents
@@ -88,9 +117,11 @@ def quality(args: argparse.Namespace, console: Console) -> Iterator[dict[str, An
     exact = 0.0
     for precision in args.precisions:
         lm = bytegen.load(args.model, precision=precision)
-        row: dict[str, Any] = {"measure": "quality", "precision": precision, **bits(lm, found)}
+        there = cpu.available(lm)
+        logits_of = logits_by_decoder(cpu.decoder_of(lm)) if there else logits_by_torch(lm)
+        row: dict[str, Any] = {"measure": "quality", "precision": precision, **bits(logits_of, found)}
         exact = row["bits_per_byte"] if precision == "fp32" else exact
-        if cpu.available(lm):
+        if there:
             row["weight_bytes"] = cpu.decoder_of(lm).nbytes
         if tasks:
             total = funnel(lm, tasks, samples=args.samples, seed=args.seed)[-1].to_json()
@@ -102,15 +133,18 @@ def quality(args: argparse.Namespace, console: Console) -> Iterator[dict[str, An
 
         lm = bytegen.load(args.model)
         quantize_(lm, Int8WeightOnlyConfig())
-        row = {"measure": "quality", "precision": "int8 by torchao", **bits(lm, found)}
+        row = {"measure": "quality", "precision": "int8 by torchao", **bits(logits_by_torch(lm), found)}
         yield row | ({"bits_against_fp32": row["bits_per_byte"] - exact} if exact else {})
 
 
 def milliseconds(decoder: cpu.Decoder, rows: int, chunk: int, repeats: int) -> float:
     """Processor time of a step, a token."""
-    cache = Cache(decoder.config, batch=rows, max_length=TOKENS + 2 * chunk, chunk=max(chunk, TOKENS))
+    cache = decoder.cache(batch=rows, max_length=TOKENS + chunk, chunk=max(chunk, TOKENS))
+    cache.reserve([TOKENS] * rows)
     for row in range(rows):
         decoder.hidden(list(range(TOKENS)), [row] * TOKENS, list(range(TOKENS)), cache)
+    cache.advance([TOKENS] * rows)
+    cache.reserve([chunk] * rows)
     tokens, lines = [5] * (rows * chunk), [row for row in range(rows) for _ in range(chunk)]
     places = [TOKENS + i for _ in range(rows) for i in range(chunk)]
     began = time.process_time()
@@ -129,7 +163,7 @@ def decoders(name: str, args: argparse.Namespace) -> dict[str, cpu.Decoder]:
     for precision in args.precisions:
         lm = copy.deepcopy(exact)
         reduce_precision(lm, precision)
-        made[precision] = cpu.Decoder(lm)
+        made[precision] = new_decoder(lm)
     return made
 
 
@@ -147,7 +181,7 @@ def speed(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for precision, timing in interleave(subjects, args.rounds).items():
                 yield {
                     "measure": "speed", "precision": precision, "shape": name, "rows": rows, "chunk": chunk,
-                    "weight_bytes": made[precision].nbytes, "held": str(made[precision].held).partition(".")[2],
+                    "weight_bytes": made[precision].nbytes, "held": made[precision].held,
                     "ms_a_token": timing.median, "p20": timing.p20, "p80": timing.p80, "rounds": args.rounds,
                     "threads": 1,
                 }  # fmt: skip
