@@ -53,7 +53,7 @@ def run_once(lm: Any, batch: int, drafts: bool, max_bytes: int, split: Split) ->
     split.bytes_per_step = written / timing.turns
     split.accepted, split.drafted = timing.accepted / timing.turns, timing.drafted / timing.turns
     for name in ("model", "constraint", "sampling"):
-        getattr(split, name).append(getattr(timing, name) / seconds)
+        getattr(split, name).append(getattr(timing, name) / seconds / timing.groups)
     split.bytes_per_second.append(written / seconds)
     return written / seconds
 

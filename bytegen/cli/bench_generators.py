@@ -91,17 +91,12 @@ def ours(lm: Any, batch: int, backend: str = "auto") -> float:
         free: Any = Anything(NEW_BYTES)
         return decoding.Sequence(index, ids, free, decoding.Sampling(temperature=TEMPERATURE), seed=index)
 
-    engine = decoding.Engine(
-        lm,
-        max_length=PROMPT_BYTES + NEW_BYTES,
-        batch_size=batch,
-        chunk=PROMPT_BYTES,
-        drafts=False,
-        backend=backend,
-    )
     began = time.perf_counter()
-    written = sum(len(s.constraint.data) for s in engine.run(sequence(i) for i in range(batch)))
-    return written / (time.perf_counter() - began)
+    written = decoding.decode(
+        lm, (sequence(i) for i in range(batch)), lambda s: len(s.constraint.data), batch_size=batch,
+        max_length=PROMPT_BYTES + NEW_BYTES, chunk=PROMPT_BYTES, drafts=False, backend=backend,
+    )  # fmt: skip
+    return sum(written) / (time.perf_counter() - began)
 
 
 class Transformers:
