@@ -1,4 +1,4 @@
-"""llama.cpp as a peer: its file holds our weights, its logits are ours, and where it cannot stand beside us we say why."""
+"""llama.cpp as a peer: its file holds our weights, its logits are ours; where it cannot stand beside us we say why."""
 
 from __future__ import annotations
 
