@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from bytegen import formats, sandbox, tokenizer
-from bytegen.decoding import Engine, Sampling, Timing
+from bytegen.decoding import Engine, Sampling, Timing, decode
 from bytegen.decoding import Sequence as Row
 from bytegen.decoding.engine import OnBytes
 from bytegen.decoding.runners import LanguageModel
@@ -103,23 +103,25 @@ def generate_many(
     sampling = _sampling(temperature, top_p, min_p)
     jobs = [(prompt, seed + j) for prompt in prompts for j in range(samples)]
     rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling, static)
-    engine = Engine(
-        lm, batch_size=min(batch_size, len(jobs)), max_length=longest, drafts=drafts, table=lm.draft_table,
-        backend=backend,
-    )  # fmt: skip
-    if timing is not None:
-        engine.timing = timing
-    outputs: list[Output | None] = [None] * len(jobs)
-    for row in engine.run(rows, on_bytes=on_bytes):
+
+    def finish(row: Row) -> tuple[int, Output]:
         prompt, row_seed = jobs[row.index]
-        outputs[row.index] = output = Output(
+        return row.index, Output(
             prompt=prompt, data=bytes(row.constraint.data), format=format, level=level, seed=row_seed,
             logprob=row.logprob, removed=tuple(row.removed), sampled=row.sampled, forced=row.forced,
             turns=row.turns,
             fields=tuple(row.constraint.fields()),
         )  # fmt: skip
+
+    found = decode(
+        lm, rows, finish, batch_size=min(batch_size, len(jobs)), max_length=longest, drafts=drafts,
+        table=lm.draft_table, backend=backend, timing=timing, on_bytes=on_bytes,
+    )  # fmt: skip
+    outputs: list[Output | None] = [None] * len(jobs)
+    for index, output in found:
+        outputs[index] = output
         if on_output is not None:
-            on_output(row.index, output)
+            on_output(index, output)
     return [o for o in outputs if o is not None]
 
 

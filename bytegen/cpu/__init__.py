@@ -3,9 +3,10 @@
 Where there is no C compiler, or the model is no float32 model on the CPU, torch does the same (`decoding.runners`).
 """
 
+from bytegen.cpu.binding import threads
 from bytegen.cpu.cache import CpuCache
 from bytegen.cpu.decoder import Decoder
 from bytegen.cpu.light import LightLM
 from bytegen.cpu.of_torch import available, decoder_of
 
-__all__ = ["CpuCache", "Decoder", "LightLM", "available", "decoder_of"]
+__all__ = ["CpuCache", "Decoder", "LightLM", "available", "decoder_of", "threads"]

@@ -64,6 +64,8 @@ class CpuCache:
         self.positions: list[int] = []
         self._rows: list[list[_Layer]] = []
         self._rings: object = None
+        self.scratch = np.zeros(0, np.float32)
+        """The decoder's, for steps over this cache."""
         self.capacity = 0
         """The most positions that a layer holds, as of the last `rings`."""
         self.extend(batch)

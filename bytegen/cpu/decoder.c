@@ -15,7 +15,7 @@
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
 #define PIECE 32 /* positions whose keys or values all queries of a head read before the next ones */
-#define WORTH_THREADS (1 << 21) /* multiply-adds from which on a second thread pays for its start */
+#define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays, which waits busily for the next */
 
 /* Memory is what attention waits for, and processors that look ahead stop at the end of a page: what lies so many rows
    ahead is asked for, all its lines. */

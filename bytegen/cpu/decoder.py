@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import BLOCK, library, padded, pointer, threads
+from bytegen.cpu.binding import BLOCK, library, padded, pointer
+from bytegen.cpu.binding import threads as default_threads
 from bytegen.cpu.cache import CpuCache
 from bytegen.cpu.weights import Weights, narrowest
 
@@ -38,7 +39,6 @@ class Decoder:
         self.half_cache = self.lanes > 1 and half_cache is not False
         self._weights = Weights(config, arrays, held=self.held, half_cache=self.half_cache, lanes=self.lanes)
         self._model = ctypes.byref(self._weights.model)
-        self._scratch = np.zeros(0, np.float32)
 
     @property
     def nbytes(self) -> int:
@@ -51,39 +51,41 @@ class Decoder:
         return CpuCache(self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=dtype)
 
     def hidden(
-        self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: CpuCache
-    ) -> np.ndarray:
+        self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: CpuCache, *,
+        threads: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
         """Feed tokens, N of them, each to a row of the cache at a position; those of a row together, in order.
 
         Returns float32 [N, D padded to a multiple of 64], normed. The cache must have room (`CpuCache.reserve`); its
-        positions stay as they are.
+        positions stay as they are. Calls with caches of their own may run at the same time. `threads` is the
+        most that it takes, `cpu.threads()` by default.
         """
-        n, count, rings = len(tokens), threads(), cache.rings()
+        n, count, rings = len(tokens), threads or default_threads(), cache.rings()
         need = library.bytegen_scratch(self._model, *map(ctypes.c_int64, (n, cache.capacity, count)))
-        if len(self._scratch) < need:
-            self._scratch = np.zeros(need, np.float32)
+        if len(cache.scratch) < need:
+            cache.scratch = np.zeros(need, np.float32)
         out = np.zeros((n, padded(self.config.dim)), np.float32)
         ids = np.array((tokens, rows, positions), np.int64)
         library.bytegen_step(
             self._model, rings, *map(pointer, ids), ctypes.c_int64(n), pointer(out),
-            pointer(self._scratch), ctypes.c_int(count),
+            pointer(cache.scratch), ctypes.c_int(count),
         )  # fmt: skip
         return out
 
-    def logits(self, hidden: np.ndarray, choices: int) -> np.ndarray:
+    def logits(self, hidden: np.ndarray, choices: int, *, threads: int | None = None) -> np.ndarray:
         """float32 [N, choices] of hidden states as `hidden` gives them: the first `choices` ids' logits."""
         hidden = np.ascontiguousarray(hidden)
         blocks = padded(choices) // BLOCK
         out = np.empty((len(hidden), blocks * BLOCK), np.float32)
         library.bytegen_logits(
             self._model, pointer(hidden), ctypes.c_int64(len(hidden)), ctypes.c_int64(blocks), pointer(out),
-            ctypes.c_int(threads()),
+            ctypes.c_int(threads or default_threads()),
         )  # fmt: skip
         return out[:, :choices]
 
     def sample(
         self, logits: np.ndarray, mask: np.ndarray, uniform: Sequence[float], temperature: Sequence[float],
-        top_p: Sequence[float], min_p: Sequence[float],
+        top_p: Sequence[float], min_p: Sequence[float], *, threads: int | None = None,
     ) -> list[tuple[int, float, float]]:  # fmt: skip
         """(choice, log probability, probability removed) of each row: what `kernels.masked_sample` draws.
 
@@ -101,6 +103,6 @@ class Decoder:
         library.bytegen_sample(
             self._model, pointer(logits), ctypes.c_int64(logits.strides[0] // 4), ctypes.c_int64(n),
             ctypes.c_int64(choices), pointer(mask), pointer(numbers), pointer(choice), pointer(results),
-            ctypes.c_int(threads()),
+            ctypes.c_int(threads or default_threads()),
         )  # fmt: skip
         return list(zip(choice.tolist(), *results.tolist(), strict=True))

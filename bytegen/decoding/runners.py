@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "torch", "c")
 
+LEAST_GROUP = 4
+"""Sequences that share the reading of the weights well enough for a thread of their own."""
+
 
 class Draws(NamedTuple):
     """How N choices are drawn: a mask bool [257] and a number in [0, 1) each, and the sampling parameters."""
@@ -66,10 +69,12 @@ class Runner(Protocol):
         """Move each sequence on by its own count, at most what it was fed."""
 
 
-def runner(lm: LanguageModel, backend: str = "auto", *, max_length: int, chunk: int) -> Runner:
+def runner(
+    lm: LanguageModel, backend: str = "auto", *, max_length: int, chunk: int, threads: int | None = None
+) -> Runner:
     """The C decoder where it is there and takes the model, else torch; `backend` names one. UserError if it cannot.
 
-    A sequence takes at most `max_length` positions, and at most `chunk` ids in a step.
+    A sequence takes at most `max_length` positions, and at most `chunk` ids in a step. `threads` is the C decoder's.
     """
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r}; there are: {', '.join(BACKENDS)}")
@@ -78,7 +83,7 @@ def runner(lm: LanguageModel, backend: str = "auto", *, max_length: int, chunk: 
             raise UserError(
                 "this model was loaded for the C decoder alone; backend 'torch' takes one of bytegen.load()"
             )
-        return CpuRunner(lm.decoder, max_length=max_length, chunk=chunk)
+        return CpuRunner(lm.decoder, max_length=max_length, chunk=chunk, threads=threads)
     whole = cast("ByteLM", lm)  # its class is not asked for: that would import torch
     there = cpu.available(whole)
     if backend == "c" and not there:
@@ -87,17 +92,27 @@ def runner(lm: LanguageModel, backend: str = "auto", *, max_length: int, chunk: 
             f"C compiler; this model is {whole.embed.weight.dtype} on {whole.device}; backend 'torch' takes any"
         )
     if there and backend != "torch":
-        return CpuRunner(cpu.decoder_of(whole), max_length=max_length, chunk=chunk)
+        return CpuRunner(cpu.decoder_of(whole), max_length=max_length, chunk=chunk, threads=threads)
     from bytegen.decoding.torch_runner import TorchRunner
 
     return TorchRunner(whole, max_length=max_length, chunk=chunk)
 
 
+def groups(lm: LanguageModel, backend: str, batch_size: int) -> int:
+    """Groups that a batch is best decoded in at the same time: one a thread of the C decoder, of four or more each."""
+    light = isinstance(lm, cpu.LightLM)
+    if not light and (backend == "torch" or not cpu.available(cast("ByteLM", lm))):
+        return 1
+    return max(1, min(cpu.threads(), batch_size // LEAST_GROUP))
+
+
 class CpuRunner:
     """Steps by the C decoder: what a row gives is the same bit for bit, whatever the batch, chunks and drafts."""
 
-    def __init__(self, decoder: cpu.Decoder, *, max_length: int, chunk: int) -> None:
-        self._decoder = decoder
+    def __init__(
+        self, decoder: cpu.Decoder, *, max_length: int, chunk: int, threads: int | None = None
+    ) -> None:
+        self._decoder, self._threads = decoder, threads
         self._cache = decoder.cache(max_length=max_length, chunk=chunk)
         self._hidden = np.zeros((0, 0), np.float32)
         self._starts: list[int] = []
@@ -125,15 +140,16 @@ class CpuRunner:
             positions += range(position, position + count)
         self._starts = starts
         self._cache.reserve(counts)
-        self._hidden = self._decoder.hidden(tokens, rows, positions, self._cache)
+        self._hidden = self._decoder.hidden(tokens, rows, positions, self._cache, threads=self._threads)
 
     def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
         """See `Runner`."""
         hidden = self._hidden[[self._starts[row] + offset for row, offset in places]]
-        logits = self._decoder.logits(hidden, tokenizer.N_CHOICES)
+        logits = self._decoder.logits(hidden, tokenizer.N_CHOICES, threads=self._threads)
         return self._decoder.sample(
-            logits, np.stack(draws.masks), draws.uniform, draws.temperature, draws.top_p, draws.min_p
-        )
+            logits, np.stack(draws.masks), draws.uniform, draws.temperature, draws.top_p, draws.min_p,
+            threads=self._threads,
+        )  # fmt: skip
 
     def advance(self, counts: Sequence[int]) -> None:
         """See `Runner`."""

@@ -156,12 +156,14 @@ def test_two_threads_give_the_bits_of_one() -> None:
     """A model and a batch large enough for threads to be worth it."""
     decoder = new_decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, "fp16"))
     lines = [[(7 * i + j) % 256 for j in range(60)] for i in range(8)]
+    line = [[(7 * j) % 256 for j in range(400)]]
     before = torch.get_num_threads()
     found = {}
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found[threads] = b"".join(x.tobytes() for x in in_chunks(decoder, lines, 32, 0))
+            side_by_side, long = in_chunks(decoder, lines, 60, 0), in_chunks(decoder, line, 400, 0)
+            found[threads] = b"".join(x.tobytes() for x in side_by_side + long)
     finally:
         torch.set_num_threads(before)
     assert found[1] == found[2]
