@@ -12,7 +12,6 @@ file among theirs: no choice can do better. Intervals are Wilson's at 95% over p
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections.abc import Sequence
@@ -80,7 +79,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="file to append one line of JSON a row to")
+    parser.add_argument("--json", type=Path, help="file to write one line of JSON a row to")
     args = parser.parse_args()
     if args.per_kind < 1 or args.samples < 2 or not args.temperature > 0:
         parser.error("--per-kind must be at least 1, --samples at least 2 and --temperature above 0")
@@ -100,9 +99,8 @@ def main() -> int:
             "bench": "best of", "model": args.model or "packaged", "samples": args.samples,
             "temperature": args.temperature, "seed": args.seed,
         }  # fmt: skip
-        kept = [json.loads(line) for line in args.json.read_text().splitlines()] if args.json.exists() else []
         stamp = environment(("torch", "unicorn", "lief"))
-        write_json_lines(args.json, kept + [about | one | stamp for one in rows])
+        write_json_lines(args.json, [about | one | stamp for one in rows])
     return 0
 
 

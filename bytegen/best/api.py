@@ -179,8 +179,9 @@ def _asked(judge: Judge, output: Output) -> float:
     try:
         score = judge(output)
     except Exception as error:
+        said = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"the judge raised {type(error).__name__} on the file of seed {output.seed}: {error}"
+            f"the judge raised {type(error).__name__} on the file of seed {output.seed}: {said}"
         ) from error
     try:
         number = float(score)
