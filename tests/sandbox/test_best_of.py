@@ -234,7 +234,7 @@ def test_a_judge_that_fails_is_named_with_the_seed_it_failed_on() -> None:
     def broken(one: Output) -> float:
         raise RuntimeError("no stdout\nat all")
 
-    with pytest.raises(UserError, match="RuntimeError on the file of seed 7: no stdout$") as refused:
+    with pytest.raises(UserError, match=r"RuntimeError on the file of seed 7: no stdout$") as refused:
         choose([output(A, seed=7)], judge=broken)
     assert isinstance(refused.value.__cause__, RuntimeError)
     for nonsense in (float("nan"), None, "good"):
