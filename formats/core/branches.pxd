@@ -1,17 +1,9 @@
 # Types for the compiled form; the code is in branches.py.
 cimport cython
 
+from bytegen.formats.core.masks cimport Blanks
 from bytegen.formats.core.steps cimport StreamStep
 from bytegen.formats.core.written cimport Written
-
-
-cdef class Blanks:
-    cdef unsigned char[:, ::1] cells
-    cdef Py_ssize_t used
-    cdef list views
-
-    cpdef _more(self)
-    cpdef Py_ssize_t take(self) except -1
 
 
 cdef class ByteBranches:

@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.masks import ANY_BYTE, shared
+from bytegen.formats.core.masks import ANY_BYTE, BLANKS, shared
 from bytegen.formats.core.steps import Machine, StreamStep
 from bytegen.formats.core.stream import RELATIVE
 from bytegen.formats.core.written import Written
 
 NOWHERE, BARRED = -1, -2
 _RECENT = 4096  # bytes behind whose starts are looked at first: mostly they have every low byte
-_ROWS = 32
 _FITS = 1 << 61  # addresses below it, either way, are counted in 64 bits
 
 
@@ -31,36 +30,6 @@ class Range(NamedTuple):
     start: int
     stop: int
     shift: int
-
-
-class Blanks:
-    """Masks without a byte, to be written into once and then only read: made many at a time, they cost least."""
-
-    __slots__ = ("cells", "used", "views")
-
-    cells: memoryview
-    views: list[np.ndarray]
-
-    def __init__(self) -> None:
-        self._more()
-
-    def _more(self) -> None:
-        rows = np.zeros((_ROWS, 257), np.uint8)
-        self.cells = memoryview(rows)  # type: ignore[arg-type]
-        masks = rows.view(bool)
-        masks.flags.writeable = False
-        self.views = list(masks)
-        self.used = 0
-
-    def take(self) -> int:
-        """The row of ``cells`` to be written; ``views`` has its mask."""
-        if self.used == _ROWS:
-            self._more()
-        self.used += 1
-        return self.used - 1
-
-
-_BLANKS = Blanks()
 
 
 class ByteBranches:
@@ -75,7 +44,7 @@ class ByteBranches:
         self.ranges = ranges
         self.wrap = 1 << bits
         self.nowhere = nowhere
-        self._blanks = _BLANKS
+        self._blanks = BLANKS
         self._one = len(ranges) == 1
         self._fits = self._one and -_FITS < ranges[0][2] < _FITS
         self._shift = ranges[0][2] if self._fits else 0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.dynamic import gnu_hash, hashes, versions
 from bytegen.formats.elf.dynamic.foreseen import settle_headers
