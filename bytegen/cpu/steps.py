@@ -23,7 +23,7 @@ class _Room:
     def __init__(self, dtype: type, *shape: int) -> None:
         """`shape` is that of one item."""
         self._dtype, self._shape = dtype, shape
-        self.array = np.zeros((0, *shape), dtype)
+        self.array: np.ndarray = np.zeros((0, *shape), dtype)
         self.address = ctypes.c_void_p()
 
     def for_items(self, count: int) -> np.ndarray:

@@ -66,7 +66,7 @@ class Weights:
 
     def _pointer(self, array: np.ndarray, dtype: type = np.float32) -> int:
         # A copy always: the source may be memory that changes, or a file.
-        kept = np.array(array, dtype=dtype, order="C", copy=True)
+        kept: np.ndarray = np.array(array, dtype=dtype, order="C", copy=True)
         self._kept.append(kept)
         return kept.ctypes.data
 
