@@ -8,5 +8,6 @@ from bytegen.cpu.cache import CpuCache
 from bytegen.cpu.decoder import Decoder
 from bytegen.cpu.light import LightLM
 from bytegen.cpu.of_torch import available, decoder_of
+from bytegen.cpu.steps import Steps
 
-__all__ = ["CpuCache", "Decoder", "LightLM", "available", "decoder_of", "threads"]
+__all__ = ["CpuCache", "Decoder", "LightLM", "Steps", "available", "decoder_of", "threads"]

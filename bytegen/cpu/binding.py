@@ -66,7 +66,7 @@ def _library() -> Any:
     assert module.__file__ is not None
     library = ctypes.CDLL(module.__file__)
     library.bytegen_scratch.restype = ctypes.c_int64
-    for name in ("step", "logits", "sample"):
+    for name in ("step", "logits", "sample", "draw"):
         getattr(library, f"bytegen_{name}").restype = None
     return library
 

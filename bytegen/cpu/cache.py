@@ -23,7 +23,8 @@ class _Layer:
 
     def __init__(self, config: ModelConfig, capacity: int, chunk: int, dtype: type) -> None:
         shape = (config.n_kv_heads, capacity, config.head_dim)
-        self.keys, self.values = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self.keys: np.ndarray = np.zeros(shape, dtype)
+        self.values: np.ndarray = np.zeros(shape, dtype)
         taps = config.conv_taps
         self.conv = np.zeros((taps - 1 + chunk, config.dim), np.float32) if taps > 1 else None
 

@@ -285,10 +285,11 @@ static int64_t share(const int64_t *rows, int64_t n, int64_t i, int64_t parts) {
     return at;
 }
 
-/* Hidden states [n, dim] after the last norm. Token i is of sequence rows[i], at position positions[i]; the tokens of a
-   sequence lie together, in order. Ring l of row r is rings[r * layers + l]. */
-void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
-                  const int64_t *positions, int64_t n, float *hidden, float *scratch, int threads) {
+/* Hidden states [n, dim] after the last norm. ids: [3][n] tokens, the sequence of each, and its position in it; the tokens
+   of a sequence lie together, in order. Ring l of row r is rings[r * layers + l]. */
+void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int64_t n, float *hidden, float *scratch,
+                  int threads) {
+    const int64_t *tokens = ids, *rows = ids + n, *positions = ids + 2 * n;
     int64_t capacity = 0, largest = 0;
     for (int64_t t = 0; t < n; t++)
         for (int64_t l = 0; l < m->layers; l++) capacity = most(capacity, rings[rows[t] * m->layers + l].capacity);
@@ -329,6 +330,17 @@ void bytegen_sample(const model_t *m, const float *logits, int64_t stride, int64
     for (int64_t r = 0; r < n; r++)
         choice[r] = draw(use->weigh, logits + r * stride, mask + r * choices, choices, numbers[r], numbers[n + r],
                          numbers[2 * n + r], numbers[3 * n + r], results + r, results + n + r);
+}
+
+/* Draws after the tokens at n `places` of a step: `gathered` and `logits` are scratch, rows padded as above. */
+void bytegen_draw(const model_t *m, const float *hidden, const int64_t *places, int64_t n, int64_t blocks,
+                  int64_t choices, const uint8_t *mask, const double *numbers, float *gathered, float *logits,
+                  int64_t *choice, double *results, int threads) {
+    const int64_t wide = up(m->dim);
+    for (int64_t i = 0; i < n; i++)
+        memcpy(gathered + i * wide, hidden + places[i] * wide, (size_t)wide * sizeof(float));
+    bytegen_logits(m, gathered, n, blocks, logits, threads);
+    bytegen_sample(m, logits, blocks * BLOCK, n, choices, mask, numbers, choice, results, threads);
 }
 
 /* Threads that there are by default: OMP_NUM_THREADS, or the processors that this process may use. */

@@ -17,6 +17,12 @@ MOST_CHOICES = 1024
 """Choices that a draw is made from, at most."""
 
 
+def check_choices(count: int) -> None:
+    """Raise ValueError where a draw would be from more choices than the C library takes."""
+    if count > MOST_CHOICES:
+        raise ValueError(f"a draw from {count} choices; the C library takes {MOST_CHOICES} at most")
+
+
 class Decoder:
     """A model, as the C library computes it, from arrays named as in the model's state, which are copied.
 
@@ -38,7 +44,7 @@ class Decoder:
         self.held = narrowest(arrays) if self.lanes > 1 else "float32"
         self.half_cache = self.lanes > 1 and half_cache is not False
         self._weights = Weights(config, arrays, held=self.held, half_cache=self.half_cache, lanes=self.lanes)
-        self._model = ctypes.byref(self._weights.model)
+        self.model = ctypes.byref(self._weights.model)
 
     @property
     def nbytes(self) -> int:
@@ -61,16 +67,20 @@ class Decoder:
         most that it takes, `cpu.threads()` by default.
         """
         n, count, rings = len(tokens), threads or default_threads(), cache.rings()
-        need = library.bytegen_scratch(self._model, *map(ctypes.c_int64, (n, cache.capacity, count)))
+        need = self.scratch(n, cache.capacity, count)
         if len(cache.scratch) < need:
             cache.scratch = np.zeros(need, np.float32)
         out = np.zeros((n, padded(self.config.dim)), np.float32)
         ids = np.array((tokens, rows, positions), np.int64)
         library.bytegen_step(
-            self._model, rings, *map(pointer, ids), ctypes.c_int64(n), pointer(out),
-            pointer(cache.scratch), ctypes.c_int(count),
-        )  # fmt: skip
+            self.model, rings, pointer(ids), ctypes.c_int64(n), pointer(out), pointer(cache.scratch), count
+        )
         return out
+
+    def scratch(self, n: int, capacity: int, threads: int) -> int:
+        """Floats of working memory that a step of `n` ids takes, over caches of `capacity` positions."""
+        found: int = library.bytegen_scratch(self.model, *map(ctypes.c_int64, (n, capacity, threads)))
+        return found
 
     def logits(self, hidden: np.ndarray, choices: int, *, threads: int | None = None) -> np.ndarray:
         """float32 [N, choices] of hidden states as `hidden` gives them: the first `choices` ids' logits."""
@@ -78,7 +88,7 @@ class Decoder:
         blocks = padded(choices) // BLOCK
         out = np.empty((len(hidden), blocks * BLOCK), np.float32)
         library.bytegen_logits(
-            self._model, pointer(hidden), ctypes.c_int64(len(hidden)), ctypes.c_int64(blocks), pointer(out),
+            self.model, pointer(hidden), ctypes.c_int64(len(hidden)), ctypes.c_int64(blocks), pointer(out),
             ctypes.c_int(threads or default_threads()),
         )  # fmt: skip
         return out[:, :choices]
@@ -93,15 +103,14 @@ class Decoder:
         most 1,024.
         """
         n, choices = logits.shape
-        if choices > MOST_CHOICES:
-            raise ValueError(f"a draw from {choices} choices; the C library takes {MOST_CHOICES} at most")
+        check_choices(choices)
         if logits.strides[1] != 4:
             logits = np.ascontiguousarray(logits)
         mask = np.ascontiguousarray(mask, bool)
         numbers = np.array((uniform, temperature, top_p, min_p), np.float64)
         choice, results = np.empty(n, np.int64), np.empty((2, n))
         library.bytegen_sample(
-            self._model, pointer(logits), ctypes.c_int64(logits.strides[0] // 4), ctypes.c_int64(n),
+            self.model, pointer(logits), ctypes.c_int64(logits.strides[0] // 4), ctypes.c_int64(n),
             ctypes.c_int64(choices), pointer(mask), pointer(numbers), pointer(choice), pointer(results),
             ctypes.c_int(threads or default_threads()),
         )  # fmt: skip

@@ -79,7 +79,9 @@ class Weights:
     def _pointer(self, array: np.ndarray, kind: str = "float32") -> int:
         # A copy always: the source may be memory that changes, or a file.
         if kind == "bfloat16":
-            kept = (np.array(array, np.float32, order="C").view(np.uint32) >> 16).astype(np.uint16)
+            kept: np.ndarray = (np.array(array, np.float32, order="C").view(np.uint32) >> 16).astype(
+                np.uint16
+            )
         else:
             kept = np.array(array, dtype=kind, order="C", copy=True)
         self._kept.append(kept)

@@ -112,9 +112,8 @@ class CpuRunner:
     def __init__(
         self, decoder: cpu.Decoder, *, max_length: int, chunk: int, threads: int | None = None
     ) -> None:
-        self._decoder, self._threads = decoder, threads
         self._cache = decoder.cache(max_length=max_length, chunk=chunk)
-        self._hidden = np.zeros((0, 0), np.float32)
+        self._steps = cpu.Steps(decoder, self._cache, tokenizer.N_CHOICES, threads=threads)
         self._starts: list[int] = []
 
     def extend(self, count: int) -> None:
@@ -140,15 +139,13 @@ class CpuRunner:
             positions += range(position, position + count)
         self._starts = starts
         self._cache.reserve(counts)
-        self._hidden = self._decoder.hidden(tokens, rows, positions, self._cache, threads=self._threads)
+        self._steps.feed(tokens, rows, positions)
 
     def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
         """See `Runner`."""
-        hidden = self._hidden[[self._starts[row] + offset for row, offset in places]]
-        logits = self._decoder.logits(hidden, tokenizer.N_CHOICES, threads=self._threads)
-        return self._decoder.sample(
-            logits, np.stack(draws.masks), draws.uniform, draws.temperature, draws.top_p, draws.min_p,
-            threads=self._threads,
+        return self._steps.draw(
+            [self._starts[row] + offset for row, offset in places], draws.masks,
+            draws.uniform + draws.temperature + draws.top_p + draws.min_p,
         )  # fmt: skip
 
     def advance(self, counts: Sequence[int]) -> None:
