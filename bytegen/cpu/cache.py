@@ -67,8 +67,6 @@ class CpuCache:
         self._rings: object = None
         self.scratch = np.zeros(0, np.float32)
         """The decoder's, for steps over this cache."""
-        self.capacity = 0
-        """The most positions that a layer holds, as of the last `rings`."""
         self.extend(batch)
 
     def extend(self, count: int) -> None:
@@ -130,7 +128,6 @@ class CpuCache:
         if self._rings is None:
             found = [layer.ring() for row in self._rows for layer in row]
             self._rings = (Ring * len(found))(*found)
-            self.capacity = max(layer.capacity for row in self._rows for layer in row)
         return self._rings
 
     def nbytes(self) -> int:

@@ -1,7 +1,8 @@
 /* One step of the transformer on a CPU: tokens of several sequences at positions of their own, over the caches that
    `bytegen.cache` keeps. Everything of a step in one call: at the sizes that a CPU decodes, a framework spends more
-   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, float16 or bfloat16
-   where those hold them exactly, or int8 with a scale an output (`bytegen.precision`). Called through ctypes: see `binding.py`, which has the same structures. */
+   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, float16 or
+   bfloat16 where those hold them exactly, or int8 with a scale an output (`bytegen.precision`). Called through ctypes:
+   see `binding.py`, which has the same structures. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -14,7 +15,8 @@
 #endif
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
-#define PIECE 32 /* positions whose keys or values all queries of a head read before the next ones */
+#define KEYS 64  /* keys that attention takes at a time */
+#define TOKENS 32 /* tokens of a sequence, at most, that take them together */
 #define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays, which waits busily for the next */
 
 /* Memory is what attention waits for, and processors that look ahead stop at the end of a page: what lies so many rows
@@ -30,107 +32,7 @@
 
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* Kinds of weights, and their bytes. */
-enum { FLOAT32, FLOAT16, BFLOAT16, INT8 };
-static const int64_t bytes_of[] = {4, 2, 2, 1};
-
-/* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as are bias and
-   scale. */
-typedef struct {
-    const void *weights;
-    const float *bias, *scale; /* one an output, or none */
-    int64_t blocks, in, kind;
-} linear_t;
-
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#include <immintrin.h>
-#define VECTORS 1
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")
-#define NAME(a) JOIN(a, avx512)
-#define LANES 16
-#include "ops.h"
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#define NAME(a) JOIN(a, avx2)
-#define LANES 8
-#include "ops.h"
-#pragma GCC pop_options
-#endif
-#define NAME(a) JOIN(a, plain)
-#define LANES 1
-#include "ops.h"
-
-typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const linear_t *, int64_t, int64_t);
-typedef void norm_fn(float *, const float *, const float *, int64_t, float);
-typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
-typedef void swiglu_fn(float *, const float *, int64_t);
-typedef void attend_fn(float *, const float *, const void *, const void *, int, int64_t, int64_t, int64_t, int64_t,
-                       int64_t, int64_t, float, float *, int64_t);
-typedef void to_half_fn(uint16_t *restrict, const float *restrict, int64_t);
-typedef void weigh_fn(double *restrict, const float *restrict, double, double, int64_t);
-
-typedef struct {
-    linear_t q, k, v, o, gate, up, down;
-    const float *attention_norm, *ffn_norm, *q_norm, *k_norm, *conv;
-    int64_t window; /* 0: global */
-} layer_t;
-
-typedef struct {
-    int64_t dim, layers, heads, kv_heads, head_dim, taps, half_cache, lanes;
-    float eps;
-    const layer_t *layer;
-    const float *embed, *norm, *inv_freq;
-    linear_t head;
-} model_t;
-
-/* Rings of one sequence and layer: [kv_heads, capacity, head_dim], float16 if the model's `half_cache`, else float32;
-   and float32 [conv_capacity, dim]. */
-typedef struct {
-    void *keys, *values;
-    float *conv;
-    int64_t capacity, conv_capacity;
-} ring_t;
-
-typedef struct {
-    int lanes;
-    outputs_fn *outputs;
-    norm_fn *norm;
-    add_fn *add;
-    swiglu_fn *swiglu;
-    attend_fn *attend;
-    to_half_fn *to_half;
-    weigh_fn *weigh;
-} set_t;
-
-#define SET(lanes, name, to_half)                                                                                 \
-    {lanes, JOIN(outputs, name), JOIN(norm, name), JOIN(add, name), JOIN(swiglu, name), JOIN(attend, name), to_half, \
-     JOIN(weigh, name)}
-
-static const set_t sets[] = {
-#ifdef VECTORS
-    SET(16, avx512, to_half_avx512), SET(8, avx2, to_half_avx2),
-#endif
-    SET(1, plain, 0)};
-
-/* The widest set of at most so many lanes that this processor has. */
-static const set_t *set_of(int64_t lanes) {
-#ifdef VECTORS
-    __builtin_cpu_init();
-    if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-        return sets;
-    if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        return sets + 1;
-#endif
-    return sets + sizeof(sets) / sizeof(sets[0]) - 1;
-}
+#include "sets.h"
 
 /* Floats that a vector holds at once here, at most `most` of them; float16 and bfloat16 weights need 8 or more. */
 int bytegen_lanes(int most) { return set_of(most)->lanes; }
@@ -159,17 +61,28 @@ static void rotate(float *x, const float *cosines, const float *sines, int64_t s
 
 static int64_t up(int64_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
 
-/* Floats of scratch that a token needs, and a thread with caches of that capacity. */
+/* Floats of scratch that a token needs, and a thread. */
 static int64_t token_scratch(const model_t *m) {
     const int64_t q = up(m->heads * m->head_dim), kv = up(m->kv_heads * m->head_dim), ffn = m->layer[0].gate.blocks * BLOCK;
     return 3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim;
 }
 
-static int64_t thread_scratch(const model_t *m, int64_t capacity) { return m->heads * (capacity + 16); }
+static int64_t thread_scratch(const model_t *m) { return 2 * TOKENS * m->heads; }
 
 /* Floats of scratch that a step of n tokens needs. */
-int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t capacity, int64_t threads) {
-    return n * token_scratch(m) + threads * thread_scratch(m, capacity);
+int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t threads) {
+    return n * token_scratch(m) + threads * thread_scratch(m);
+}
+
+/* How many tokens from t on attend together, 0 where t belongs to those before it: a run of one row is cut evenly. */
+static int64_t together(const int64_t *rows, int64_t n, int64_t t) {
+    int64_t begin = t, end = t + 1;
+    while (begin > 0 && rows[begin - 1] == rows[t]) begin--;
+    while (end < n && rows[end] == rows[t]) end++;
+    const int64_t count = end - begin, parts = (count + TOKENS - 1) / TOKENS;
+    for (int64_t i = 0; i < parts; i++)
+        if (begin + count * i / parts == t) return begin + count * (i + 1) / parts - t;
+    return 0;
 }
 
 /* Puts the keys or values of a token, one row a head, into their place. */
@@ -185,7 +98,7 @@ static void keep(const set_t *use, const model_t *m, void *ring, int64_t capacit
 }
 
 static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
-                 const int64_t *positions, int64_t n, int64_t capacity, float *hidden, float *scratch, int threads) {
+                 const int64_t *positions, int64_t n, float *hidden, float *scratch, int threads) {
     const int64_t dim = m->dim, wide = up(dim), size = m->head_dim, pairs = size / 2;
     const int64_t q_size = m->heads * size, q_wide = up(q_size), kv_wide = up(m->kv_heads * size);
     const int64_t ffn = m->layer[0].gate.blocks * BLOCK, group = m->heads / m->kv_heads;
@@ -194,8 +107,8 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
     float *q = mixed + n * wide, *o = q + n * q_wide, *k = o + n * q_wide, *v = k + n * kv_wide;
     float *gate = v + n * kv_wide, *raised = gate + n * ffn;
-    float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *scores = cosines + n * size;
-    const int64_t room = capacity + 16, many_layers = m->layers;
+    float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *states = cosines + n * size;
+    const int64_t many_layers = m->layers;
     memset(scratch, 0, (size_t)(cosines - scratch) * sizeof(float));
     for (int64_t t = 0; t < n; t++) {
         memcpy(x + t * wide, m->embed + tokens[t] * dim, (size_t)dim * sizeof(float));
@@ -247,22 +160,20 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
         for (int64_t t = 0; t < n; t++)
             seen += layer->window && layer->window <= positions[t] ? layer->window : positions[t] + 1;
         const int shared = threads > 1 && 8 * seen * q_size >= WORTH_THREADS; /* memory is what it waits for */
-        /* Few tokens are shared out by their key heads. */
-        const int64_t parts = shared && n < threads ? m->kv_heads : 1, many = m->heads / parts;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (shared)
-        for (int64_t i = 0; i < n * parts; i++) {
-            const int64_t t = i / parts, head = i % parts * many, last = positions[t];
-            const int64_t first = layer->window && last >= layer->window ? last - layer->window + 1 : 0;
+        for (int64_t i = 0; i < n * m->kv_heads; i++) {
+            const int64_t t = i / m->kv_heads, head = i % m->kv_heads, count = together(rows, n, t);
+            if (!count) continue;
             const ring_t *from = ring + rows[t] * many_layers;
-            const int64_t base = head / group * from->capacity * size * (m->half_cache ? 2 : 4);
+            const int64_t base = head * from->capacity * size * (m->half_cache ? 2 : 4);
+            const int64_t place = t * q_wide + head * group * size;
 #ifdef _OPENMP
-            float *own = scores + omp_get_thread_num() * m->heads * room;
+            float *own = states + omp_get_thread_num() * thread_scratch(m);
 #else
-            float *own = scores;
+            float *own = states;
 #endif
-            use->attend(o + t * q_wide + head * size, q + t * q_wide + head * size, (const char *)from->keys + base,
-                        (const char *)from->values + base, (int)m->half_cache, many, group, from->capacity, first,
-                        last, size, scale, own, room);
+            use->attend(o + place, q + place, q_wide, (const char *)from->keys + base, (const char *)from->values + base,
+                        (int)m->half_cache, count, positions + t, group, from->capacity, layer->window, size, scale, own);
         }
         linear(use, &layer->o, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
@@ -290,23 +201,21 @@ static int64_t share(const int64_t *rows, int64_t n, int64_t i, int64_t parts) {
 void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int64_t n, float *hidden, float *scratch,
                   int threads) {
     const int64_t *tokens = ids, *rows = ids + n, *positions = ids + 2 * n;
-    int64_t capacity = 0, largest = 0;
-    for (int64_t t = 0; t < n; t++)
-        for (int64_t l = 0; l < m->layers; l++) capacity = most(capacity, rings[rows[t] * m->layers + l].capacity);
+    int64_t largest = 0;
     for (int i = 0; i < threads; i++)
         largest = most(largest, share(rows, n, i + 1, threads) - share(rows, n, i, threads));
     const int64_t work = n * m->layers * m->dim * 64 * m->layer[0].gate.blocks;
     /* Threads that each take their sequences through all layers wait for each other once. */
     if (threads < 2 || work < WORTH_THREADS || largest * threads > n + n / 2) {
-        step(m, rings, tokens, rows, positions, n, capacity, hidden, scratch, threads);
+        step(m, rings, tokens, rows, positions, n, hidden, scratch, threads);
         return;
     }
-    const int64_t wide = up(m->dim), each = token_scratch(m), own = thread_scratch(m, capacity);
+    const int64_t wide = up(m->dim), each = token_scratch(m), own = thread_scratch(m);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int i = 0; i < threads; i++) {
         const int64_t from = share(rows, n, i, threads), to = share(rows, n, i + 1, threads);
         if (from < to)
-            step(m, rings, tokens + from, rows + from, positions + from, to - from, capacity, hidden + from * wide,
+            step(m, rings, tokens + from, rows + from, positions + from, to - from, hidden + from * wide,
                  scratch + from * each + i * own, 1);
     }
 }

@@ -67,7 +67,7 @@ class Decoder:
         most that it takes, `cpu.threads()` by default.
         """
         n, count, rings = len(tokens), threads or default_threads(), cache.rings()
-        need = self.scratch(n, cache.capacity, count)
+        need = self.scratch(n, count)
         if len(cache.scratch) < need:
             cache.scratch = np.zeros(need, np.float32)
         out = np.zeros((n, padded(self.config.dim)), np.float32)
@@ -77,9 +77,9 @@ class Decoder:
         )
         return out
 
-    def scratch(self, n: int, capacity: int, threads: int) -> int:
-        """Floats of working memory that a step of `n` ids takes, over caches of `capacity` positions."""
-        found: int = library.bytegen_scratch(self.model, *map(ctypes.c_int64, (n, capacity, threads)))
+    def scratch(self, n: int, threads: int) -> int:
+        """Floats of working memory that a step of `n` ids takes."""
+        found: int = library.bytegen_scratch(self.model, ctypes.c_int64(n), ctypes.c_int64(threads))
         return found
 
     def logits(self, hidden: np.ndarray, choices: int, *, threads: int | None = None) -> np.ndarray:

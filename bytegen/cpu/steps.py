@@ -52,7 +52,7 @@ class Steps:
     def feed(self, tokens: list[int], rows: list[int], positions: list[int]) -> None:
         """As `Decoder.hidden`: N ids, each to a row of the cache at a position; those of a row together, in order."""
         n, threads, rings = len(tokens), self._threads or default_threads(), self.cache.rings()
-        self._scratch.for_items(self._decoder.scratch(n, self.cache.capacity, threads))
+        self._scratch.for_items(self._decoder.scratch(n, threads))
         self._hidden.for_items(n)
         self._ids.for_items(3 * n)[:] = tokens + rows + positions
         library.bytegen_step(
