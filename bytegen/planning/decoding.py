@@ -28,6 +28,14 @@ def weight_bytes(config: ModelConfig, precision: str) -> int:
     return quantised + 4 * sum(rows for rows, _ in shapes) + 2 * (config.n_params() - quantised)
 
 
+def widened(config: ModelConfig) -> tuple[int, int]:
+    """Return the weights that int8 holds, all and of the largest matrix: a GPU widens each for every step."""
+    shapes = [*matrices(config), *([] if config.tied else [(config.vocab_size, config.dim)])]
+    sizes = [rows * columns for rows, columns in shapes]
+    head = 0 if config.tied else sizes[-1]
+    return config.n_layers * (sum(sizes) - head) + head, max(sizes)
+
+
 def value_bytes(precision: str) -> int:
     """Return the bytes of a cached value or an activation."""
     return 4 if precision == "float32" else 2
@@ -131,5 +139,6 @@ def generation_memory(
         weights=weight_bytes(config, precision),
         cache=cache_bytes(config, length, batch=batch, chunk=chunk, size=size),
         growth=growth_bytes(config, length, batch=batch, chunk=chunk, size=size),
-        step=step_bytes(config, batch=batch, chunk=chunk, size=size),
+        step=step_bytes(config, batch=batch, chunk=chunk, size=size)
+        + (2 * widened(config)[1] if precision == "int8" else 0),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bytegen.cards import NODE
 from bytegen.config import ModelConfig
 from bytegen.planning.activations import widths
-from bytegen.planning.decoding import value_bytes, weight_bytes
+from bytegen.planning.decoding import value_bytes, weight_bytes, widened
 from bytegen.planning.flops import (
     BACKWARD_ATTENTION,
     BACKWARD_PRODUCTS,
@@ -128,6 +128,8 @@ def generation_seconds(
     """
     steps = length / bytes_per_step
     held = weight_bytes(config, precision) if stored is None else stored * config.n_params()
+    if precision == "int8" and stored is None:
+        held += 4 * widened(config)[0]  # written in bfloat16, and read again
     step = max(held / rates.bandwidth, batch * bytes_per_step * product_flops(config) / rates.products)
     q, kv = widths(config)
     attention = 0.0

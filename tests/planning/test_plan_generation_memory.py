@@ -59,6 +59,9 @@ def test_weights_take_what_is_planned(config: ModelConfig) -> None:
         matrix = p.dim() == 2 and name != "embed.weight" and not name.endswith("conv.weight")
         int8 += p.numel() + 4 * p.shape[0] if matrix else 2 * p.numel()
     assert weight_bytes(config, "int8") == int8
+    held = [p.numel() for name, p in lm.named_parameters() if p.dim() == 2 and name != "embed.weight"
+            and not name.endswith("conv.weight")]  # fmt: skip
+    assert decoding.widened(config) == (sum(held), max(held))
 
 
 def _unasked(*_: object) -> None:
