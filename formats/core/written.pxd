@@ -4,6 +4,7 @@ cimport cython
 
 cdef class Written(bytearray):
     cdef public object log, starts, wanted
+    cdef public object min_bytes
     cdef public bint privileged, shared, static
 
     @cython.locals(i=Py_ssize_t)
