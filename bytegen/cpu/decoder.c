@@ -14,6 +14,8 @@
 #endif
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
+#define KEYS 64  /* keys that attention takes at a time */
+#define TOKENS 32 /* tokens of a sequence, at most, that take them together */
 #define WORTH_THREADS (1 << 21) /* multiply-adds from which on a second thread pays for its start */
 
 #define JOIN_(a, b) a##_##b
@@ -44,8 +46,8 @@ typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const
 typedef void norm_fn(float *, const float *, const float *, int64_t, float);
 typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void swiglu_fn(float *, const float *, int64_t);
-typedef void attend_fn(float *, const float *, const float *, const float *, int64_t, int64_t, int64_t, int64_t,
-                       int64_t, int64_t, int64_t, float, float *, int64_t);
+typedef void attend_fn(float *, const float *, int64_t, const float *, const float *, int64_t, const int64_t *, int64_t,
+                       int64_t, int64_t, int64_t, int64_t, float, float *);
 
 /* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as is the bias. */
 typedef struct {
@@ -132,12 +134,21 @@ static void rotate(float *x, const float *cosines, const float *sines, int64_t s
 
 static int64_t up(int64_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
 
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-
-/* Floats of scratch that a step of n tokens with caches of that capacity needs. */
-int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t capacity, int64_t threads) {
+/* Floats of scratch that a step of n tokens needs. */
+int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t threads) {
     const int64_t q = up(m->heads * m->head_dim), kv = up(m->kv_heads * m->head_dim), ffn = m->layer[0].gate.blocks * BLOCK;
-    return n * (3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim) + threads * m->heads * (capacity + 16);
+    return n * (3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim) + threads * 2 * TOKENS * m->heads;
+}
+
+/* How many tokens from t on attend together, 0 where t belongs to those before it: a run of one row is cut evenly. */
+static int64_t together(const int64_t *rows, int64_t n, int64_t t) {
+    int64_t begin = t, end = t + 1;
+    while (begin > 0 && rows[begin - 1] == rows[t]) begin--;
+    while (end < n && rows[end] == rows[t]) end++;
+    const int64_t count = end - begin, parts = (count + TOKENS - 1) / TOKENS;
+    for (int64_t i = 0; i < parts; i++)
+        if (begin + count * i / parts == t) return begin + count * (i + 1) / parts - t;
+    return 0;
 }
 
 /* Hidden states [n, dim] after the last norm. Token i is of sequence rows[i], at position positions[i]; the tokens of a
@@ -153,10 +164,7 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
     float *q = mixed + n * wide, *o = q + n * q_wide, *k = o + n * q_wide, *v = k + n * kv_wide;
     float *gate = v + n * kv_wide, *raised = gate + n * ffn;
-    float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *scores = cosines + n * size;
-    int64_t capacity = 0;
-    for (int64_t i = 0; i < m->layers; i++) capacity = most(capacity, rings[i].capacity);
-    const int64_t room = capacity + 16;
+    float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *states = cosines + n * size;
     memset(scratch, 0, (size_t)(cosines - scratch) * sizeof(float));
     for (int64_t t = 0; t < n; t++) {
         memcpy(x + t * wide, m->embed + tokens[t] * dim, (size_t)dim * sizeof(float));
@@ -209,20 +217,18 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
         for (int64_t t = 0; t < n; t++)
             seen += layer->window && layer->window <= positions[t] ? layer->window : positions[t] + 1;
         const int shared = threads > 1 && 8 * seen * q_size >= WORTH_THREADS; /* memory is what it waits for */
-        /* Few tokens are shared out by their key heads. */
-        const int64_t parts = shared && n < threads ? m->kv_heads : 1, many = m->heads / parts;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (shared)
-        for (int64_t i = 0; i < n * parts; i++) {
-            const int64_t t = i / parts, head = i % parts * many, last = positions[t];
-            const int64_t first = layer->window && last >= layer->window ? last - layer->window + 1 : 0;
-            const int64_t base = rows[t] * ring->capacity * kv_size + head / group * size;
+        for (int64_t i = 0; i < n * m->kv_heads; i++) {
+            const int64_t t = i / m->kv_heads, head = i % m->kv_heads, count = together(rows, n, t);
+            if (!count) continue;
+            const int64_t base = rows[t] * ring->capacity * kv_size + head * size, place = t * q_wide + head * group * size;
 #ifdef _OPENMP
-            float *own = scores + omp_get_thread_num() * m->heads * room;
+            float *own = states + omp_get_thread_num() * 2 * TOKENS * m->heads;
 #else
-            float *own = scores;
+            float *own = states;
 #endif
-            use->attend(o + t * q_wide + head * size, q + t * q_wide + head * size, ring->keys + base,
-                        ring->values + base, many, group, kv_size, ring->capacity, first, last, size, scale, own, room);
+            use->attend(o + place, q + place, q_wide, ring->keys + base, ring->values + base, count, positions + t, group,
+                        kv_size, ring->capacity, layer->window, size, scale, own);
         }
         linear(use, &layer->o, half, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {

@@ -47,8 +47,7 @@ class Decoder:
         positions stay as they are.
         """
         model, n, threads = ctypes.byref(self._weights.model), len(tokens), torch.get_num_threads()
-        capacity = max(layer.keys.capacity for layer in cache.layers)
-        need = library.bytegen_scratch(model, *map(ctypes.c_int64, (n, capacity, threads)))
+        need = library.bytegen_scratch(model, ctypes.c_int64(n), ctypes.c_int64(threads))
         if len(self._scratch) < need:
             self._scratch = np.zeros(need, np.float32)
         out = np.zeros((n, padded(self.config.dim)), np.float32)

@@ -172,47 +172,144 @@ static void NAME(swiglu)(float *gate, const float *raised, int64_t size) {
     }
 }
 
-/* `heads` queries side by side, `group` of them to a key head, against the keys at positions [first, last] of a ring;
-   `scores` has room for `room` a head. Keys and values are read in the order in which they lie. */
-static void NAME(attend)(float *out, const float *query, const float *keys, const float *values, int64_t heads,
-                         int64_t group, int64_t stride, int64_t capacity, int64_t first, int64_t last, int64_t size,
-                         float scale, float *scores, int64_t room) {
-    const int64_t count = last - first + 1, even = size / LANES * LANES;
-    int64_t slot = first % capacity;
-    for (int64_t i = 0; i < count; i++) {
-        const float *row = keys + slot * stride;
-        for (int64_t h = 0; h < heads; h++) {
-            const float *key = row + h / group * size, *q = query + h * size;
+/* Lane i is the sum of v[i], the lanes of each added pairwise in one order. */
+static inline VEC NAME(sums)(VEC *v) {
+#if LANES == 16
+#define PAIR(a, b) ADD(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD))
+#define FOUR(a, b) ADD(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD))
+    for (int i = 0; i < 16; i += 2) v[i / 2] = PAIR(v[i], v[i + 1]);
+    for (int i = 0; i < 8; i += 2) v[i / 2] = PAIR(v[i], v[i + 1]);
+    return FOUR(FOUR(v[0], v[1]), FOUR(v[2], v[3]));
+#undef FOUR
+#undef PAIR
+#elif LANES == 8
+#define PAIR(a, b) ADD(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD))
+    for (int i = 0; i < 8; i += 2) v[i / 2] = PAIR(v[i], v[i + 1]);
+    v[0] = PAIR(v[0], v[1]), v[1] = PAIR(v[2], v[3]);
+    return ADD(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31));
+#undef PAIR
+#else
+    return v[0];
+#endif
+}
+
+/* scores[low, high) = scale * query . key, of the keys at `keys + offset[i]`, and -inf up to whole vectors on either side;
+   their maximum. */
+static float NAME(scores)(float *scores, const float *query, const float *keys, const int64_t *offset, int64_t low,
+                          int64_t high, int64_t size, float scale) {
+    const int64_t even = size / LANES * LANES;
+    VEC most = SPLAT(-INFINITY);
+    for (int64_t i = low / LANES * LANES; i < high; i += LANES) {
+        VEC parts[LANES];
+        for (int64_t k = 0; k < LANES; k++) {
+            const float *key = keys + offset[i + k];
             VEC sum = SPLAT(0.0f);
-            for (int64_t j = 0; j < even; j += LANES) sum = FMA(LOAD(key + j), LOAD(q + j), sum);
-            float score = SUM(sum);
-            for (int64_t j = even; j < size; j++) score += key[j] * q[j];
-            scores[h * room + i] = score * scale;
+            for (int64_t j = 0; j < even; j += LANES) sum = FMA(LOAD(key + j), LOAD(query + j), sum);
+            parts[k] = sum;
         }
-        if (++slot == capacity) slot = 0;
+        STORE(scores + i, NAME(sums)(parts));
+        if (even < size)
+            for (int64_t k = 0; k < LANES; k++)
+                for (int64_t j = even; j < size; j++) scores[i + k] += keys[offset[i + k] + j] * query[j];
+        STORE(scores + i, MUL(LOAD(scores + i), SPLAT(scale)));
+        for (int64_t k = i; k < low; k++) scores[k] = -INFINITY;
+        for (int64_t k = high; k < i + LANES; k++) scores[k] = -INFINITY;
+        most = MAX(most, LOAD(scores + i));
     }
-    for (int64_t h = 0; h < heads; h++) {
-        float *own = scores + h * room, total = 0.0f, most = -INFINITY;
-        for (int64_t i = 0; i < count; i++) most = own[i] > most ? own[i] : most;
-        for (int64_t i = count; i % LANES; i++) own[i] = -INFINITY;
-        for (int64_t i = 0; i < count; i += LANES) STORE(own + i, NAME(exponential)(ADD(LOAD(own + i), SPLAT(-most))));
-        for (int64_t i = 0; i < count; i++) total += own[i];
-        for (int64_t i = 0; i < count; i++) own[i] /= total;
+    float lanes[LANES], best = -INFINITY;
+    STORE(lanes, most);
+    for (int64_t k = 0; k < LANES; k++) best = lanes[k] > best ? lanes[k] : best;
+    return best;
+}
+
+/* COUNT vectors of out = out * kept + the values weighed. Even and odd keys are summed apart: two chains of additions
+   wait half as long for each other. */
+#define WEIGH(COUNT)                                                                                              \
+    do {                                                                                                          \
+        VEC sums[2][COUNT];                                                                                       \
+        for (int c = 0; c < COUNT; c++) sums[0][c] = MUL(LOAD(to + c * LANES), kept), sums[1][c] = SPLAT(0.0f);   \
+        int64_t i = low;                                                                                          \
+        if (i & 1) {                                                                                              \
+            for (int c = 0; c < COUNT; c++)                                                                       \
+                sums[1][c] = FMA(LOAD(from + offset[i] + c * LANES), SPLAT(weights[i]), sums[1][c]);              \
+            i++;                                                                                                  \
+        }                                                                                                         \
+        for (; i + 1 < high; i += 2)                                                                              \
+            for (int o = 0; o < 2; o++)                                                                           \
+                for (int c = 0; c < COUNT; c++)                                                                   \
+                    sums[o][c] = FMA(LOAD(from + offset[i + o] + c * LANES), SPLAT(weights[i + o]), sums[o][c]);  \
+        if (i < high)                                                                                             \
+            for (int c = 0; c < COUNT; c++)                                                                       \
+                sums[0][c] = FMA(LOAD(from + offset[i] + c * LANES), SPLAT(weights[i]), sums[0][c]);              \
+        for (int c = 0; c < COUNT; c++) STORE(to + c * LANES, ADD(sums[0][c], sums[1][c]));                       \
+    } while (0)
+
+static void NAME(weigh)(float *out, const float *values, const int64_t *offset, const float *weights, int64_t low,
+                        int64_t high, int64_t size, float keep) {
+    const VEC kept = SPLAT(keep);
+    int64_t j = 0;
+    for (; j + 4 * LANES <= size; j += 4 * LANES) {
+        float *to = out + j;
+        const float *from = values + j;
+        WEIGH(4);
     }
-    for (int64_t j = 0; j < heads * size; j++) out[j] = 0.0f;
-    slot = first % capacity;
-    for (int64_t i = 0; i < count; i++) {
-        const float *row = values + slot * stride;
-        for (int64_t h = 0; h < heads; h++) {
-            const float *value = row + h / group * size;
-            const float p = scores[h * room + i];
-            float *to = out + h * size;
-            const VEC all = SPLAT(p);
-            for (int64_t j = 0; j < even; j += LANES) STORE(to + j, FMA(LOAD(value + j), all, LOAD(to + j)));
-            for (int64_t j = even; j < size; j++) to[j] += value[j] * p;
+    for (; j + LANES <= size; j += LANES) {
+        float *to = out + j;
+        const float *from = values + j;
+        WEIGH(1);
+    }
+    for (; j < size; j++) {
+        float sum = out[j] * keep;
+        for (int64_t i = low; i < high; i++) sum += values[offset[i] + j] * weights[i];
+        out[j] = sum;
+    }
+}
+
+/* Tokens of one sequence and the `group` heads of each that share a key head, against the keys of a ring [capacity] with
+   `stride` between them; `state` has room for two numbers a head. Keys are taken KEYS at a time, which all the tokens read while they are at hand;
+   the softmax is corrected as greater scores come (Milakov and Gimelshein 2018). The KEYS begin at multiples of KEYS, so
+   that the sums of a token do not depend on the tokens beside it. */
+static void NAME(attend)(float *out, const float *query, int64_t between, const float *keys, const float *values,
+                         int64_t tokens, const int64_t *positions, int64_t group, int64_t stride, int64_t capacity,
+                         int64_t window, int64_t size, float scale, float *state) {
+    const int64_t heads = tokens * group;
+    float weights[KEYS], *most = state, *total = state + heads;
+    int64_t offset[KEYS], begin = positions[0] - window + 1;
+    for (int64_t i = 0; i < heads; i++) {
+        most[i] = -INFINITY, total[i] = 0.0f;
+        for (int64_t j = 0; j < size; j++) out[i / group * between + i % group * size + j] = 0.0f;
+    }
+    if (!window || begin < 0) begin = 0;
+    for (int64_t base = begin / KEYS * KEYS; base <= positions[tokens - 1]; base += KEYS) {
+        int64_t slot = base % capacity;
+        for (int64_t i = 0; i < KEYS; i++) {
+            offset[i] = slot * stride;
+            if (++slot == capacity) slot = 0;
         }
-        if (++slot == capacity) slot = 0;
+        for (int64_t i = 0; i < heads; i++) {
+            const int64_t last = positions[i / group], first = window && last >= window ? last - window + 1 : 0;
+            const int64_t low = first > base ? first - base : 0, high = last - base < KEYS ? last - base + 1 : KEYS;
+            if (low >= high) continue;
+            const int64_t place = i / group * between + i % group * size;
+            const float best = NAME(scores)(weights, query + place, keys, offset, low, high, size, scale);
+            float keep[LANES];
+            STORE(keep, SPLAT(1.0f));
+            if (best > most[i]) {
+                STORE(keep, NAME(exponential)(SPLAT(most[i] - best)));
+                most[i] = best;
+            }
+            VEC sum = SPLAT(0.0f);
+            for (int64_t k = low / LANES * LANES; k < high; k += LANES) {
+                const VEC e = NAME(exponential)(ADD(LOAD(weights + k), SPLAT(-most[i])));
+                STORE(weights + k, e);
+                sum = ADD(sum, e);
+            }
+            total[i] = total[i] * keep[0] + SUM(sum);
+            NAME(weigh)(out + place, values, offset, weights, low, high, size, keep[0]);
+        }
     }
+    for (int64_t i = 0; i < heads; i++)
+        for (int64_t j = 0; j < size; j++) out[i / group * between + i % group * size + j] /= total[i];
 }
 
 #undef LOAD
@@ -232,5 +329,6 @@ static void NAME(attend)(float *out, const float *query, const float *keys, cons
 #undef HALVES
 #undef VEC
 #undef TILE
+#undef WEIGH
 #undef LANES
 #undef NAME
