@@ -65,9 +65,7 @@ def _rows(
             f"this model has a vocabulary of {lm.config.vocab_size} ids, not the {tokenizer.VOCAB_SIZE} of bytes and"
             " marks; a checkpoint converted with --keep-vocabulary writes its own tokens, so convert it without"
         )
-    start = formats.constraint(
-        format, max_bytes=max_bytes, level=level, static=static, min_bytes=min_bytes
-    )
+    start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static, min_bytes=min_bytes)
     tag = tokenizer.format_tag(format)
     prompts = {prompt: tokenizer.encode_prompt(prompt, tag) for prompt, _ in jobs}
     longest = max(len(ids) for ids in prompts.values())

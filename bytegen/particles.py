@@ -71,9 +71,7 @@ def generate_particles(
     Raises UserError for a prompt that does not fit the context or a temperature of 0, FormatError as
     `formats.constraint` and `formats.smc` do.
     """
-    start = formats.constraint(
-        format, max_bytes=max_bytes, level=level, static=static, min_bytes=min_bytes
-    )
+    start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static, min_bytes=min_bytes)
     model = LanguageParticles(lm, prompt, format=format, max_bytes=max_bytes, temperature=temperature)
     return formats.smc(
         start, model, particles=particles, seed=seed, threshold=threshold, weigh_forced=weigh_forced

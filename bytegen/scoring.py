@@ -71,7 +71,5 @@ def account(
     Raises `formats.FormatError` for a file that does not replay at that level.
     """
     limit = max(143_360, len(data)) if max_bytes is None else max_bytes
-    constraint = formats.constraint(
-        format, max_bytes=limit, level=level, static=static, min_bytes=min_bytes
-    )
+    constraint = formats.constraint(format, max_bytes=limit, level=level, static=static, min_bytes=min_bytes)
     return formats.account(constraint, data, log_probs(lm, data, format=format, prompt=prompt))

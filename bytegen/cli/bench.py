@@ -5,6 +5,7 @@ import click
 from bytegen.cli.bench_formats import formats_bench
 from bytegen.cli.bench_generate import generate_bench
 from bytegen.cli.bench_kernels import kernels_bench
+from bytegen.cli.bench_long import long_bench
 from bytegen.cli.bench_sandbox import sandbox_bench
 
 
@@ -16,4 +17,5 @@ def bench() -> None:
 bench.add_command(formats_bench, "formats")
 bench.add_command(generate_bench, "generate")
 bench.add_command(kernels_bench, "kernels")
+bench.add_command(long_bench, "long")
 bench.add_command(sandbox_bench, "sandbox")

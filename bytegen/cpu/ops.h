@@ -204,7 +204,10 @@ static float NAME(scores)(float *scores, const float *query, const float *keys, 
         for (int64_t k = 0; k < LANES; k++) {
             const float *key = keys + offset[i + k];
             VEC sum = SPLAT(0.0f);
-            for (int64_t j = 0; j < even; j += LANES) sum = FMA(LOAD(key + j), LOAD(query + j), sum);
+            int64_t j = 0;
+            for (; j + 4 * LANES <= even; j += 4 * LANES)
+                for (int c = 0; c < 4; c++) sum = FMA(LOAD(key + j + c * LANES), LOAD(query + j + c * LANES), sum);
+            for (; j < even; j += LANES) sum = FMA(LOAD(key + j), LOAD(query + j), sum);
             parts[k] = sum;
         }
         STORE(scores + i, NAME(sums)(parts));

@@ -37,7 +37,8 @@ OnBytes = Callable[[Sequence, bytes], None]
 
 @dataclass
 class Timing:
-    """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept."""
+    """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept;
+    `cache_bytes` is the most that the caches took when a sequence ended."""
 
     model: float = 0.0
     constraint: float = 0.0
@@ -49,6 +50,7 @@ class Timing:
     turns: int = 0  # steps, counted once for each sequence in them that drew
     drafted: int = 0
     accepted: int = 0
+    cache_bytes: int = 0
 
 
 @dataclass
@@ -135,6 +137,8 @@ class Engine:
         if rows:
             self._step(rows)
         ended = {id(row) for row in rows if row.sequence.ended}
+        if ended and self._runner.cache is not None:
+            self.timing.cache_bytes = max(self.timing.cache_bytes, self._runner.cache.nbytes())
         self._rows = [row if id(row) not in ended else None for row in self._rows]
         return gone + [row.sequence for row in rows if id(row) in ended]
 
