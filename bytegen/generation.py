@@ -92,8 +92,8 @@ def generate_many(
     hears of bytes as they are written, `on_output(index, output)` of each finished file; `timing` is
     added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has
     seen no others, and was not trained on bytes that had one choice there. `drafts` guesses bytes ahead, which
-    changes the time and nothing else (see `decoding.engine`); `backend` is what computes (see `decoding.runners`). Files have
-    `min_bytes` at least: where a model would end one earlier it goes on behind what the headers describe.
+    changes the time and nothing else (see `decoding.engine`); `backend` is what computes (see `decoding.runners`).
+    Files have `min_bytes` at least: where a model would end one earlier it goes on behind what the headers describe.
 
     Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling parameters out
     of range; FormatError for an unknown format or level, or a max_bytes below the least file or `min_bytes`.

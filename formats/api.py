@@ -47,7 +47,8 @@ def sample(
     ``pick`` says how to choose among the allowed bytes: ``uniform``, ``lowest``, ``highest``, or ``lively``: by
     weights learnt from real files, so that tables and contents look like something (`weights`). The length
     limit of the file is drawn first, evenly on a logarithmic scale from the least size to ``max_bytes``, so
-    that sizes are mixed; with ``min_bytes``, from that where it is greater. Raises `FormatError` as `constraint` does, and for an unknown pick.
+    that sizes are mixed; with ``min_bytes``, from that where it is greater. Raises `FormatError` as `constraint`
+    does, and for an unknown pick.
     """
     if pick not in PICKS:
         raise FormatError(f"unknown pick {pick!r}; there are: {', '.join(PICKS)}")

@@ -96,9 +96,9 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
     "--account", "show_account", is_flag=True, help="Print what the constraint took, field by field."
 )
 def generate(
-    prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, min_bytes: int, seed: int, temperature: float | None,
-    top_p: float, min_p: float, samples: int, model: str | None, device: str, run_it: bool, stdin_file: Path | None,
-    prompts: Path | None, batch_size: int, drafts: bool,
+    prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, min_bytes: int, seed: int,
+    temperature: float | None, top_p: float, min_p: float, samples: int, model: str | None, device: str,
+    run_it: bool, stdin_file: Path | None, prompts: Path | None, batch_size: int, drafts: bool,
     particles: int | None, show_account: bool,
 ) -> None:  # fmt: skip
     """Write the program that PROMPT describes."""
@@ -120,7 +120,8 @@ def generate(
         )
     options: dict[str, Any] = {
         "format": format_, "level": level, "max_bytes": max_bytes, "min_bytes": min_bytes, "seed": seed,
-        "samples": samples, "temperature": temperature, "top_p": top_p, "min_p": min_p, "batch_size": batch_size, "drafts": drafts,
+        "samples": samples, "temperature": temperature, "top_p": top_p, "min_p": min_p, "batch_size": batch_size,
+        "drafts": drafts,
     }  # fmt: skip
     if many and (particles or show_account):
         raise UserError("--particles and --account are for one prompt and one sample")
