@@ -2,6 +2,7 @@
 
 import click
 
+from bytegen.cli.bench_decode import decode_bench
 from bytegen.cli.bench_formats import formats_bench
 from bytegen.cli.bench_generate import generate_bench
 from bytegen.cli.bench_kernels import kernels_bench
@@ -14,6 +15,7 @@ def bench() -> None:
     """Measure speed; every figure is a median of several rounds in one run on one machine."""
 
 
+bench.add_command(decode_bench, "decode")
 bench.add_command(formats_bench, "formats")
 bench.add_command(generate_bench, "generate")
 bench.add_command(kernels_bench, "kernels")
