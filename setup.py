@@ -17,7 +17,7 @@ FOLDERS = {
     "bytegen.formats": "formats",
     "bytegen.train": "train",
 }
-COMPILED = ("constraint", "intset", "masks", "records", "steps", "stream", "written")
+COMPILED = ("pieces", "branches", "constraint", "intset", "masks", "records", "steps", "stream", "written")
 CORE = "bytegen.formats.core"
 
 packages = [

@@ -9,7 +9,6 @@ from typing import Any
 
 from bytegen.config import ModelConfig
 from bytegen.errors import UserError
-from bytegen.tokenizer import VOCAB_SIZE
 
 EVALUATION = "eval.jsonl"
 """Beside the weights: the rows that `bytegen eval --json` writes. The card takes its funnel from there."""
@@ -103,17 +102,13 @@ def shape_table(config: ModelConfig) -> str:
         ("heads", f"{config.n_heads} of {config.head_dim}, {config.n_kv_heads} for keys and values"),
         (
             "vocabulary",
-            f"{config.vocab_size:,} ids" + (" (256 bytes and marks)" if _of_bytes(config) else ""),
+            f"{config.vocab_size:,} ids" + (" (256 bytes and marks)" if config.of_bytes else ""),
         ),
         ("context", f"{config.max_positions:,} positions"),
     ]
     if config.conv_taps > 1:
         parts.append(("convolution before attention", f"{config.conv_taps} taps"))
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in parts)])
-
-
-def _of_bytes(config: ModelConfig) -> bool:
-    return config.vocab_size == VOCAB_SIZE
 
 
 def model_card(
@@ -142,13 +137,12 @@ def model_card(
             )
             for kind, key in (("pass@1", "pass_at_1"), (f"pass@{overall['samples']}", "pass_at_n"))
         ]  # fmt: skip
-    of_bytes = _of_bytes(config)
     return ModelCard.from_template(
         card_data=data, template_str=_TEMPLATE, name=name, origin=origin, shape=shape_table(config),
         repo_id=repo_id or name,
-        summary="A byte language model for executables, for the library `bytegen`." if of_bytes
+        summary="A byte language model for executables, for the library `bytegen`." if config.of_bytes
         else "A language model in the layout of the library `bytegen`.",
-        use='out = bytegen.generate(lm, "count from 3 to 9", max_bytes=4096, seed=0)' if of_bytes
+        use='out = bytegen.generate(lm, "count from 3 to 9", max_bytes=4096, seed=0)' if config.of_bytes
         else "logits = lm(tokens)  # ids of the checkpoint's tokenizer",
         funnel=funnel_table(rows) if rows else f"Not measured yet: `bytegen eval --json {EVALUATION}` beside the"
         " weights, and saving again, puts it here.",

@@ -70,6 +70,11 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
 
+    @property
+    def of_bytes(self) -> bool:
+        """Whether the ids are those of `bytegen.tokenizer`: bytes and marks, not a checkpoint's own tokens."""
+        return self.vocab_size == VOCAB_SIZE
+
     def windows(self) -> list[int | None]:
         """Return each layer's window; None where the layer is global."""
         return [

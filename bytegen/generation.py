@@ -60,7 +60,7 @@ def _rows(
     min_bytes: int,
 ) -> tuple[Iterator[Row], int]:
     """Return the sequences to decode, made one by one, and the positions that the longest may take."""
-    if lm.config.vocab_size != tokenizer.VOCAB_SIZE:
+    if not lm.config.of_bytes:
         raise UserError(
             f"this model has a vocabulary of {lm.config.vocab_size} ids, not the {tokenizer.VOCAB_SIZE} of bytes and"
             " marks; a checkpoint converted with --keep-vocabulary writes its own tokens, so convert it without"

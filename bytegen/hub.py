@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 
     from bytegen.model import ByteLM
 
-_FILES = [
-    "config.json",
-    "model.safetensors",
-    "model-*.safetensors",
-    "model.safetensors.index.json",
-    "drafts.safetensors",
-]
-
 
 class HubModel(
     ModelHubMixin, library_name="bytegen", tags=["bytes", "executables"], pipeline_tag="text-generation"
@@ -109,8 +101,12 @@ def _download(repo_id: str, **options: Any) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    from bytegen.shards import INDEX, SINGLE
+    from bytegen.weights import DRAFTS
+
+    files = ["config.json", SINGLE, "model-*.safetensors", INDEX, DRAFTS]
     try:
-        return snapshot_download(repo_id, allow_patterns=_FILES, **options)
+        return snapshot_download(repo_id, allow_patterns=files, **options)
     except HFValidationError:
         raise UserError(
             f"{repo_id!r} is neither a folder nor the name of a repository, such as 'user/model'"

@@ -79,7 +79,7 @@ def transformers_config(config: ModelConfig, dtype: torch.dtype | None = None) -
     if model_type in ("qwen2", "qwen3"):
         values["use_sliding_window"] = any(windows)
         values["max_window_layers"] = config.n_layers
-    if _of_bytes(config):
+    if config.of_bytes:
         values |= {
             "bos_token_id": tokenizer.BEGIN,
             "eos_token_id": tokenizer.END_OF_FILE,
@@ -88,10 +88,6 @@ def transformers_config(config: ModelConfig, dtype: torch.dtype | None = None) -
     if dtype is not None:
         values["dtype"] = values["torch_dtype"] = str(dtype).removeprefix("torch.")
     return values
-
-
-def _of_bytes(config: ModelConfig) -> bool:
-    return config.vocab_size == tokenizer.VOCAB_SIZE
 
 
 def byte_tokenizer() -> dict[str, Any]:
@@ -137,9 +133,7 @@ def export(
         check_shapes(shards.shapes, shapes, shards.where)
         tensors: dict[str, LazyTensor] = {}
         for ours in shapes:
-            other = theirs(ours)
-            assert other is not None, ours
-            tensors[other] = shards.lazy(ours)
+            tensors[theirs(ours)] = shards.lazy(ours)
         found = {lazy.dtype for lazy in tensors.values()}
         widest = next(dtype for dtype in DTYPES.values() if dtype in found)
         check_memory(peak_bytes(tensors, max_shard_bytes), f"exporting {folder}", memory_advice(config))
@@ -147,7 +141,7 @@ def export(
             check_disk(sum(lazy.nbytes for lazy in tensors.values()), out)
             write_shards(scratch, tensors, max_shard_bytes=max_shard_bytes, on_tensor=on_tensor)
             _write_json(scratch / "config.json", transformers_config(config, widest))
-            if _of_bytes(config):
+            if config.of_bytes:
                 _write_json(scratch / "tokenizer.json", byte_tokenizer())
                 special = {"bos_token": "<begin>", "eos_token": "<end of file>", "pad_token": "<padding>"}
                 kind = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}

@@ -30,11 +30,11 @@ IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 """What old checkpoints carry and nobody reads: tables that follow from the config."""
 
 
-def theirs(name: str) -> str | None:
-    """Return transformers' name of our tensor `name`; None where it has no counterpart (the convolution)."""
+def theirs(name: str) -> str:
+    """Return transformers' name of our tensor `name`; KeyError where it has none (the convolution)."""
     if name in OUTSIDE:
         return OUTSIDE[name]
     match = _BLOCK.fullmatch(name)
     if match is None or match[2] not in INSIDE:
-        return None
+        raise KeyError(name)
     return f"model.layers.{match[1]}.{INSIDE[match[2]]}.{match[3]}"

@@ -17,7 +17,7 @@ import numpy as np
 
 from bytegen.formats.code.automaton import DEAD, START, Automaton, Label, load
 from bytegen.formats.core.masks import shared
-from bytegen.formats.core.stream import ENDS, FILLER, RELATIVE
+from bytegen.formats.core.stream import ENDS, FILLER, LOCK, RELATIVE
 
 ALIGNED = 4  # zeros fill up to a multiple of this
 _FILLER_LABEL = 255  # of one byte of it
@@ -107,6 +107,7 @@ class Machine:
             assert (relative[late] == (alive & grouped)).all(), "another byte ends a direct branch"
         self.masks: dict[int, np.ndarray] = {}
         self._last: dict[int, np.ndarray] = {}
+        self._one_byte: dict[bool, np.ndarray] = {}
         self._same: dict[bytes, np.ndarray] = {}
 
     def mask(self, state: int, room: int) -> np.ndarray:
@@ -119,6 +120,15 @@ class Machine:
         if state < self.plain:
             self.masks[state << 4 | room] = out
         return out
+
+    def one_byte(self, lock: bool) -> np.ndarray:
+        """bool[257], read-only: the instructions of one byte, and the lock prefix where ``lock`` says so."""
+        found = self._one_byte.get(lock)
+        if found is None:
+            out = self.mask(self.start, 1).copy()
+            out[LOCK] |= lock
+            found = self._one_byte[lock] = shared(out.tobytes())
+        return found
 
     def last(self, state: int, barred: int) -> np.ndarray:
         """bool[257], read-only: the last bytes of a word, without the direct branches of the groups in ``barred``.

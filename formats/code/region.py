@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.code.branches import ByteBranches, Range, WordBranches, branches
 from bytegen.formats.code.machine import Machine, machine
-from bytegen.formats.core.intset import Finite, IntSet, exactly
+from bytegen.formats.core.branches import ByteBranches, Range, WordBranches, branches
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Finite
 from bytegen.formats.core.steps import IntStep, Step, StreamStep
 from bytegen.formats.core.stream import instruction_starts
 from bytegen.formats.core.written import Snapshot, Written

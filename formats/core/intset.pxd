@@ -1,28 +1,17 @@
 # Types for the compiled form; the code is in intset.py.
 cimport cython
 
-
-cdef class Span:
-    cdef public object hi, lo, mod, rem
-
-
-cdef class Window:
-    cdef public object _parts, first, hi, last, lo, mid_hi, mid_lo, period
-
-
-cdef class Finite:
-    cdef public object _array, _few, _members
-
-
-cdef class Bits:
-    cdef public object may, must
+from bytegen.formats.core.masks cimport Blanks
+from bytegen.formats.core.pieces cimport Finite, Span
 
 
 cdef class IntSet:
-    cdef public object pieces, only, _masks
+    cdef public object only, _masks
+    cdef public tuple pieces
     cdef public Py_ssize_t size
     cdef public bint full, _used
 
+    @cython.locals(blanks=Blanks, row=Py_ssize_t, cells="unsigned char[:, ::1]", span=Span, finite=Finite)
     cpdef mask(self, Py_ssize_t k, prefix)
     cpdef has(self, k, prefix)
     cpdef contains(self, x)

@@ -12,6 +12,7 @@ from bytegen.formats.errors import FormatError
 END = 256
 WORDS = 9  # 32-bit words that hold 257 bits
 _MOST_KEPT = 16_384
+_ROWS = 32
 
 
 def constant(any_byte: bool, end: bool) -> np.ndarray:
@@ -53,6 +54,41 @@ def packed(mask: np.ndarray) -> bytes:
         _packed.clear()
     _packed[id(mask)] = mask, raw
     return raw
+
+
+class Blanks:
+    """Masks without a byte, to be written into once and then only read: made many at a time, they cost least.
+
+    ``cells``: uint8[rows, 257], ``open[row]`` the same row as bool[257], ``views[row]`` that, read-only.
+    """
+
+    __slots__ = ("cells", "open", "used", "views")
+
+    cells: memoryview
+    open: list[np.ndarray]
+    views: list[np.ndarray]
+
+    def __init__(self) -> None:
+        self._more()
+
+    def _more(self) -> None:
+        rows = np.zeros((_ROWS, 257), np.uint8)
+        self.cells = memoryview(rows)  # type: ignore[arg-type]
+        masks = rows.view(bool)
+        self.open = list(masks)
+        masks.flags.writeable = False
+        self.views = list(masks)
+        self.used = 0
+
+    def take(self) -> int:
+        """A row to be written, of which nobody else knows."""
+        if self.used == _ROWS:
+            self._more()
+        self.used += 1
+        return self.used - 1
+
+
+BLANKS = Blanks()
 
 
 class Masked(Protocol):

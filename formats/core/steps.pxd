@@ -10,4 +10,5 @@ cdef class FreeStep:
 
 cdef class StreamStep:
     cdef public object parent, machine, shift, tail, targets, then, _path
-    cdef public Py_ssize_t start, stop, lists
+    cdef public list traits
+    cdef public Py_ssize_t start, stop, first, lists, longest, phase, word

@@ -132,12 +132,15 @@ class Machine(Protocol):
         Kept in ``masks`` under ``state << 4 | room`` where ``state`` is less than ``plain``.
         """
 
+    def one_byte(self, lock: bool) -> np.ndarray:
+        """bool[257], read-only: the instructions of one byte, and the lock prefix where ``lock`` says so."""
+
     def last(self, state: int, barred: int) -> np.ndarray:
         """bool[257], read-only: the last bytes of a word, without the branches of the groups in ``barred``."""
 
 
 class Targets(Protocol):
-    """Where branches may go; see `bytegen.formats.code.branches`.
+    """Where branches may go; see `bytegen.formats.core.branches`.
 
     ``begin`` is where the branch begins, ``field`` where its displacement does (x86), ``state`` the automaton's.
     """
@@ -163,7 +166,10 @@ class StreamStep:
     the two bytes FF FF that begin them, at ``start``.
     """
 
-    __slots__ = ("_path", "lists", "machine", "parent", "shift", "start", "stop", "tail", "targets", "then")
+    __slots__ = (
+        "_path", "first", "lists", "longest", "machine", "parent", "phase", "shift", "start", "stop", "tail", "targets",
+        "then", "traits", "word",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -183,7 +189,10 @@ class StreamStep:
         self.start = start
         self.stop = stop
         self.shift = shift
+        self.phase = shift % 16  # an address, as far as alignments ask
         self.machine = machine
+        self.first, self.longest, self.word = machine.start, machine.longest, machine.word
+        self.traits = machine.traits
         self.targets = targets
         self._path = path
         self.then = then

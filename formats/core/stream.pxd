@@ -20,6 +20,7 @@ cdef class StreamCursor:
     cpdef _enter_stream(self, StreamStep step)
     @cython.locals(aligned=Py_ssize_t)
     cpdef _instruction(self, StreamStep step, Py_ssize_t begin, Py_ssize_t after)
+    cpdef _look(self, Py_ssize_t offset)
     cpdef bint _may_list(self, StreamStep step, Py_ssize_t begin)
     cpdef _cross(self, StreamStep step)
     cpdef _fill(self, StreamStep step, Py_ssize_t position)
@@ -33,3 +34,6 @@ cdef class StreamCursor:
     @cython.locals(begin=Py_ssize_t, stop=Py_ssize_t, position=Py_ssize_t, traits=Py_ssize_t, target=Py_ssize_t,
                    i=Py_ssize_t, until=Py_ssize_t)
     cpdef _complete(self, Py_ssize_t state)
+
+
+cdef Py_ssize_t _aligned(StreamStep step, Py_ssize_t offset)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bytegen.formats.core.steps import Machine, Step, StreamStep
-from bytegen.formats.core.written import Snapshot, Written
+from bytegen.formats.core.written import LOOKED, Snapshot, Written
 
 _MOST_LISTS = 1 << 16
 _AHEAD = 16  # a start that is owed less than this far ahead may bound an instruction
@@ -119,41 +119,41 @@ class StreamCursor:
         """An instruction begins, or filler, ``after`` a state of the automaton."""
         machine = step.machine
         if begin >= self._recheck:
-            self._bound, looked = self._data.next_wanted(begin)
-            self._recheck = min(self._bound - 1, looked - _AHEAD)
+            self._look(begin)
         self._begin = begin
-        self._state = machine.start
-        self._until = min(begin + machine.longest, self._bound, step.stop)
+        self._state = step.first
+        self._until = min(begin + step.longest, self._bound, step.stop)
         if self._bound == begin + 1:
             self._state = machine.skip
         elif step.lists and self._may_list(step, begin):
             self._state = machine.listed
-        if machine.traits[after] & ENDS:
+        if step.traits[after] & ENDS:
             aligned = _aligned(step, begin)
             if begin < aligned <= self._bound and not self._data.is_wanted(begin):
                 self._state = machine.gap
 
+    def _look(self, offset: int) -> None:
+        """Find the first start that is owed after ``offset``, and until where that is the answer."""
+        self._bound = self._data.next_wanted(offset)
+        self._recheck = min(self._bound - 1, offset + LOOKED - _AHEAD)
+
     def _may_list(self, step: StreamStep, begin: int) -> bool:
         """Whether lists of addresses fit between here, behind some instruction, and the stream's end."""
         room = step.stop - begin
-        aligned = (begin + step.shift) % step.lists == 0 and room % step.lists == 0
+        aligned = (begin + step.phase) % step.lists == 0 and room % step.lists == 0
         return aligned and begin > step.start and 2 * step.lists <= room <= _MOST_LISTS
 
     def _cross(self, step: StreamStep) -> None:
         """The instruction begins with a lock prefix, and the start that is owed behind it is met."""
-        self._bound, looked = self._data.next_wanted(self._begin + 1)
-        self._recheck = min(self._bound - 1, looked - _AHEAD)
-        self._until = min(self._begin + step.machine.longest, self._bound, step.stop)
+        self._look(self._begin + 1)
+        self._until = min(self._begin + step.longest, self._bound, step.stop)
 
     def _skip_mask(self, step: StreamStep) -> np.ndarray:
         """One byte that is an instruction, or the lock prefix."""
         machine, begin = step.machine, self._begin
-        out = machine.mask(machine.start, 1).copy()
-        until = min(begin + machine.longest, self._data.next_wanted(begin + 1)[0], step.stop)
+        until = min(begin + step.longest, self._data.next_wanted(begin + 1), step.stop)
         locked = machine.table[machine.start << 8 | LOCK]
-        out[LOCK] |= locked > 0 and machine.least[locked] < until - begin
-        out.flags.writeable = False
-        return out
+        return machine.one_byte(locked > 0 and machine.least[locked] < until - begin)
 
     def _fill(self, step: StreamStep, position: int) -> None:
         """Filler goes on at ``position``."""
@@ -243,9 +243,9 @@ class StreamCursor:
     def _complete(self, state: int) -> None:
         """An instruction or a byte of filler has just ended, by that state, and perhaps the stream."""
         step, data, begin = self._stream, self._data, self._begin
-        machine, stop = step.machine, step.stop
+        stop = step.stop
         position = len(data)
-        traits = machine.traits[state]
+        traits = step.traits[state]
         if traits & RELATIVE:
             target = step.targets.target(step, state, begin, self._displacement, data)
             if target >= position:
@@ -260,7 +260,7 @@ class StreamCursor:
             if position != stop and position != _aligned(step, position):
                 self._fill(step, position)
                 return
-        elif data[begin] == LOCK and machine.word == 1:
+        elif step.word == 1 and data[begin] == LOCK:
             data.start(begin + 1)
         if position == stop:
             self._leave()
@@ -275,13 +275,13 @@ class StreamCursor:
         if (
             traits & ENDS
             or position >= self._recheck
-            or (step.lists and (position + step.shift) % step.lists == 0)
+            or (step.lists and (position + step.phase) % step.lists == 0)
         ):
             self._instruction(step, position, state)
             return
         self._begin = position
-        self._state = machine.start
-        until = position + machine.longest
+        self._state = step.first
+        until = position + step.longest
         if until > self._bound:
             until = self._bound
         self._until = until if until < stop else stop
@@ -289,7 +289,7 @@ class StreamCursor:
 
 def _aligned(step: StreamStep, offset: int) -> int:
     """The offset of the next aligned address."""
-    return offset + (-(offset + step.shift) % _ALIGNED)
+    return offset + (-(offset + step.phase) & _ALIGNED - 1)
 
 
 def _walk(machine: Machine, data: bytearray, begin: int) -> tuple[int, int, int]:

@@ -3,8 +3,8 @@ cimport cython
 
 
 cdef class Written(bytearray):
-    cdef public object log, starts, wanted
-    cdef public object min_bytes
+    cdef public object log, min_bytes
+    cdef public bytearray starts, wanted
     cdef public bint privileged, shared, static
 
     @cython.locals(i=Py_ssize_t)
@@ -13,3 +13,9 @@ cdef class Written(bytearray):
     @cython.locals(i=Py_ssize_t)
     cpdef want(self, Py_ssize_t offset)
     cpdef own(self)
+    @cython.locals(i=Py_ssize_t)
+    cpdef bint is_start(self, Py_ssize_t offset)
+    @cython.locals(i=Py_ssize_t)
+    cpdef bint is_wanted(self, Py_ssize_t offset)
+    @cython.locals(wanted=bytearray, i=Py_ssize_t, limit=Py_ssize_t, bits=Py_ssize_t, place=Py_ssize_t)
+    cpdef Py_ssize_t next_wanted(self, Py_ssize_t offset) except -1

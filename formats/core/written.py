@@ -12,7 +12,7 @@ from array import array
 import numpy as np
 
 _BLOCK = 512  # bytes by which a bitmap grows
-_WINDOW = 64  # bytes of the bitmap that one search looks at
+LOOKED = 512  # bytes of the file that one search for what is owed goes through
 NEVER = 1 << 62
 
 
@@ -153,13 +153,20 @@ class Written(bytearray):
         window = int.from_bytes(self.wanted[first : (stop + 7) >> 3], "little")
         return window & ((1 << stop - first * 8) - (1 << start - first * 8)) != 0
 
-    def next_wanted(self, offset: int) -> tuple[int, int]:
-        """The first offset after this one where a start is owed (`NEVER`: none is seen), and how far was looked."""
-        i = (offset + 1) >> 3
-        if i >= len(self.wanted):
-            return NEVER, NEVER
-        window = int.from_bytes(self.wanted[i : i + _WINDOW], "little") >> (offset + 1 & 7)
-        if not window:
-            return NEVER, (i + _WINDOW) * 8
-        found = offset + (window & -window).bit_length()
-        return found, found
+    def next_wanted(self, offset: int) -> int:
+        """The first offset after this one where a start is owed; `NEVER` where none is in the next `LOOKED` bytes."""
+        wanted, i = self.wanted, (offset + 1) >> 3
+        limit = min(len(wanted), i + (LOOKED >> 3) + 1)
+        if i >= limit:
+            return NEVER
+        bits = wanted[i] >> (offset + 1 & 7) << (offset + 1 & 7)
+        while not bits:
+            i += 1
+            if i == limit:
+                return NEVER
+            bits = wanted[i]
+        place = 8 * i
+        while not bits & 1:
+            bits >>= 1
+            place += 1
+        return place

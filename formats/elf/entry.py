@@ -7,8 +7,8 @@ fields of the ELF header leave one between the program headers and the section h
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import Piece, Span, Window
 from bytegen.formats.core.ledger import Ledger
+from bytegen.formats.core.pieces import Piece, Span, Window
 from bytegen.formats.elf.plan import Plan
 
 

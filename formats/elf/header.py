@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, exactly, interval
+from bytegen.formats.core.intset import IntSet, exactly, interval
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, ET_EXEC, MAX_SHNUM

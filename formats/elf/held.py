@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.constants import PF_W
 from bytegen.formats.elf.load import Duties, Run
 from bytegen.formats.elf.plan import Held, Plan, Segment

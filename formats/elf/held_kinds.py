@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import PT_DYNAMIC, PT_INTERP
 from bytegen.formats.elf.held import Seat, hold, seats

@@ -6,8 +6,9 @@ load it is one that systems have), binutils' readelf (prints it up to the first 
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import IntSet, Span, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf.plan import Plan, opener, proceed
 

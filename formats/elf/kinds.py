@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from bytegen.formats.core.intset import IntSet, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
+from bytegen.formats.core.pieces import Span
 from bytegen.formats.core.steps import Text
 from bytegen.formats.elf import entry, load
 from bytegen.formats.elf.constants import (

@@ -20,8 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import IntSet, Piece
+from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Piece
 from bytegen.formats.elf import entry
 from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, PF_R, PF_X
 from bytegen.formats.elf.plan import Held, Plan, Segment

@@ -5,8 +5,9 @@ At level load a PT_LOAD maps them where the header says, for the dynamic loader 
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import Finite, Piece, Span, exactly
+from bytegen.formats.core.intset import exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.constants import PT_GNU_PROPERTY, PT_NOTE
 from bytegen.formats.elf.held_kinds import Content
 from bytegen.formats.elf.kinds import Choice, Kind

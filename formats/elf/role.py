@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Piece, Span, Window
+from bytegen.formats.core.pieces import Piece, Span, Window
 
 
 class Role(NamedTuple):

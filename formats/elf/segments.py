@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet
+from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import code
 from bytegen.formats.elf.held_kinds import HELD

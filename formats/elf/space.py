@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import names, tables
 from bytegen.formats.elf.foreseen import foreseen
 from bytegen.formats.elf.plan import Plan, Section

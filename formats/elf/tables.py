@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from bytegen.formats.core.intset import Piece
+from bytegen.formats.core.pieces import Piece
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.written import Table
 

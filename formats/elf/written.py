@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite
+from bytegen.formats.core.pieces import Finite
 
 _NONE = np.zeros(0, np.uint64)
 

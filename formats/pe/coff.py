@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import Bits, IntSet, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Bits, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe import optional
 from bytegen.formats.pe.constants import (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe import section_table
 from bytegen.formats.pe.constants import CERTIFICATE_TABLE, COFF_SIZE, DIRECTORIES, DIRECTORY_NAMES

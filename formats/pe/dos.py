@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bytegen.formats.core.intset import Finite, IntSet, Span, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Ledger
+from bytegen.formats.core.pieces import Finite, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.constants import COFF_SIZE, DOS_SIZE, LEAST_BLOCK, LFANEW_END, SECTION_SIZE
 from bytegen.formats.pe.plan import Plan

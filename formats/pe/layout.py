@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Piece, Span
+from bytegen.formats.core.pieces import Piece, Span
 from bytegen.formats.pe.sets import Slot
 
 Range = tuple[int, int]

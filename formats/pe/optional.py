@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from bytegen.formats.core.intset import Bits, Finite, IntSet, Piece, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
+from bytegen.formats.core.pieces import Bits, Finite, Piece, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe import directories_table
 from bytegen.formats.pe.constants import (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Bits, IntSet, Piece, Span, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Bits, Piece, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe import code
 from bytegen.formats.pe.constants import (

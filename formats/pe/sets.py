@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from bytegen.formats.core.intset import Piece, Span, Window
-
-_FEW = 12
+from bytegen.formats.core.pieces import Piece, Window
 
 
 class Slot:
@@ -104,79 +102,6 @@ class When:
         """See `Piece.bounds`."""
         ends = [b for b in (piece.bounds() for piece in self.pieces()) if b]
         return (min(a for a, _ in ends), max(b for _, b in ends)) if ends else None
-
-
-class Ranges:
-    """Integers of any of many intervals [lo, hi], below 2**62, that are ``rem`` modulo ``mod``.
-
-    ``mod`` is a power of two up to 256. It marks what as many `Span`s would, at once.
-    """
-
-    __slots__ = ("_few", "_widest", "highs", "lows", "mod", "rem")
-
-    def __init__(self, parts: Iterable[tuple[int, int]] | np.ndarray, mod: int = 1, rem: int = 0) -> None:
-        self.mod, self.rem = mod, rem % mod
-        table = np.array(parts if isinstance(parts, list | np.ndarray) else list(parts), np.int64)
-        lows, highs = table.reshape(-1, 2).T
-        if mod > 1:  # from the first member to the last
-            lows, highs = lows + (rem - lows) % mod, highs - (highs - rem) % mod
-        there = lows <= highs
-        if not there.all():
-            lows, highs = lows[there], highs[there]
-        self.lows, self.highs = lows, highs
-        self._widest = int((highs - lows).max()) if len(lows) else -1
-        # Numpy pays from some intervals on.
-        few = len(lows) <= _FEW
-        spans = zip(lows.tolist(), highs.tolist(), strict=True) if few else ()
-        self._few = [Span(low, high, mod, rem) for low, high in spans] if few else None
-
-    def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
-        """See `Piece.mark`."""
-        if self._few is not None:
-            for span in self._few:
-                span.mark(k, prefix, out)
-            return
-        if k and prefix % self.mod != self.rem:
-            return
-        shift = 8 * k
-        if self._widest >> shift >= 256:  # it has every byte
-            if k:
-                out[:256] = True
-            else:
-                out[self.rem : 256 : self.mod] = True
-            return
-        first = np.maximum(-((prefix - self.lows) >> shift), 0)
-        count = ((self.highs - prefix) >> shift) + 1 - first
-        there = count > 0
-        if not there.any():
-            return
-        first, count = first[there] & 255, np.minimum(count[there], 256)
-        changes = np.bincount(first, minlength=513) - np.bincount(first + count, minlength=513)
-        inside = np.asarray(changes[:512].cumsum().reshape(2, 256).any(axis=0))
-        if k or self.mod == 1:
-            out[:256] |= inside
-        else:
-            out[self.rem : 256 : self.mod] |= inside[self.rem :: self.mod]
-
-    def has(self, k: int, prefix: int) -> bool:
-        """See `Piece.has`."""
-        if self._few is not None:
-            return any(span.has(k, prefix) for span in self._few)
-        if k and prefix % self.mod != self.rem:
-            return False
-        shift = 8 * k
-        first = np.maximum(-((prefix - self.lows) >> shift), 0)
-        return bool((self.highs - prefix >> shift >= first).any())
-
-    def contains(self, x: int) -> bool:
-        """See `Piece.contains`."""
-        if self._few is not None:
-            return any(span.contains(x) for span in self._few)
-        return x % self.mod == self.rem and bool(((self.lows <= x) & (x <= self.highs)).any())
-
-    def bounds(self) -> tuple[int, int] | None:
-        """See `Piece.bounds`."""
-        return (int(self.lows.min()), int(self.highs.max())) if len(self.lows) else None
 
 
 class NotBeginning:

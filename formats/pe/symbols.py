@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import IntSet, Span, Window, interval
+from bytegen.formats.core.intset import IntSet, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Span, Window
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.constants import SYMBOL_SIZE
 from bytegen.formats.pe.plan import Plan, opener, proceed

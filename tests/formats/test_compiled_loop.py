@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-NAMES = ("constraint", "intset", "masks", "records", "steps", "stream", "written")
+NAMES = ("branches", "pieces", "constraint", "intset", "masks", "records", "steps", "stream", "written")
 CORE = "bytegen.formats.core"
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bytegen.formats.core.intset import Bits, Finite, IntSet, Piece, Span, Window, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
+from bytegen.formats.core.pieces import Bits, Finite, Piece, Span, Window
 
 Test = Callable[[int], bool]
 

@@ -11,10 +11,11 @@ from code_streams import executable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bytegen.formats.code.branches import BARRED, WordBranches, branches
 from bytegen.formats.code.machine import machine
-from bytegen.formats.core.intset import Finite, IntSet, Span
+from bytegen.formats.core.branches import BARRED, WordBranches, branches
+from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Finite, Ranges, Span
 from bytegen.formats.core.stream import RELATIVE
 from bytegen.formats.core.written import Written
 from bytegen.formats.elf.dynamic.addresses import AddressMap, Other
@@ -24,7 +25,6 @@ from bytegen.formats.elf.plan import Segment
 from bytegen.formats.elf.target import X86_64
 from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Section
-from bytegen.formats.pe.sets import Ranges
 
 SEEDS = st.integers(0, 1 << 30)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytegen import formats
-from bytegen.formats.core.intset import Piece
+from bytegen.formats.core.pieces import Piece
 from bytegen.formats.oracles.lief_pe import lief_pe_judge
 from bytegen.formats.oracles.pefile_judge import pefile_judge
 from bytegen.formats.pe import spec

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.target import Target
 from bytegen.formats.elf.written import Behind, Lazily
 

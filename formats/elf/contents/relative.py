@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece, Span, anything, interval
+from bytegen.formats.core.intset import anything, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space, tables

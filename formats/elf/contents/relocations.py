@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, interval
+from bytegen.formats.core.intset import IntSet, anything, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import Step
 from bytegen.formats.elf import space, tables

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf import names, space, tables
 from bytegen.formats.elf.plan import Plan, opener, proceed

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space, tables

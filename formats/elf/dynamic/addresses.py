@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Span
+from bytegen.formats.core.pieces import Span
 from bytegen.formats.elf.constants import PT_LOAD
 from bytegen.formats.elf.plan import Plan, Segment
 from bytegen.formats.elf.written import Lazily

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import IntSet, Span, Window, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Span, Window
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf.contents.symbols import local_symbols, symbol_record

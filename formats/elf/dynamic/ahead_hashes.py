@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Span
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf import tables

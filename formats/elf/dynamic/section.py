@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf.dynamic import accept, table_values, tags, values

@@ -7,7 +7,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
 from bytegen.formats.elf.dynamic.state import STRINGS, State, settle
 from bytegen.formats.elf.dynamic.version_state import raising, version_table

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bytegen.formats.core.intset import Bits, Finite, IntSet, Piece, Span
+from bytegen.formats.core.intset import IntSet
+from bytegen.formats.core.pieces import Bits, Finite, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
 from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.state import (

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Span, Window, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Span, Window
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf.notes.owners import (
     FDO,

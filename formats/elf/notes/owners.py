@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, Window, exactly
+from bytegen.formats.core.intset import IntSet, exactly
+from bytegen.formats.core.pieces import Piece, Span, Window
 from bytegen.formats.elf.target import AARCH64, X86_64, Target
 
 HEAD = 12

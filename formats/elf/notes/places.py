@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bytegen.formats.core.intset import Finite, Piece
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece
 from bytegen.formats.elf import space, tables
 from bytegen.formats.elf.notes.grammar import NoteDetail
 from bytegen.formats.elf.notes.owners import LEAST

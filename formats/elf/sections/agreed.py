@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import space, tables
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.foreseen import waiting

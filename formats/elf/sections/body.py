@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bytegen.formats.core.intset import Bits, Finite, Piece, Span
+from bytegen.formats.core.pieces import Bits, Finite, Piece, Span
 from bytegen.formats.elf import names, space, tables
 from bytegen.formats.elf.contents import relative, relocations, strings, symbols
 from bytegen.formats.elf.contents.compressed import any_compressed, compressed_offsets, compressed_sizes

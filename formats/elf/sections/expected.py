@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import space
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.dynamic.addresses import AddressMap, map_of

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece, Span
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.dynamic import gnu_hash, hashes, versions
 from bytegen.formats.elf.dynamic.foreseen import settle_headers
@@ -48,8 +48,12 @@ class _Names(versions.Table):
         return super().name(place)
 
 
-def _version_table(raw: bytes, high: int, bound: int) -> _Names:
-    return _Names(raw, high, None, bound, False, frozenset())
+def _read_versions(raw: bytes, kind: int, offset: int, end: int) -> tuple[versions.Versions, int] | None:
+    """The version table at ``offset`` of the bytes up to ``end``, and the greatest place of a name in it."""
+    read = versions.read_definitions if kind == GNU_VERDEF else versions.read_needs
+    names = _Names(raw, end, None, UNBOUNDED * 2, False, frozenset())
+    found = read(names, offset)
+    return None if found is None else (found, names.greatest)
 
 
 def _versions(plan: Plan, table: Table, kind: int, offset: int) -> tuple[versions.Versions, int] | None:
@@ -57,10 +61,8 @@ def _versions(plan: Plan, table: Table, kind: int, offset: int) -> tuple[version
     end = max(
         (high for low, high, _ in expected.map_to(plan, table).ranges() if low <= offset < high), default=0
     )
-    read = versions.read_definitions if kind == GNU_VERDEF else versions.read_needs
-    names = _version_table(table.behind.raw, end, UNBOUNDED * 2)
-    found = read(names, offset)
-    return None if found is None else (found, names.greatest + 1)
+    read = _read_versions(table.behind.raw, kind, offset, end)
+    return None if read is None else (read[0], read[1] + 1)
 
 
 def _version_places(table: Table, kind: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,12 +71,11 @@ def _version_places(table: Table, kind: int, low: int, high: int) -> tuple[np.nd
     if key not in table.behind.cache:
         raw, definitions = table.behind.raw, kind == GNU_VERDEF
         starts = (versions.definition_starts if definitions else versions.starts)(raw, low, high)
-        read = versions.read_definitions if definitions else versions.read_needs
-        found = []
-        for start in starts:
-            names = _version_table(raw, high, UNBOUNDED * 2)
-            if read(names, start) is not None:
-                found.append((start, names.greatest))
+        found = [
+            (start, read[1])
+            for start in starts
+            if (read := _read_versions(raw, kind, start, high)) is not None
+        ]
         table.behind.cache[key] = tuple(np.array(found, np.int64).reshape(-1, 2).T)
     places, greatest = table.behind.cache[key]
     return places, greatest
@@ -119,8 +120,8 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
         return offset % 2 == 0 and offset + 2 * low_count <= high and 2 * low_count <= zero
 
     def versions_there(offset: int, high: int) -> bool:
-        read = versions.read_definitions if kind == GNU_VERDEF else versions.read_needs
-        return read(_version_table(table.behind.raw, high, bound), offset) is not None
+        read = _read_versions(table.behind.raw, kind, offset, high)
+        return read is not None and read[1] < bound
 
     def find(low: int, high: int) -> np.ndarray:
         if kind == DYNSYM:

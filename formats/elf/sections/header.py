@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space
 from bytegen.formats.elf.notes import note_aligns, notes_fit

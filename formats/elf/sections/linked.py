@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bytegen.formats.core.intset import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import space
 from bytegen.formats.elf.contents import relocations, symbols
 from bytegen.formats.elf.foreseen import waiting

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from itertools import chain
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
+from bytegen.formats.core.intset import IntSet
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import space
 from bytegen.formats.elf.foreseen import foreseen, waiting
 from bytegen.formats.elf.plan import Plan

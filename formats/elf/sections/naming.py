@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
+from bytegen.formats.core.intset import IntSet
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import names, space
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.sections import links

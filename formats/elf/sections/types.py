@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Bits, IntSet, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
+from bytegen.formats.core.pieces import Bits
 from bytegen.formats.elf.target import AARCH64, X86_64, Target
 
 NULL, PROGBITS, SYMTAB, STRTAB, RELA, HASH, DYNAMIC, NOTE = range(8)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Piece, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.plan import Plan, opener, proceed

@@ -6,8 +6,9 @@ file takes a runtime that neither Windows' loader nor Wine's brings along.
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import Bits, IntSet, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Bits
 from bytegen.formats.core.steps import FreeStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.plan import Plan, opener, proceed

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import View, room

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span
+from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import MEM_EXECUTE
 from bytegen.formats.pe.directories.groups import DELAYED_FUNCTION, LEAST_FUNCTION, place

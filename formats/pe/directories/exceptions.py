@@ -13,15 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, interval
+from bytegen.formats.core.intset import IntSet, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.directories import arm64_unwind
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import Contents, View, contents
 from bytegen.formats.pe.directories.unwind import HEAD, KIND, written
 from bytegen.formats.pe.plan import Plan, opener, proceed
-from bytegen.formats.pe.sets import Ranges, When
+from bytegen.formats.pe.sets import When
 from bytegen.formats.pe.target import Target
 
 SIZE = 12

@@ -5,8 +5,9 @@ Source: pefile, for the letters that names may have.
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import IntSet, Span, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.imported_names import letters
 from bytegen.formats.pe.directories.memory import after, mapping

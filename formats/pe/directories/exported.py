@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite
+from bytegen.formats.core.pieces import Finite
 
 
 class Exports(NamedTuple):

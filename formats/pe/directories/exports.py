@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, anything, interval
+from bytegen.formats.core.intset import IntSet, anything, interval
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.export_texts import (
     FORWARDER,
@@ -27,7 +28,7 @@ from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Plan, opener, proceed
-from bytegen.formats.pe.sets import Ranges, When
+from bytegen.formats.pe.sets import When
 
 INDEX, SIZE = 0, 40
 _SPARE = "exports.spare"

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, Piece
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Ranges
 from bytegen.formats.pe.directories.groups import (
     DLL,
     FUNCTION,
@@ -26,7 +26,6 @@ from bytegen.formats.pe.directories.groups import (
 )
 from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Plan
-from bytegen.formats.pe.sets import Ranges
 
 _LEAST_FAR = 64  # past this distance no name of the table is short of room
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.exported import Continued, ContinuedDll
 from bytegen.formats.pe.directories.groups import (

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Bits, IntSet, Piece, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Bits, Piece, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.constants import MEM_WRITE
 from bytegen.formats.pe.directories.fields import fields

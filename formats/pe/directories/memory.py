@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Span
 from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Span
 from bytegen.formats.pe.plan import Plan, Section
 
 IMPORT_ADDRESSES = 12  # index of the directory of import address tables

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import IntSet, Piece, Span
+from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import DYNAMIC_BASE, MEM_WRITE, PAGE
 from bytegen.formats.pe.directories.import_reads import read_of_imports

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import IntSet, Piece, Span, anything, interval
+from bytegen.formats.core.intset import IntSet, anything, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Finite, IntSet, Piece, Span, exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import (
     FUNCTION,

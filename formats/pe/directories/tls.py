@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import Bits, Finite, IntSet, Piece, Span, interval
+from bytegen.formats.core.intset import IntSet, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Bits, Finite, Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import DYNAMIC_BASE, MEM_WRITE
 from bytegen.formats.pe.directories import relocs

@@ -9,8 +9,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import Finite, IntSet, Span, anything, exactly, interval
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.pieces import Finite, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.directories.memory import after, contents, mapping
 from bytegen.formats.pe.plan import Plan, opener, proceed

@@ -1,3 +1,4 @@
+# cython: boundscheck=False, wraparound=False
 """Where direct branches may go: to instruction starts behind, or to any place ahead inside executable regions.
 
 A place ahead becomes one where an instruction has to start. In ELF files a displacement of four bytes may also
@@ -9,23 +10,18 @@ looked up in the bitmap of starts, which a stride of 256**k visits in the order 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.code.machine import Machine
-from bytegen.formats.core.masks import ANY_BYTE, shared
-from bytegen.formats.core.steps import StreamStep
+from bytegen.formats.core.masks import ANY_BYTE, BLANKS, shared
+from bytegen.formats.core.steps import Machine, StreamStep
 from bytegen.formats.core.stream import RELATIVE
 from bytegen.formats.core.written import Written
 
 NOWHERE, BARRED = -1, -2
 _RECENT = 4096  # bytes behind whose starts are looked at first: mostly they have every low byte
-_ONES, _ZEROS = b"\1" * 256, bytes(256)
-# _PICK[i] turns bytes into whether bit i of each is set; _SPREAD[byte] are its bits, the lowest first.
-_PICK = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))
-_SPREAD = tuple(bytes(byte >> bit & 1 for bit in range(8)) for byte in range(256))
+_FITS = 1 << 61  # addresses below it, either way, are counted in 64 bits
 
 
 class Range(NamedTuple):
@@ -42,37 +38,94 @@ class ByteBranches:
     ``nowhere``: whether address 0 is a target too.
     """
 
+    __slots__ = ("_blanks", "_fits", "_one", "_shift", "_wrap", "nowhere", "ranges", "wrap")
+
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
         self.nowhere = nowhere
+        self._blanks = BLANKS
         self._one = len(ranges) == 1
+        self._fits = self._one and -_FITS < ranges[0][2] < _FITS
+        self._shift = ranges[0][2] if self._fits else 0
+        self._wrap = self.wrap if bits < 62 else 0
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
         position = len(data)
         k = position - field
-        end = position + step.machine.displacement_left[state]
-        size = end - field
+        left: int = step.machine.displacement_left[state]
+        end = position + left
+        size = k + left
         if not k and size > 1 and step.stop - end >= 256:
             return ANY_BYTE
-        prefix = int.from_bytes(data[field:], "little") if k else 0
-        zero = -1  # the byte that leads to address 0
-        if self.nowhere and size == 4:
-            distance = -(end + step.shift)
-            if distance < -(1 << 31):
-                distance += self.wrap
-            if not (distance ^ prefix) & (1 << 8 * k) - 1 and -(1 << 31) <= distance < 1 << 31:
-                zero = distance >> 8 * k & 255
+        prefix = 0
+        for i in range(k):
+            prefix |= data[field + i] << 8 * i
+        zero = self._zero(step, end, k, prefix) if self.nowhere and size == 4 else -1
         if self._one and k:
-            return _far(step.start, step.stop, end + prefix, 8 * k, zero, data)
+            return self._far(step.start, step.stop, end + prefix, 8 * k, zero, data)
         if self._one and size == 1:
-            return _near(step.start, step.stop, end, data)
+            return self._near(step.start, step.stop, end, data)
         out = bytearray(257)
         self._mark_all(step, end, size, k, prefix, data, out)
         if zero >= 0:
             out[zero] = 1
         return shared(bytes(out))
+
+    def _zero(self, step: StreamStep, end: int, k: int, prefix: int) -> int:
+        """The byte that leads to address 0, after ``prefix``, -1 where none does."""
+        if self._fits:
+            distance = -(end + self._shift)
+            if distance < -0x80000000:
+                distance += self._wrap
+            if distance < -0x80000000 or distance > 0x7FFFFFFF or (distance ^ prefix) & (1 << 8 * k) - 1:
+                return -1
+            return distance >> 8 * k & 255
+        far = -(end + step.shift)
+        if far < -(1 << 31):
+            far += self.wrap
+        if not (far ^ prefix) & (1 << 8 * k) - 1 and -(1 << 31) <= far < 1 << 31:
+            return far >> 8 * k & 255
+        return -1
+
+    def _near(self, start: int, stop: int, end: int, data: Written) -> np.ndarray:
+        """The mask of a displacement of one byte from ``end``, within [start, stop)."""
+        blanks, starts = self._blanks, data.starts
+        row = blanks.take()
+        cells = blanks.cells
+        for i in range(min(stop - end, 128)):
+            cells[row, i] = 1
+        # Past the end of the bitmap no instruction starts.
+        for place in range(max(start, end - 128), min(end, 8 * len(starts))):
+            if starts[place >> 3] >> (place & 7) & 1:
+                cells[row, 256 + place - end] = 1
+        return blanks.views[row]
+
+    def _far(self, start: int, stop: int, base: int, shift: int, zero: int, data: Written) -> np.ndarray:
+        """The mask of a byte that counts 1 << ``shift`` from ``base``, within [start, stop); ``zero`` is allowed."""
+        ahead = (stop - 1 - base >> shift) + 1
+        if ahead >= 256:
+            return ANY_BYTE
+        blanks, starts = self._blanks, data.starts
+        row = blanks.take()
+        cells = blanks.cells
+        count = 0
+        for i in range(ahead):
+            cells[row, i] = 1
+            count += 1
+        if zero >= 0 and not cells[row, zero]:
+            cells[row, zero] = 1
+            count += 1
+        limit, stride = 8 * len(starts), 1 << shift
+        place, byte = base - stride, 255
+        while place >= start and count < 256:
+            if place < limit and starts[place >> 3] >> (place & 7) & 1 and not cells[row, byte]:
+                cells[row, byte] = 1
+                count += 1
+            place -= stride
+            byte = byte - 1 & 255
+        return blanks.views[row]
 
     def _reach(self, shift: int, size: int, end: int, range_: Range) -> tuple[int, int, int]:
         """(base, low, high): a displacement d goes to offset base + d of a range, low <= d <= high in reach."""
@@ -102,83 +155,45 @@ class ByteBranches:
         """The offset that a branch ending at ``end`` goes to; `NOWHERE` is allowed too, `BARRED` is not."""
         place = end + distance
         if step.start <= place < step.stop:
-            return place if place >= end or data.is_start(place) else BARRED
+            return place if place >= end or _set(data.starts, place) else BARRED
+        return self._outside(step, end, distance, data)
+
+    def _outside(self, step: StreamStep, end: int, distance: int, data: Written) -> int:
+        """`land` beyond the region of the branch itself."""
+        address = end + step.shift + distance
         for range_ in self.ranges:
-            place = (end + step.shift + distance - range_.shift) % self.wrap
+            place = (address - range_.shift) % self.wrap
             if range_.start <= place < range_.stop:
                 return place if place >= end or data.is_start(place) else BARRED
-        if self.nowhere and (end + step.shift + distance) % self.wrap == 0:
+        if self.nowhere and address % self.wrap == 0:
             return NOWHERE
         return BARRED
 
     def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """See `Targets.target`."""
-        return self.land(step, len(data), int.from_bytes(data[field:], "little", signed=True), data)
+        end = len(data)
+        bits = 8 * (end - field)
+        value = 0
+        for i in range(end - field):
+            value |= data[field + i] << 8 * i
+        return self.land(step, end, value - (value >> bits - 1 << bits), data)
 
     def whole(self, step: StreamStep, state: int, begin: int, raw: memoryview, data: Written) -> int:
         """See `Targets.whole`."""
-        size = step.machine.displacement_left[state]
+        size: int = step.machine.displacement_left[state]
         if len(raw) < size:
             return 0
-        distance = int.from_bytes(raw[:size], "little", signed=True)
+        value = 0
+        for i in range(size):
+            value |= raw[i] << 8 * i
+        distance = value - (value >> 8 * size - 1 << 8 * size)
         return size if self.land(step, len(data) + size, distance, data) != BARRED else 0
 
 
-def _near(start: int, stop: int, end: int, data: Written) -> np.ndarray:
-    """The mask of a displacement of one byte from ``end``, within [start, stop)."""
-    ahead = min(stop - end, 128)
-    first = max(start, end - 128)
-    behind = end - first
-    # Bytes of the bitmap; past its end no instruction starts.
-    bits = b"".join(map(_SPREAD.__getitem__, data.starts[first >> 3 : (end + 7) >> 3]))
-    found = bits[first & 7 : (first & 7) + behind]
-    return shared(
-        b"".join((_ONES[:ahead], _ZEROS[: 256 - ahead - behind], found, _ZEROS[: behind - len(found) + 1]))
-    )
-
-
-def _far(start: int, stop: int, base: int, shift: int, zero: int, data: Written) -> np.ndarray:
-    """The mask of a byte that counts 1 << ``shift`` from ``base``, within [start, stop); ``zero`` is allowed too."""
-    ahead = (stop - 1 - base >> shift) + 1
-    behind = base - start >> shift
-    ahead = 0 if ahead < 0 else ahead if ahead < 256 else 256
-    if ahead == 256 or behind <= 0:
-        return _few(ahead, 0, zero)
-    starts = data.starts
-    if shift > 8 and behind < 8:
-        pattern, size = 0, len(starts)
-        for i in range(1, behind + 1):
-            place = base - (i << shift)
-            if place >> 3 < size and starts[place >> 3] >> (place & 7) & 1:
-                pattern |= 1 << i
-        return _few(ahead, pattern, zero)
-    first = base - (behind << shift)
-    raw = starts[first >> 3 : (base - (1 << shift) >> 3) + 1 : 1 << shift - 3]
-    found = raw.translate(_PICK[first & 7])
-    if behind <= 256 - ahead and len(found) == behind:
-        out = b"".join((_ONES[:ahead], _ZEROS[: 256 - ahead - behind], found, b"\0"))
-    else:
-        marks = int.from_bytes(_ONES[:ahead], "little")
-        for end in range(behind, 0, -256):
-            part = found[max(0, end - 256) : end]
-            marks |= int.from_bytes(part, "little") << 8 * (256 - min(end, 256))
-        out = marks.to_bytes(257, "little")
-    if zero >= 0 and not out[zero]:
-        out = b"%b\1%b" % (out[:zero], out[zero + 1 :])
-    return shared(out)
-
-
-@lru_cache(maxsize=4096)
-def _few(ahead: int, pattern: int, zero: int) -> np.ndarray:
-    """The bytes below ``ahead``, those as far below 256 as a bit of ``pattern`` says, and ``zero`` (-1: none)."""
-    out = bytearray(257)
-    out[:ahead] = _ONES[:ahead]
-    for i in range(1, 8):
-        if pattern >> i & 1:
-            out[256 - i] = 1
-    if zero >= 0:
-        out[zero] = 1
-    return shared(bytes(out))
+def _set(starts: bytearray, place: int) -> bool:
+    """Whether bit ``place`` of a bitmap is set; `Written.is_start` without a call."""
+    i = place >> 3
+    return i < len(starts) and starts[i] >> (place & 7) & 1 == 1
 
 
 def _mark_ahead(low: int, high: int, k: int, prefix: int, out: np.ndarray) -> None:
@@ -234,6 +249,8 @@ _LAST = tuple((1 << group, byte) for group, byte in enumerate((0x14, 0x15, 0x16,
 class WordBranches:
     """Targets on AArch64: a signed count of words from the branch itself, inside one little-endian word."""
 
+    __slots__ = ("ranges", "wrap")
+
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
@@ -242,7 +259,11 @@ class WordBranches:
         """The offset that the branch at ``begin`` goes to; `BARRED` when there is no instruction."""
         place = begin + 4 * _words(word)
         if step.start <= place < step.stop:
-            return place if place >= begin or data.is_start(place) else BARRED
+            return place if place >= begin or _set(data.starts, place) else BARRED
+        return self._outside(step, begin, place, data)
+
+    def _outside(self, step: StreamStep, begin: int, place: int, data: Written) -> int:
+        """`land` beyond the region of the branch itself."""
         for range_ in self.ranges:
             offset = (place + step.shift - range_.shift) % self.wrap
             if range_.start <= offset < range_.stop:
@@ -251,7 +272,7 @@ class WordBranches:
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
-        low = int.from_bytes(data[begin:], "little")
+        low = data[begin] | data[begin + 1] << 8 | data[begin + 2] << 16
         barred = 0
         for bit, byte in _LAST:
             if self.land(step, begin, low | byte << 24, data) == BARRED:

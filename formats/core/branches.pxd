@@ -1,0 +1,56 @@
+# Types for the compiled form; the code is in branches.py.
+cimport cython
+
+from bytegen.formats.core.masks cimport Blanks
+from bytegen.formats.core.steps cimport StreamStep
+from bytegen.formats.core.written cimport Written
+
+
+cdef class ByteBranches:
+    cdef public object ranges, wrap
+    cdef public bint nowhere
+    cdef Blanks _blanks
+    cdef bint _fits, _one
+    cdef Py_ssize_t _shift, _wrap
+
+    @cython.locals(position=Py_ssize_t, k=Py_ssize_t, left=Py_ssize_t, end=Py_ssize_t, size=Py_ssize_t,
+                   prefix=Py_ssize_t, zero=Py_ssize_t, i=Py_ssize_t)
+    cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
+    @cython.locals(distance=Py_ssize_t, far=object)
+    cpdef Py_ssize_t _zero(self, StreamStep step, Py_ssize_t end, Py_ssize_t k, Py_ssize_t prefix) except -3
+    @cython.locals(blanks=Blanks, starts=bytearray, row=Py_ssize_t, i=Py_ssize_t, place=Py_ssize_t,
+                   cells="unsigned char[:, ::1]")
+    cpdef _near(self, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t end, Written data)
+    @cython.locals(ahead=Py_ssize_t, blanks=Blanks, starts=bytearray, row=Py_ssize_t, i=Py_ssize_t,
+                   count=Py_ssize_t, limit=Py_ssize_t, stride=Py_ssize_t, place=Py_ssize_t, byte=Py_ssize_t,
+                   cells="unsigned char[:, ::1]")
+    cpdef _far(self, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t base, Py_ssize_t shift, Py_ssize_t zero,
+               Written data)
+    @cython.locals(place=Py_ssize_t)
+    cpdef Py_ssize_t land(self, StreamStep step, Py_ssize_t end, Py_ssize_t distance, Written data) except -3
+    cpdef Py_ssize_t _outside(self, StreamStep step, end, distance, Written data) except -3
+    @cython.locals(end=Py_ssize_t, bits=Py_ssize_t, value=Py_ssize_t, i=Py_ssize_t)
+    cpdef Py_ssize_t target(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field,
+                            Written data) except -3
+    @cython.locals(size=Py_ssize_t, value=Py_ssize_t, i=Py_ssize_t, distance=Py_ssize_t)
+    cpdef Py_ssize_t whole(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, raw, Written data) except -3
+
+
+@cython.locals(i=Py_ssize_t)
+cdef bint _set(bytearray starts, Py_ssize_t place) except -1
+
+@cython.locals(size=Py_ssize_t, low=Py_ssize_t, value=Py_ssize_t)
+cdef Py_ssize_t _words(Py_ssize_t word) except? -3
+
+
+cdef class WordBranches:
+    cdef public object ranges, wrap
+
+    @cython.locals(place=Py_ssize_t)
+    cpdef Py_ssize_t land(self, StreamStep step, Py_ssize_t begin, Py_ssize_t word, Written data) except -3
+    cpdef Py_ssize_t _outside(self, StreamStep step, begin, place, Written data) except -3
+    @cython.locals(low=Py_ssize_t, barred=Py_ssize_t, bit=Py_ssize_t, byte=Py_ssize_t)
+    cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
+    cpdef Py_ssize_t target(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field,
+                            Written data) except -3
+    cpdef Py_ssize_t whole(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, raw, Written data) except -3
