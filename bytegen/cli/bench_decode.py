@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bytegen.model import ByteLM
 
 FILES = 25
-BYTECRAFT = {"files": FILES, "seconds": 600.0, "device": "A100 80 GB"}
+BYTECRAFT: dict[str, Any] = {"files": FILES, "seconds": 600.0, "device": "A100 80 GB"}
 """By ByteCraft's README: 25 files at a time in about 10 minutes through vLLM, of up to 32K tokens, at most 140 KB."""
 
 
