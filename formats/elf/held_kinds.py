@@ -120,9 +120,13 @@ class Content(Kind):
 
     def _offsets(self, header: Header) -> Iterator[Piece]:
         least = self.least(header)
+        world: World | None = None
+        starts: list[Piece] = []
         for way in header.ways:
             bounds = (0, header.plan.limit) if way.seat is None else way.seat.offsets(least)
-            starts = sorted(self.starts(header, way.world), key=lambda piece: not isinstance(piece, Span))
+            if way.world is not world:  # the seats of a world come one after another
+                world = way.world
+                starts = sorted(self.starts(header, world), key=lambda piece: not isinstance(piece, Span))
             for piece in starts:
                 if not isinstance(piece, Span):
                     clipped: Piece = self._clipped(header, way, piece)
