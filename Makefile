@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench long gpu gpu-files compiled clean
+.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench long gains gpu gpu-files compiled clean
 
 # torch comes first and pinned: asked for by another package, pip would take the newest build there is.
 # What is compiled is compiled again when it changes.
@@ -87,6 +87,11 @@ bench: install-dev
 # One file of 143,360 bytes by the packaged model: about a quarter of an hour of two cores.
 long: install-dev
 	$(BIN)/bytegen bench long --json benchmarks/long.jsonl
+
+# What choosing among many files gains, and what less precision costs, on held-out prompts: some minutes each.
+gains: install-dev
+	$(BIN)/python benchmarks/best_of.py --per-kind 12 --json benchmarks/best_of.jsonl
+	$(BIN)/python benchmarks/precision.py --json benchmarks/precision.jsonl
 
 # Kernels compiled ahead of time for every GPU of the tables: registers, spills, shared memory, tensor cores. Rows of
 # the sources that are here are kept, so it can be built in pieces: COMPILED="--architecture sm_80 --seconds 300".

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from bytegen import formats, sandbox, tokenizer
-from bytegen.decoding import Engine, Sampling, Timing
+from bytegen.decoding import Engine, Sampling, Timing, decode
 from bytegen.decoding import Sequence as Row
 from bytegen.decoding.engine import OnBytes
+from bytegen.decoding.runners import LanguageModel
 from bytegen.errors import UserError
-from bytegen.model import ByteLM
 
 DEFAULT_FORMAT = "elf64-x86_64"
 DEFAULT_LEVEL = "load"
@@ -50,7 +50,7 @@ class Output:
 
 
 def _rows(
-    lm: ByteLM,
+    lm: LanguageModel,
     jobs: Sequence[tuple[str, int]],
     format: str,
     level: str,
@@ -80,7 +80,7 @@ def _rows(
 
 
 def generate_many(
-    lm: ByteLM, prompts: Sequence[str], *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL,
+    lm: LanguageModel, prompts: Sequence[str], *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL,
     max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
     top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
     on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None, static: bool = True,
@@ -105,33 +105,35 @@ def generate_many(
     sampling = _sampling(temperature, top_p, min_p)
     jobs = [(prompt, seed + j) for prompt in prompts for j in range(samples)]
     rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling, static, min_bytes)
-    engine = Engine(
-        lm, batch_size=min(batch_size, len(jobs)), max_length=longest, drafts=drafts, table=lm.draft_table,
-        backend=backend,
-    )  # fmt: skip
-    if timing is not None:
-        engine.timing = timing
-    outputs: list[Output | None] = [None] * len(jobs)
-    for row in engine.run(rows, on_bytes=on_bytes):
+
+    def finish(row: Row) -> tuple[int, Output]:
         prompt, row_seed = jobs[row.index]
-        outputs[row.index] = output = Output(
+        return row.index, Output(
             prompt=prompt, data=bytes(row.constraint.data), format=format, level=level, seed=row_seed,
             logprob=row.logprob, removed=tuple(row.removed), sampled=row.sampled, forced=row.forced,
             turns=row.turns,
             fields=tuple(row.constraint.fields()),
         )  # fmt: skip
+
+    found = decode(
+        lm, rows, finish, batch_size=min(batch_size, len(jobs)), max_length=longest, drafts=drafts,
+        table=lm.draft_table, backend=backend, timing=timing, on_bytes=on_bytes,
+    )  # fmt: skip
+    outputs: list[Output | None] = [None] * len(jobs)
+    for index, output in found:
+        outputs[index] = output
         if on_output is not None:
-            on_output(row.index, output)
+            on_output(index, output)
     return [o for o in outputs if o is not None]
 
 
-def generate(lm: ByteLM, prompt: str, **options: Any) -> Output:
+def generate(lm: LanguageModel, prompt: str, **options: Any) -> Output:
     """Write one file for `prompt`; options are those of `generate_many`."""
     return generate_many(lm, [prompt], samples=1, **options)[0]
 
 
 def stream(
-    lm: ByteLM, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
+    lm: LanguageModel, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
     seed: int = 0, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0, static: bool = True,
     drafts: bool = True, backend: str = "auto", min_bytes: int = 0,
 ) -> Iterator[bytes]:  # fmt: skip

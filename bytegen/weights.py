@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -19,14 +18,14 @@ from bytegen.config import ModelConfig
 from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.files import usual_mode
+from bytegen.folders import DRAFTS, model_folder, read_config
+from bytegen.folders import PACKAGED as PACKAGED
+from bytegen.folders import packaged_models as packaged_models
 from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
 from bytegen.model import ByteLM
+from bytegen.precision import check_precision
+from bytegen.quantised import is_quantised, reduce_precision
 from bytegen.shards import INDEX, MAX_SHARD_BYTES, SINGLE, LazyTensor, Shards, check_shapes, write_shards
-
-PACKAGED = Path(__file__).parent / "packaged"
-DEFAULT = "first-flight"
-DRAFTS = "drafts.safetensors"
-"""Beside the weights, where there is one: a table of guesses (see `decoding.drafts`)."""
 
 
 def _settle(scratch: Path) -> None:
@@ -114,7 +113,12 @@ def files_in_place(target: Path) -> Iterator[Path]:
 def write_model(
     lm: ByteLM, folder: Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
-    """Write weights, in shards of at most `max_shard_bytes`, config, and the table of drafts if any into `folder`."""
+    """Write weights, in shards of at most `max_shard_bytes`, config, and the table of drafts if any into `folder`.
+
+    UserError where they are int8: that is for generating, and the weights they came from are what is worth keeping.
+    """
+    if is_quantised(lm):
+        raise UserError("a model in int8 cannot be saved; save it as it was loaded, with precision 'fp32'")
     tensors = {name: LazyTensor.of(t, dtype) for name, t in lm.state_dict().items()}
     check_disk(sum(lazy.nbytes for lazy in tensors.values()), folder)
     write_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
@@ -140,44 +144,6 @@ def check_tensors(found: dict[str, Tensor], wanted: dict[str, Tensor], where: st
     check_shapes(
         {n: tuple(t.shape) for n, t in found.items()}, {n: tuple(t.shape) for n, t in wanted.items()}, where
     )
-
-
-def packaged_models() -> list[str]:
-    """Return the names of the models in the package."""
-    return sorted(p.name for p in PACKAGED.glob("*") if (p / "config.json").exists())
-
-
-def model_folder(name: str | Path | None) -> Path:
-    """Return the folder of a packaged model by name, or `name` itself where it is a folder with config.json.
-
-    UserError lists the packaged models when it is neither.
-    """
-    for folder in (PACKAGED / str(name or DEFAULT), Path(name or DEFAULT)):
-        if (folder / "config.json").exists():
-            return folder
-    raise UserError(
-        f"no model {str(name or DEFAULT)!r}: neither a packaged one ({', '.join(packaged_models()) or 'none here'})"
-        " nor a folder with config.json and model.safetensors"
-    )
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """Read the config.json of a byte model; UserError when it is another's, or damaged."""
-    path = folder / "config.json"
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    try:
-        foreign = json.loads(text).get("model_type")
-    except (ValueError, AttributeError):
-        foreign = None  # from_json says what is wrong
-    if foreign is not None:
-        raise UserError(
-            f"{folder} is a checkpoint of transformers (model_type {foreign!r}), not a byte model;"
-            f" make one of it with: bytegen convert {folder} OUT"
-        )
-    return ModelConfig.from_json(text, where=str(path))
 
 
 @contextmanager
@@ -229,14 +195,19 @@ def read_weights(lm: ByteLM, folder: Path) -> None:
 
 
 def load(
-    name: str | Path | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> ByteLM:
+    name: str | Path | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    precision: str = "fp32",
+) -> ByteLM:  # fmt: skip
     """Load the packaged model, another packaged one by name, or a folder of safetensors, sharded or not.
 
-    Weights are held in `dtype`, whatever they are stored in, and read one tensor at a time. Raises UserError when
-    there is no such model, its files are damaged (names each missing, extra or misshapen tensor), or it does not fit
-    into memory. A table of drafts beside the weights comes along.
+    Weights are held in `dtype`, whatever they are stored in, and read one tensor at a time. `precision` is "fp32", for
+    what they are, or "bf16" or "int8" to generate with less (`bytegen.precision`), which `dtype` float32 is for. Raises
+    UserError when there is no such model or precision, its files are damaged (names each missing, extra or misshapen
+    tensor), or it does not fit into memory. A table of drafts beside the weights comes along.
     """
+    check_precision(precision)
+    if precision != "fp32" and dtype != torch.float32:
+        raise UserError(f"precision {precision!r} makes its own choice of dtypes; leave dtype={dtype} out")
     folder = model_folder(name)
     config = read_config(folder)
     advice = memory_advice(config)
@@ -248,4 +219,5 @@ def load(
         lm.refresh_buffers()
         if (folder / DRAFTS).exists():
             lm.draft_table = NGrams.load(folder / DRAFTS)
+        reduce_precision(lm, precision, device=device)
         return lm.to(device).eval()

@@ -87,12 +87,14 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     "--by", type=click.Choice(["kind", "program"]), default="kind", show_default=True, help="A row each."
 )
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="As in `bytegen generate`.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Append rows as JSON lines."
 )
 def evaluate(
     model: str | None, folder: Path | None, per_kind: int, samples: int, temperature: float | None, seed: int,
-    batch_size: int, by: Literal["kind", "program"], device: str, json_path: Path | None,
+    batch_size: int, by: Literal["kind", "program"], device: str, precision: str,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Print the funnel of a model on held-out prompts: well formed, loads, exits by itself, behaves as asked."""
     from bytegen.train.evaluation import draw_tasks, funnel, funnel_table, read_tasks
@@ -100,7 +102,7 @@ def evaluate(
 
     if per_kind < 1 or samples < 1:
         raise UserError(f"--per-kind {per_kind} and --samples {samples} must be at least 1")
-    lm = load(model, device=device)
+    lm = load(model, device=device, precision=precision)
     tasks = draw_tasks(per_kind, seed=seed) if folder is None else read_tasks(folder, per_kind, seed=seed)
     console = Console(stderr=True)
     columns = (
@@ -119,6 +121,7 @@ def evaluate(
     Console(width=max(Console().width, 110)).print(funnel_table(rows))
     if json_path is not None:
         about = {"bench": "eval", "model": model or "packaged", "temperature": temperature, "seed": seed}
+        about |= {} if precision == "fp32" else {"precision": precision}
         stamp = environment(("torch", "unicorn", "lief"))
         with json_path.open("a") as file:
             for row in rows:

@@ -53,7 +53,7 @@ def run_once(lm: Any, batch: int, drafts: bool, max_bytes: int, split: Split) ->
     split.bytes_per_step = written / timing.turns
     split.accepted, split.drafted = timing.accepted / timing.turns, timing.drafted / timing.turns
     for name in ("model", "constraint", "sampling"):
-        getattr(split, name).append(getattr(timing, name) / seconds)
+        getattr(split, name).append(getattr(timing, name) / seconds / timing.groups)
     split.bytes_per_second.append(written / seconds)
     return written / seconds
 
@@ -83,6 +83,8 @@ def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Conso
              "p80": timing.p80, "rounds": rounds, "threads": torch.get_num_threads(), "ratio": timing.median / base}
         )  # fmt: skip
     console.print(table)
+    if (why := generators.without_llama(generators.same_shape(lm))) is not None:
+        console.print(f"llama.cpp is left out: {why}")
     return rows
 
 
@@ -94,7 +96,12 @@ def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Conso
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--max-bytes", default=1024, show_default=True, help="The longest file it may write.")
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--peers/--no-peers", default=True, show_default=True, help="Beside transformers, on the CPU.")
+@click.option(
+    "--peers/--no-peers",
+    default=True,
+    show_default=True,
+    help="Beside transformers and llama.cpp, on the CPU, where they are installed.",
+)
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Write JSON lines here."
 )
@@ -119,7 +126,7 @@ def generate_bench(
     splits = {case: Split([], [], [], []) for case in cases}
     subjects = {str(case): partial(run_once, lm, *case, max_bytes, splits[case]) for case in cases}
     interleave(subjects, rounds)
-    stamp = environment(("numpy", "torch", "lief", "capstone"))
+    stamp = environment(("numpy", "torch", "lief", "capstone", "transformers", "llama-cpp-python"))
     rows = []
     table = Table(
         "files side by side", "drafts", "bytes", "bytes/s (p20-p80)", "bytes/step", "guessed", "right", "model",

@@ -1,4 +1,4 @@
-"""What people would write bytes with instead: transformers' generate, on the same weights and the same number of bytes.
+"""What people would write bytes with instead: transformers and llama.cpp, on the same weights and as many bytes.
 
 The packaged model's convolution has no counterpart there, so both run its shape without one, with random weights. Ours
 goes through the whole engine, but under a constraint that allows everything: no byte is forced, none is guessed ahead.
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from bytegen.cli import bench_llama
 
 PROMPT_BYTES = 64
 NEW_BYTES = 192
@@ -57,7 +59,7 @@ class Anything:
 
 
 def subjects(lm: Any, batches: Sequence[int]) -> dict[str, Callable[[], float]]:
-    """What is measured against each other, by name; transformers only where it is installed."""
+    """What is measured against each other, by name; peers only where they are installed."""
     shape = same_shape(lm)
     found: dict[str, Callable[[], float]] = {
         f"bytegen, {batch} side by side": partial(ours, shape, batch) for batch in batches
@@ -65,6 +67,33 @@ def subjects(lm: Any, batches: Sequence[int]) -> dict[str, Callable[[], float]]:
     found["bytegen through torch, 1 side by side"] = partial(ours, shape, 1, "torch")
     if importlib.util.find_spec("transformers") is not None:
         found["transformers, 1 side by side"] = partial(Transformers(shape), 1)
+    if without_llama(shape) is None:
+        found |= llama_subjects(shape)
+    return found
+
+
+def without_llama(lm: Any) -> str | None:
+    """Why llama.cpp is not among the subjects; None if it is."""
+    return bench_llama.missing(lm, PROMPT_BYTES + NEW_BYTES)
+
+
+def llama_subjects(shape: Any) -> dict[str, Callable[[], float]]:
+    """llama.cpp with weights in float16 and in float32, each on the number of threads that suits it best."""
+    from bytegen import cpu
+
+    ids = [7 * i % 256 for i in range(PROMPT_BYTES)]
+    found: dict[str, Callable[[], float]] = {}
+    for half in (True, False):
+        tried = {}
+        for threads in sorted({1, cpu.threads()}):
+            model = bench_llama.LlamaCpp(
+                shape, half=half, threads=threads, positions=PROMPT_BYTES + NEW_BYTES + 8
+            )
+            model.check(shape, ids)
+            tried[threads] = max(model(ids, NEW_BYTES, TEMPERATURE) for _ in range(2)), model
+        best = max(tried, key=lambda threads: tried[threads][0])
+        name = f"llama.cpp, weights in float{16 if half else 32}, {best} of its threads, 1 side by side"
+        found[name] = partial(tried[best][1], ids, NEW_BYTES, TEMPERATURE)
     return found
 
 
@@ -91,17 +120,12 @@ def ours(lm: Any, batch: int, backend: str = "auto") -> float:
         free: Any = Anything(NEW_BYTES)
         return decoding.Sequence(index, ids, free, decoding.Sampling(temperature=TEMPERATURE), seed=index)
 
-    engine = decoding.Engine(
-        lm,
-        max_length=PROMPT_BYTES + NEW_BYTES,
-        batch_size=batch,
-        chunk=PROMPT_BYTES,
-        drafts=False,
-        backend=backend,
-    )
     began = time.perf_counter()
-    written = sum(len(s.constraint.data) for s in engine.run(sequence(i) for i in range(batch)))
-    return written / (time.perf_counter() - began)
+    written = decoding.decode(
+        lm, (sequence(i) for i in range(batch)), lambda s: len(s.constraint.data), batch_size=batch,
+        max_length=PROMPT_BYTES + NEW_BYTES, chunk=PROMPT_BYTES, drafts=False, backend=backend,
+    )  # fmt: skip
+    return sum(written) / (time.perf_counter() - began)
 
 
 class Transformers:

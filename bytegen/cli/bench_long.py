@@ -96,7 +96,7 @@ def _show(row: dict[str, Any], console: Console) -> None:
         "most memory of the process": _megabytes(row["peak_memory"]),
         "before": _megabytes(row["peak_memory_before"]),
         "caches": _megabytes(row["cache_bytes"]),
-        "by the config": _megabytes(row["cache_bytes_as_it_is"]),
+        "by the config, in float32": _megabytes(row["cache_bytes_as_it_is"]),
         "were every layer global": _megabytes(row["cache_bytes_all_global"]),
         "problems": "; ".join(row["problems"]) or "none",
         "the kernel takes it": str(row["kernel_accepts"]),

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bytegen.cli import best
 from bytegen.errors import UserError
 from bytegen.files import read_file, write_atomically
 
@@ -69,13 +70,52 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 @click.option("--temperature", type=float, default=None, help="0 takes the likeliest byte.  [default: 0.3]")
 @click.option("--top-p", type=float, default=1.0, show_default=True)
 @click.option("--min-p", type=float, default=0.0, show_default=True)
-@click.option("--samples", default=1, show_default=True, help="Files per prompt.")
+@click.option("--samples", type=int, default=None, help="Files per prompt.  [default: 1, with --best-of 64]")
 @click.option(
     "--model", default=None, help="A packaged model's name or a folder; the packaged default otherwise."
 )
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--run", "run_it", is_flag=True, help="Run the file in the emulator and print its output.")
-@click.option("--stdin-file", type=click.Path(path_type=Path), default=None, help="Standard input for --run.")
+@click.option(
+    "--precision", default="fp32", show_default=True, help="Weights as they are (fp32), in bf16 or in int8."
+)
+@click.option(
+    "--run",
+    "run_it",
+    is_flag=True,
+    help="Run the file in the emulator and print its output; the best of many: on its first input.",
+)
+@click.option(
+    "--stdin-file",
+    "stdin_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Standard input for --run; with --best-of as --stdin, from a file.",
+)
+@click.option(
+    "--best-of",
+    is_flag=True,
+    help="Write --samples files (64 unless given), run them in the emulator, and keep the best one.",
+)
+@click.option(
+    "--stdin",
+    "stdins",
+    multiple=True,
+    help="A line of input on which --best-of tells files apart; with --expect, an example of what is asked.",
+)
+@click.option(
+    "--expect",
+    "expects",
+    multiple=True,
+    help="What the program has to print for the --stdin of the same place.",
+)
+@click.option(
+    "--expect-file",
+    "expect_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="As --expect, from a file, for the --stdin-file of the same place.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the account of --best-of as JSON.")
 @click.option(
     "--prompts", type=click.Path(path_type=Path), default=None, help="A text file, one prompt a line."
 )
@@ -97,8 +137,10 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 )
 def generate(
     prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, min_bytes: int, seed: int,
-    temperature: float | None, top_p: float, min_p: float, samples: int, model: str | None, device: str,
-    run_it: bool, stdin_file: Path | None, prompts: Path | None, batch_size: int, drafts: bool,
+    temperature: float | None, top_p: float, min_p: float, samples: int | None, model: str | None, device: str,
+    precision: str, run_it: bool, stdin_files: tuple[Path, ...], best_of: bool, stdins: tuple[str, ...],
+    expects: tuple[str, ...], expect_files: tuple[Path, ...], as_json: bool, prompts: Path | None, batch_size: int,
+    drafts: bool,
     particles: int | None, show_account: bool,
 ) -> None:  # fmt: skip
     """Write the program that PROMPT describes."""
@@ -106,8 +148,20 @@ def generate(
     from bytegen.decoding import Sampling
 
     texts = _prompts(prompt, prompts)
-    many = len(texts) * samples > 1
-    stdin = read_file(stdin_file) if stdin_file is not None else b""
+    task = None
+    if best_of:
+        if prompts is not None or particles or show_account:
+            raise UserError("--best-of is for one PROMPT, without --prompts, --particles and --account")
+        task = best.task(stdins, expects, stdin_files, expect_files, run_it=run_it, as_json=as_json)
+        samples = best.SAMPLES if samples is None else samples
+        best.check(task, format=format_, samples=samples, temperature=temperature)
+    else:
+        best.refuse(stdins=stdins, expects=expects, expect_files=expect_files, as_json=as_json)
+        if len(stdin_files) > 1:
+            raise UserError("--stdin-file was given more than once; --run takes one, --best-of several")
+        samples = 1 if samples is None else samples
+    many = len(texts) * samples > 1 and not best_of
+    stdin = read_file(stdin_files[0]) if stdin_files and not best_of else b""
     Sampling(temperature=0.0 if temperature is None else temperature, top_p=top_p, min_p=min_p)
     formats.constraint(
         format_, max_bytes=max_bytes, level=level, min_bytes=min_bytes
@@ -125,23 +179,32 @@ def generate(
     }  # fmt: skip
     if many and (particles or show_account):
         raise UserError("--particles and --account are for one prompt and one sample")
-    lm = _load(model, device)
+    lm = _load(model, device, precision, whole=bool(particles or show_account))
     if particles:
         options["particles"] = particles
+    if task is not None:
+        sys.exit(best.generate_best(lm, texts[0], out, options, task))
     if many:
         _generate_many(lm, texts, out, samples, options, stdin, run_it)
     else:
         sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it, show_account))
 
 
-def _load(model: str | None, device: str) -> Any:
+def _load(model: str | None, device: str, precision: str, *, whole: bool) -> Any:
+    """The model; for the C decoder alone where that is all it takes, which leaves out importing torch."""
+    if device == "cpu" and not whole:
+        from bytegen.cpu import LightLM
+
+        light = LightLM.load(model, precision=precision)
+        if light is not None:
+            return light
     import torch
 
     from bytegen.weights import load
 
     try:
         torch.device(device)
-        return load(model, device=device)
+        return load(model, device=device, precision=precision)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 

@@ -1,7 +1,8 @@
 /* One step of the transformer on a CPU: tokens of several sequences at positions of their own, over the caches that
    `bytegen.cache` keeps. Everything of a step in one call: at the sizes that a CPU decodes, a framework spends more
-   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, or float16 where
-   that holds them exactly. Called through ctypes: see `binding.py`, which has the same structures. */
+   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, float16 or
+   bfloat16 where those hold them exactly, or int8 with a scale an output (`bytegen.precision`). Called through ctypes:
+   see `binding.py`, which has the same structures. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -16,110 +17,36 @@
 #define BLOCK 64 /* outputs whose weights lie side by side */
 #define KEYS 64  /* keys that attention takes at a time */
 #define TOKENS 32 /* tokens of a sequence, at most, that take them together */
-#define WORTH_THREADS (1 << 21) /* multiply-adds from which on a second thread pays for its start */
+#define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays, which waits busily for the next */
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#include <immintrin.h>
-#define VECTORS 1
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")
-#define NAME(a) JOIN(a, avx512)
-#define LANES 16
-#include "ops.h"
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#define NAME(a) JOIN(a, avx2)
-#define LANES 8
-#include "ops.h"
-#pragma GCC pop_options
+/* Memory is what attention waits for, and processors that look ahead stop at the end of a page: what lies so many rows
+   ahead is asked for, all its lines. */
+#ifdef __GNUC__
+#define AHEAD(row, size)                                                                          \
+    for (int64_t line = 0; line < (int64_t)((size) * sizeof(*(row))); line += 64)                 \
+    __builtin_prefetch((const char *)((row) + ROWS_AHEAD * (size)) + line)
+#else
+#define AHEAD(row, size) (void)0
 #endif
-#define NAME(a) JOIN(a, plain)
-#define LANES 1
-#include "ops.h"
+#define ROWS_AHEAD 12
 
-typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const void *, int, int64_t, const float *,
-                        int64_t, int64_t);
-typedef void norm_fn(float *, const float *, const float *, int64_t, float);
-typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
-typedef void swiglu_fn(float *, const float *, int64_t);
-typedef void attend_fn(float *, const float *, int64_t, const float *, const float *, int64_t, const int64_t *, int64_t,
-                       int64_t, int64_t, int64_t, int64_t, float, float *);
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-/* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as is the bias. */
-typedef struct {
-    const void *weights;
-    const float *bias;
-    int64_t blocks, in;
-} linear_t;
+#include "sets.h"
 
-typedef struct {
-    linear_t q, k, v, o, gate, up, down;
-    const float *attention_norm, *ffn_norm, *q_norm, *k_norm, *conv;
-    int64_t window; /* 0: global */
-} layer_t;
-
-typedef struct {
-    int64_t dim, layers, heads, kv_heads, head_dim, taps, half, lanes;
-    float eps;
-    const layer_t *layer;
-    const float *embed, *norm, *inv_freq;
-    linear_t head;
-} model_t;
-
-/* Rings of one layer: [batch, capacity, kv_heads, head_dim], and [batch, conv_capacity, dim]. */
-typedef struct {
-    float *keys, *values, *conv;
-    int64_t capacity, conv_capacity;
-} ring_t;
-
-typedef struct {
-    int lanes;
-    outputs_fn *outputs;
-    norm_fn *norm;
-    add_fn *add;
-    swiglu_fn *swiglu;
-    attend_fn *attend;
-} set_t;
-
-#define SET(lanes, name) {lanes, JOIN(outputs, name), JOIN(norm, name), JOIN(add, name), JOIN(swiglu, name), JOIN(attend, name)}
-
-static const set_t sets[] = {
-#ifdef VECTORS
-    SET(16, avx512), SET(8, avx2),
-#endif
-    SET(1, plain)};
-
-/* The widest set of at most so many lanes that this processor has. */
-static const set_t *set_of(int64_t lanes) {
-#ifdef VECTORS
-    __builtin_cpu_init();
-    if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-        return sets;
-    if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-        return sets + 1;
-#endif
-    return sets + sizeof(sets) / sizeof(sets[0]) - 1;
-}
-
-/* Floats that a vector holds at once here, at most `most` of them; float16 weights need 8 or more. */
+/* Floats that a vector holds at once here, at most `most` of them; float16 and bfloat16 weights need 8 or more. */
 int bytegen_lanes(int most) { return set_of(most)->lanes; }
 
-static void linear(const set_t *use, const linear_t *l, int half, float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n,
-                   int threads) {
+static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const float *x, int64_t x_stride,
+                   int64_t n, int threads) {
     if (threads > l->blocks) threads = (int)l->blocks;
     if (threads < 2 || n * l->blocks * BLOCK * l->in < WORTH_THREADS) {
-        use->outputs(y, y_stride, x, x_stride, n, l->weights, half, l->in, l->bias, 0, l->blocks);
+        use->outputs(y, y_stride, x, x_stride, n, l, 0, l->blocks);
         return;
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int i = 0; i < threads; i++)
-        use->outputs(y, y_stride, x, x_stride, n, l->weights, half, l->in, l->bias, l->blocks * i / threads,
-                     l->blocks * (i + 1) / threads);
+        use->outputs(y, y_stride, x, x_stride, n, l, l->blocks * i / threads, l->blocks * (i + 1) / threads);
 }
 
 /* The two halves of a head are the members of the pairs. */
@@ -134,10 +61,17 @@ static void rotate(float *x, const float *cosines, const float *sines, int64_t s
 
 static int64_t up(int64_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
 
+/* Floats of scratch that a token needs, and a thread. */
+static int64_t token_scratch(const model_t *m) {
+    const int64_t q = up(m->heads * m->head_dim), kv = up(m->kv_heads * m->head_dim), ffn = m->layer[0].gate.blocks * BLOCK;
+    return 3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim;
+}
+
+static int64_t thread_scratch(const model_t *m) { return 2 * TOKENS * m->heads; }
+
 /* Floats of scratch that a step of n tokens needs. */
 int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t threads) {
-    const int64_t q = up(m->heads * m->head_dim), kv = up(m->kv_heads * m->head_dim), ffn = m->layer[0].gate.blocks * BLOCK;
-    return n * (3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim) + threads * 2 * TOKENS * m->heads;
+    return n * token_scratch(m) + threads * thread_scratch(m);
 }
 
 /* How many tokens from t on attend together, 0 where t belongs to those before it: a run of one row is cut evenly. */
@@ -151,20 +85,30 @@ static int64_t together(const int64_t *rows, int64_t n, int64_t t) {
     return 0;
 }
 
-/* Hidden states [n, dim] after the last norm. Token i is of sequence rows[i], at position positions[i]; the tokens of a
-   sequence come in order. */
-void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
-                  const int64_t *positions, int64_t n, float *hidden, float *scratch, int threads) {
+/* Puts the keys or values of a token, one row a head, into their place. */
+static void keep(const set_t *use, const model_t *m, void *ring, int64_t capacity, int64_t place, const float *x) {
+    const int64_t size = m->head_dim;
+    for (int64_t i = 0; i < m->kv_heads; i++) {
+        const int64_t at = (i * capacity + place) * size;
+        if (m->half_cache)
+            use->to_half((uint16_t *)ring + at, x + i * size, size);
+        else
+            memcpy((float *)ring + at, x + i * size, (size_t)size * sizeof(float));
+    }
+}
+
+static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
+                 const int64_t *positions, int64_t n, float *hidden, float *scratch, int threads) {
     const int64_t dim = m->dim, wide = up(dim), size = m->head_dim, pairs = size / 2;
-    const int64_t q_size = m->heads * size, kv_size = m->kv_heads * size, q_wide = up(q_size), kv_wide = up(kv_size);
+    const int64_t q_size = m->heads * size, q_wide = up(q_size), kv_wide = up(m->kv_heads * size);
     const int64_t ffn = m->layer[0].gate.blocks * BLOCK, group = m->heads / m->kv_heads;
-    const int half = (int)m->half;
     const set_t *use = set_of(m->lanes);
     const float scale = 1.0f / sqrtf((float)size);
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
     float *q = mixed + n * wide, *o = q + n * q_wide, *k = o + n * q_wide, *v = k + n * kv_wide;
     float *gate = v + n * kv_wide, *raised = gate + n * ffn;
     float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *states = cosines + n * size;
+    const int64_t many_layers = m->layers;
     memset(scratch, 0, (size_t)(cosines - scratch) * sizeof(float));
     for (int64_t t = 0; t < n; t++) {
         memcpy(x + t * wide, m->embed + tokens[t] * dim, (size_t)dim * sizeof(float));
@@ -176,30 +120,29 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
     }
     for (int64_t l = 0; l < m->layers; l++) {
         const layer_t *layer = m->layer + l;
-        const ring_t *ring = rings + l;
+        const ring_t *ring = rings + l; /* of row r: ring[r * many_layers] */
         for (int64_t t = 0; t < n; t++) use->norm(h + t * wide, x + t * wide, layer->attention_norm, dim, m->eps);
         const float *in = h;
         if (m->taps > 1) {
-            for (int64_t t = 0; t < n; t++)
-                memcpy(ring->conv + (rows[t] * ring->conv_capacity + positions[t] % ring->conv_capacity) * dim,
-                       h + t * wide, (size_t)dim * sizeof(float));
             for (int64_t t = 0; t < n; t++) {
+                const ring_t *own = ring + rows[t] * many_layers;
+                memcpy(own->conv + positions[t] % own->conv_capacity * dim, h + t * wide, (size_t)dim * sizeof(float));
+            }
+            for (int64_t t = 0; t < n; t++) {
+                const ring_t *own = ring + rows[t] * many_layers;
                 float *out = mixed + t * wide;
                 for (int64_t i = 0; i < dim; i++) out[i] = h[t * wide + i] * layer->conv[i];
-                for (int64_t j = 1; j < m->taps && positions[t] - j >= 0; j++) {
-                    const float *back =
-                        ring->conv + (rows[t] * ring->conv_capacity + (positions[t] - j) % ring->conv_capacity) * dim;
-                    const float *tap = layer->conv + j * dim;
-                    use->add(out, back, tap, dim);
-                }
+                for (int64_t j = 1; j < m->taps && positions[t] - j >= 0; j++)
+                    use->add(out, own->conv + (positions[t] - j) % own->conv_capacity * dim, layer->conv + j * dim, dim);
             }
             in = mixed;
         }
-        linear(use, &layer->q, half, q, q_wide, in, wide, n, threads);
-        linear(use, &layer->k, half, k, kv_wide, in, wide, n, threads);
-        linear(use, &layer->v, half, v, kv_wide, in, wide, n, threads);
+        linear(use, &layer->q, q, q_wide, in, wide, n, threads);
+        linear(use, &layer->k, k, kv_wide, in, wide, n, threads);
+        linear(use, &layer->v, v, kv_wide, in, wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
-            const int64_t place = rows[t] * ring->capacity + positions[t] % ring->capacity;
+            const ring_t *own = ring + rows[t] * many_layers;
+            const int64_t place = positions[t] % own->capacity;
             for (int64_t i = 0; i < m->heads; i++) {
                 float *one = q + t * q_wide + i * size;
                 if (layer->q_norm) use->norm(one, one, layer->q_norm, size, m->eps);
@@ -210,8 +153,8 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
                 if (layer->k_norm) use->norm(one, one, layer->k_norm, size, m->eps);
                 rotate(one, cosines + t * pairs, sines + t * pairs, size);
             }
-            memcpy(ring->keys + place * kv_size, k + t * kv_wide, (size_t)kv_size * sizeof(float));
-            memcpy(ring->values + place * kv_size, v + t * kv_wide, (size_t)kv_size * sizeof(float));
+            keep(use, m, own->keys, own->capacity, place, k + t * kv_wide);
+            keep(use, m, own->values, own->capacity, place, v + t * kv_wide);
         }
         int64_t seen = 0;
         for (int64_t t = 0; t < n; t++)
@@ -221,100 +164,101 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *tokens, 
         for (int64_t i = 0; i < n * m->kv_heads; i++) {
             const int64_t t = i / m->kv_heads, head = i % m->kv_heads, count = together(rows, n, t);
             if (!count) continue;
-            const int64_t base = rows[t] * ring->capacity * kv_size + head * size, place = t * q_wide + head * group * size;
+            const ring_t *from = ring + rows[t] * many_layers;
+            const int64_t base = head * from->capacity * size * (m->half_cache ? 2 : 4);
+            const int64_t place = t * q_wide + head * group * size;
 #ifdef _OPENMP
-            float *own = states + omp_get_thread_num() * 2 * TOKENS * m->heads;
+            float *own = states + omp_get_thread_num() * thread_scratch(m);
 #else
             float *own = states;
 #endif
-            use->attend(o + place, q + place, q_wide, ring->keys + base, ring->values + base, count, positions + t, group,
-                        kv_size, ring->capacity, layer->window, size, scale, own);
+            use->attend(o + place, q + place, q_wide, (const char *)from->keys + base, (const char *)from->values + base,
+                        (int)m->half_cache, count, positions + t, group, from->capacity, layer->window, size, scale, own);
         }
-        linear(use, &layer->o, half, h, wide, o, q_wide, n, threads);
+        linear(use, &layer->o, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
             use->add(x + t * wide, h + t * wide, 0, dim);
             use->norm(h + t * wide, x + t * wide, layer->ffn_norm, dim, m->eps);
         }
-        linear(use, &layer->gate, half, gate, ffn, h, wide, n, threads);
-        linear(use, &layer->up, half, raised, ffn, h, wide, n, threads);
+        linear(use, &layer->gate, gate, ffn, h, wide, n, threads);
+        linear(use, &layer->up, raised, ffn, h, wide, n, threads);
         use->swiglu(gate, raised, n * ffn);
-        linear(use, &layer->down, half, h, wide, gate, ffn, n, threads);
+        linear(use, &layer->down, h, wide, gate, ffn, n, threads);
         for (int64_t t = 0; t < n; t++) use->add(x + t * wide, h + t * wide, 0, dim);
     }
     for (int64_t t = 0; t < n; t++) use->norm(hidden + t * wide, x + t * wide, m->norm, dim, m->eps);
 }
 
+/* Where part i of `parts` begins when n tokens are shared out so that each sequence is in one part. */
+static int64_t share(const int64_t *rows, int64_t n, int64_t i, int64_t parts) {
+    int64_t at = n * i / parts;
+    while (at > 0 && at < n && rows[at] == rows[at - 1]) at++;
+    return at;
+}
+
+/* Hidden states [n, dim] after the last norm. ids: [3][n] tokens, the sequence of each, and its position in it; the tokens
+   of a sequence lie together, in order. Ring l of row r is rings[r * layers + l]. */
+void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int64_t n, float *hidden, float *scratch,
+                  int threads) {
+    const int64_t *tokens = ids, *rows = ids + n, *positions = ids + 2 * n;
+    int64_t largest = 0;
+    for (int i = 0; i < threads; i++)
+        largest = most(largest, share(rows, n, i + 1, threads) - share(rows, n, i, threads));
+    const int64_t work = n * m->layers * m->dim * 64 * m->layer[0].gate.blocks;
+    /* Threads that each take their sequences through all layers wait for each other once. */
+    if (threads < 2 || work < WORTH_THREADS || largest * threads > n + n / 2) {
+        step(m, rings, tokens, rows, positions, n, hidden, scratch, threads);
+        return;
+    }
+    const int64_t wide = up(m->dim), each = token_scratch(m), own = thread_scratch(m);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int i = 0; i < threads; i++) {
+        const int64_t from = share(rows, n, i, threads), to = share(rows, n, i + 1, threads);
+        if (from < to)
+            step(m, rings, tokens + from, rows + from, positions + from, to - from, hidden + from * wide,
+                 scratch + from * each + i * own, 1);
+    }
+}
+
 /* Logits [n, blocks * BLOCK] of hidden states, the first so many blocks of the vocabulary; rows of both are padded to a
    multiple of BLOCK. */
 void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t blocks, float *logits, int threads) {
-    const set_t *use = set_of(m->lanes);
     linear_t head = m->head;
     head.blocks = blocks;
-    linear(use, &head, (int)m->half, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
+    linear(set_of(m->lanes), &head, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
 }
 
-typedef struct {
-    double weight;
-    int64_t id;
-} choice_t;
+#include "draw.h"
 
-static int likelier(const void *a, const void *b) {
-    const choice_t *x = a, *y = b;
-    if (x->weight != y->weight) return x->weight > y->weight ? -1 : 1;
-    return x->id < y->id ? -1 : 1;
+/* One draw a row: see draw.h. Rows of logits are `stride` apart; `numbers` is [4][n]: uniform, temperature, top_p, min_p;
+   `results` [2][n]: the natural log of the choice's probability, and what the mask took at temperature 1. */
+void bytegen_sample(const model_t *m, const float *logits, int64_t stride, int64_t n, int64_t choices,
+                    const uint8_t *mask, const double *numbers, int64_t *choice, double *results, int threads) {
+    const set_t *use = set_of(m->lanes);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && n > 3)
+    for (int64_t r = 0; r < n; r++)
+        choice[r] = draw(use->weigh, logits + r * stride, mask + r * choices, choices, numbers[r], numbers[n + r],
+                         numbers[2 * n + r], numbers[3 * n + r], results + r, results + n + r);
 }
 
-/* One draw a row, as kernels/sampling/masked.py has it: likeliest first, the inverse of the cumulative distribution at
-   `uniform`. numbers: [4][n] uniform, temperature (0: the likeliest), top_p, min_p; results: [2][n] the natural log of
-   the choice's probability, and the probability that the mask took at temperature 1. */
-void bytegen_sample(const float *logits, int64_t n, int64_t choices, const uint8_t *mask, const double *numbers,
-                    int64_t *choice, double *results) {
-    choice_t *kept = malloc((size_t)choices * sizeof(choice_t));
-    for (int64_t r = 0; r < n; r++) {
-        const float *row = logits + r * choices;
-        const uint8_t *allowed = mask + r * choices;
-        const double uniform = numbers[r], temperature = numbers[n + r], top_p = numbers[2 * n + r],
-                     min_p = numbers[3 * n + r];
-        double highest = -INFINITY, best = -INFINITY, all = 0.0, inside = 0.0;
-        int64_t likeliest = -1;
-        for (int64_t i = 0; i < choices; i++) {
-            if (row[i] > highest) highest = row[i];
-            if (allowed[i] && row[i] > best) best = row[i], likeliest = i;
-        }
-        for (int64_t i = 0; i < choices; i++) {
-            const double p = exp((double)row[i] - highest);
-            all += p;
-            if (allowed[i]) inside += p;
-        }
-        results[n + r] = inside < all ? 1.0 - inside / all : 0.0;
-        choice[r] = likeliest;
-        results[r] = 0.0;
-        if (temperature == 0.0 || likeliest < 0) continue;
-        int64_t count = 0;
-        double total = 0.0;
-        for (int64_t i = 0; i < choices; i++)
-            if (allowed[i]) {
-                const double p = exp(((double)row[i] - best) / temperature);
-                if (p > 0.0) kept[count++] = (choice_t){p, i}, total += p;
-            }
-        qsort(kept, (size_t)count, sizeof(choice_t), likelier);
-        double before = 0.0;
-        int64_t last = 1;
-        before = kept[0].weight / total;
-        while (last < count && before < top_p && kept[last].weight >= min_p * kept[0].weight)
-            before += kept[last++].weight / total;
-        double sum = 0.0, target = 0.0, reached = 0.0;
-        for (int64_t i = 0; i < last; i++) sum += kept[i].weight;
-        target = uniform * sum;
-        int64_t drawn = 0;
-        for (; drawn < last - 1; drawn++) {
-            reached += kept[drawn].weight;
-            if (reached > target) break;
-        }
-        choice[r] = kept[drawn].id;
-        results[r] = log(kept[drawn].weight / sum);
-    }
-    free(kept);
+/* Draws after the tokens at n `places` of a step: `gathered` and `logits` are scratch, rows padded as above. */
+void bytegen_draw(const model_t *m, const float *hidden, const int64_t *places, int64_t n, int64_t blocks,
+                  int64_t choices, const uint8_t *mask, const double *numbers, float *gathered, float *logits,
+                  int64_t *choice, double *results, int threads) {
+    const int64_t wide = up(m->dim);
+    for (int64_t i = 0; i < n; i++)
+        memcpy(gathered + i * wide, hidden + places[i] * wide, (size_t)wide * sizeof(float));
+    bytegen_logits(m, gathered, n, blocks, logits, threads);
+    bytegen_sample(m, logits, blocks * BLOCK, n, choices, mask, numbers, choice, results, threads);
+}
+
+/* Threads that there are by default: OMP_NUM_THREADS, or the processors that this process may use. */
+int bytegen_threads(void) {
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
 }
 
 static struct PyModuleDef definition = {

@@ -1,117 +1,117 @@
-"""`Decoder`: hidden states and logits of a model on the CPU, by the C library."""
+"""`Decoder`: hidden states, logits and draws of a model on the CPU, by the C library."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
-from bytegen.cache import Cache
-from bytegen.cpu.binding import BLOCK, Ring, Weights, exact_in_half, library, padded
-from bytegen.model import ByteLM
+from bytegen.config import ModelConfig
+from bytegen.cpu.binding import BLOCK, library, padded, pointer
+from bytegen.cpu.binding import threads as default_threads
+from bytegen.cpu.cache import CpuCache
+from bytegen.cpu.weights import Weights, narrowest
+
+MOST_CHOICES = 1024
+"""Choices that a draw is made from, at most."""
 
 
-def available(lm: ByteLM) -> bool:
-    """Whether the library is there and takes the model: float32, on the CPU."""
-    return library is not None and lm.device.type == "cpu" and lm.embed.weight.dtype == torch.float32
+def check_choices(count: int) -> None:
+    """Raise ValueError where a draw would be from more choices than the C library takes."""
+    if count > MOST_CHOICES:
+        raise ValueError(f"a draw from {count} choices; the C library takes {MOST_CHOICES} at most")
 
 
 class Decoder:
-    """A model, as the C library computes it. Weights are copied once: train elsewhere, then make another.
+    """A model, as the C library computes it, from arrays named as in the model's state, which are copied.
 
     What a token gives does not depend on the tokens beside it, bit for bit: not on the batch, nor on how its file is
-    cut into chunks. `lanes` bounds the width of vectors (16, 8 or 1), for tests.
+    cut into chunks, nor on the threads. `lanes` bounds the width of vectors (16, 8 or 1); `half_cache` says whether
+    keys and values are kept in float16 (by default where there are vectors).
     """
 
-    def __init__(self, lm: ByteLM, *, lanes: int = 16) -> None:
-        if not available(lm):
-            where = f"{lm.embed.weight.dtype} on {lm.device}"
-            raise ValueError(
-                f"the C decoder takes float32 on the CPU, and has to be compiled; the model is {where}"
-            )
-        self.config = lm.config
-        self.lanes = library.bytegen_lanes(lanes)
-        self.half = self.lanes > 1 and exact_in_half(lm)
-        self._weights = Weights(lm, half=self.half, lanes=self.lanes)
-        self._scratch = np.zeros(0, np.float32)
+    def __init__(
+        self,
+        config: ModelConfig,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        lanes: int = 16,
+        half_cache: bool | None = None,
+    ) -> None:
+        self.config = config
+        self.lanes: int = library.bytegen_lanes(lanes)
+        self.held = narrowest(arrays) if self.lanes > 1 else "float32"
+        self.half_cache = self.lanes > 1 and half_cache is not False
+        self._weights = Weights(config, arrays, held=self.held, half_cache=self.half_cache, lanes=self.lanes)
+        self.model = ctypes.byref(self._weights.model)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that its weights take."""
+        return self._weights.nbytes
+
+    def cache(self, *, batch: int = 0, max_length: int, chunk: int = 256) -> CpuCache:
+        """An empty cache for this decoder (see `CpuCache`)."""
+        dtype = np.float16 if self.half_cache else np.float32
+        return CpuCache(self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=dtype)
 
     def hidden(
-        self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: Cache
-    ) -> np.ndarray:
-        """Feed tokens, N of them, each to a row of the cache at a position; those of a row in order.
+        self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: CpuCache, *,
+        threads: int | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Feed tokens, N of them, each to a row of the cache at a position; those of a row together, in order.
 
-        Returns float32 [N, D padded to a multiple of 64], normed. The cache must have room (`Cache.reserve`); its
-        positions stay as they are.
+        Returns float32 [N, D padded to a multiple of 64], normed. The cache must have room (`CpuCache.reserve`); its
+        positions stay as they are. Calls with caches of their own may run at the same time. `threads` is the
+        most that it takes, `cpu.threads()` by default.
         """
-        model, n, threads = ctypes.byref(self._weights.model), len(tokens), torch.get_num_threads()
-        need = library.bytegen_scratch(model, ctypes.c_int64(n), ctypes.c_int64(threads))
-        if len(self._scratch) < need:
-            self._scratch = np.zeros(need, np.float32)
+        n, count, rings = len(tokens), threads or default_threads(), cache.rings()
+        need = self.scratch(n, count)
+        if len(cache.scratch) < need:
+            cache.scratch = np.zeros(need, np.float32)
         out = np.zeros((n, padded(self.config.dim)), np.float32)
-        ids, lines, places = (np.array(x, np.int64) for x in (tokens, rows, positions))
+        ids = np.array((tokens, rows, positions), np.int64)
         library.bytegen_step(
-            model, _rings(cache), *map(_pointer, (ids, lines, places)), ctypes.c_int64(n), _pointer(out),
-            _pointer(self._scratch), ctypes.c_int(threads),
-        )  # fmt: skip
+            self.model, rings, pointer(ids), ctypes.c_int64(n), pointer(out), pointer(cache.scratch), count
+        )
         return out
 
-    def logits(self, hidden: np.ndarray, choices: int) -> np.ndarray:
+    def scratch(self, n: int, threads: int) -> int:
+        """Floats of working memory that a step of `n` ids takes."""
+        found: int = library.bytegen_scratch(self.model, ctypes.c_int64(n), ctypes.c_int64(threads))
+        return found
+
+    def logits(self, hidden: np.ndarray, choices: int, *, threads: int | None = None) -> np.ndarray:
         """float32 [N, choices] of hidden states as `hidden` gives them: the first `choices` ids' logits."""
         hidden = np.ascontiguousarray(hidden)
         blocks = padded(choices) // BLOCK
         out = np.empty((len(hidden), blocks * BLOCK), np.float32)
         library.bytegen_logits(
-            ctypes.byref(self._weights.model), _pointer(hidden), ctypes.c_int64(len(hidden)), ctypes.c_int64(blocks),
-            _pointer(out), ctypes.c_int(torch.get_num_threads()),
+            self.model, pointer(hidden), ctypes.c_int64(len(hidden)), ctypes.c_int64(blocks), pointer(out),
+            ctypes.c_int(threads or default_threads()),
         )  # fmt: skip
         return out[:, :choices]
 
     def sample(
         self, logits: np.ndarray, mask: np.ndarray, uniform: Sequence[float], temperature: Sequence[float],
-        top_p: Sequence[float], min_p: Sequence[float],
+        top_p: Sequence[float], min_p: Sequence[float], *, threads: int | None = None,
     ) -> list[tuple[int, float, float]]:  # fmt: skip
         """(choice, log probability, probability removed) of each row: what `kernels.masked_sample` draws.
 
-        `logits` float32 [N, C], `mask` bool [N, C] with a choice in every row, the others one number a row.
+        `logits` float32 [N, C], `mask` bool [N, C] with a choice in every row, the others one number a row; C is at
+        most 1,024.
         """
         n, choices = logits.shape
-        logits = np.ascontiguousarray(logits)
-        mask = np.ascontiguousarray(mask, np.uint8)
-        numbers = np.array([uniform, temperature, top_p, min_p], np.float64)
+        check_choices(choices)
+        if logits.strides[1] != 4:
+            logits = np.ascontiguousarray(logits)
+        mask = np.ascontiguousarray(mask, bool)
+        numbers = np.array((uniform, temperature, top_p, min_p), np.float64)
         choice, results = np.empty(n, np.int64), np.empty((2, n))
         library.bytegen_sample(
-            _pointer(logits), ctypes.c_int64(n), ctypes.c_int64(choices), _pointer(mask), _pointer(numbers),
-            _pointer(choice), _pointer(results),
+            self.model, pointer(logits), ctypes.c_int64(logits.strides[0] // 4), ctypes.c_int64(n),
+            ctypes.c_int64(choices), pointer(mask), pointer(numbers), pointer(choice), pointer(results),
+            ctypes.c_int(threads or default_threads()),
         )  # fmt: skip
         return list(zip(choice.tolist(), *results.tolist(), strict=True))
-
-
-_decoders: WeakKeyDictionary[ByteLM, tuple[object, Decoder]] = WeakKeyDictionary()
-
-
-def decoder_of(lm: ByteLM) -> Decoder:
-    """The model's decoder, made again when its weights have changed."""
-    state = [(p.data_ptr(), p._version) for p in lm.parameters()]
-    known = _decoders.get(lm)
-    if known is None or known[0] != state:
-        known = _decoders[lm] = state, Decoder(lm)
-    return known[1]
-
-
-def _pointer(array: np.ndarray) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
-
-
-def _rings(cache: Cache) -> ctypes.Array[Ring]:
-    rings = [
-        Ring(
-            layer.keys.data.data_ptr(), layer.values.data.data_ptr(),
-            None if layer.conv is None else layer.conv.data.data_ptr(), layer.keys.capacity,
-            0 if layer.conv is None else layer.conv.capacity,
-        )
-        for layer in cache.layers
-    ]  # fmt: skip
-    return (Ring * len(rings))(*rings)

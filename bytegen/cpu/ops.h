@@ -18,6 +18,11 @@ typedef __m512 NAME(vec);
 #define VECTOR_TILE 4
 #define SUM(a) _mm512_reduce_add_ps(a)
 #define HALVES(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define BRAINS(p) \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p))), 16))
+#define BYTES(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
+#define STORE_HALVES(p, a) _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT))
+#define LARGE_TILE 1
 #elif LANES == 8
 typedef __m256 NAME(vec);
 #define LOAD(p) _mm256_loadu_ps(p)
@@ -33,6 +38,10 @@ typedef __m256 NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 2
 #define HALVES(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define BRAINS(p) \
+    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p))), 16))
+#define BYTES(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p))))
+#define STORE_HALVES(p, a) _mm_storeu_si128((__m128i *)(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT))
 static inline float NAME(sum)(__m256 a) {
     __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     b = _mm_add_ps(b, _mm_movehl_ps(b, b));
@@ -54,6 +63,7 @@ typedef float NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 4
 #define SUM(a) (a)
+#define BYTES(p) ((float)*(p))
 #endif
 
 #define VEC NAME(vec)
@@ -88,13 +98,14 @@ static inline VEC NAME(exponential)(VEC x) {
 #endif
 }
 
-/* ROWS x COUNT vectors of outputs at once, the sums in the order of the inputs: y[r] = w x[r]. w is a block, [width][BLOCK]. */
+/* ROWS x COUNT vectors of outputs at once, the sums in the order of the inputs: y[r] = w x[r]. w is a block,
+   [width][BLOCK]; with scales, one an output, the sums are of whole numbers times x. */
 #define TILE(ROWS, COUNT, TYPE, READ)                                                                             \
     do {                                                                                                          \
         const TYPE *weight = weights;                                                                             \
         VEC sums[ROWS][COUNT];                                                                                    \
         for (int r = 0; r < ROWS; r++)                                                                            \
-            for (int c = 0; c < COUNT; c++) sums[r][c] = bias ? LOAD(bias + c * LANES) : SPLAT(0.0f);             \
+            for (int c = 0; c < COUNT; c++) sums[r][c] = bias && !scale ? LOAD(bias + c * LANES) : SPLAT(0.0f);   \
         for (int64_t i = 0; i < width; i++) {                                                                     \
             VEC ws[COUNT];                                                                                        \
             for (int c = 0; c < COUNT; c++) ws[c] = READ(weight + i * BLOCK + c * LANES);                         \
@@ -103,41 +114,64 @@ static inline VEC NAME(exponential)(VEC x) {
                 for (int c = 0; c < COUNT; c++) sums[r][c] = FMA(ws[c], one, sums[r][c]);                         \
             }                                                                                                     \
         }                                                                                                         \
+        if (scale)                                                                                                \
+            for (int r = 0; r < ROWS; r++)                                                                        \
+                for (int c = 0; c < COUNT; c++)                                                                   \
+                    sums[r][c] = FMA(sums[r][c], LOAD(scale + c * LANES),                                         \
+                                     bias ? LOAD(bias + c * LANES) : SPLAT(0.0f));                                \
         for (int r = 0; r < ROWS; r++)                                                                            \
             for (int c = 0; c < COUNT; c++) STORE(y + r * y_stride + c * LANES, sums[r][c]);                      \
     } while (0)
 
 #define PARAMETERS                                                                                                \
     float *restrict y, int64_t y_stride, const float *restrict x, int64_t x_stride, const void *restrict weights, \
-        int64_t width, const float *bias
+        int64_t width, const float *bias, const float *scale
 
-static void NAME(one_row)(PARAMETERS) { TILE(1, 4, float, LOAD); }
-static void NAME(rows)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, float, LOAD); }
+typedef void NAME(tile_fn)(PARAMETERS);
+
+#define TILES(SUFFIX, TYPE, READ)                                                             \
+    static void NAME(JOIN(one_row, SUFFIX))(PARAMETERS) { TILE(1, 4, TYPE, READ); }           \
+    static void NAME(JOIN(rows, SUFFIX))(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, TYPE, READ); }
+TILES(float, float, LOAD)
+TILES(int8, int8_t, BYTES)
 #ifdef HALVES
-static void NAME(one_row_half)(PARAMETERS) { TILE(1, 4, uint16_t, HALVES); }
-static void NAME(rows_half)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, uint16_t, HALVES); }
+TILES(half, uint16_t, HALVES)
+TILES(brain, uint16_t, BRAINS)
+#endif
+#ifdef LARGE_TILE /* 32 registers: widening a weight serves eight rows */
+static void NAME(many_rows_float)(PARAMETERS) { TILE(8, 2, float, LOAD); }
+static void NAME(many_rows_int8)(PARAMETERS) { TILE(8, 2, int8_t, BYTES); }
+static void NAME(many_rows_half)(PARAMETERS) { TILE(8, 2, uint16_t, HALVES); }
+static void NAME(many_rows_brain)(PARAMETERS) { TILE(8, 2, uint16_t, BRAINS); }
 #endif
 
-/* Blocks [first, last) of BLOCK outputs of y = w x + bias for n rows; w is float32, or float16 where `half`. */
-static void NAME(outputs)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n, const void *weights,
-                          int half, int64_t width, const float *bias, int64_t first, int64_t last) {
-    void (*one)(PARAMETERS) = NAME(one_row), (*many)(PARAMETERS) = NAME(rows);
-    const int64_t bytes = half ? 2 : 4;
+/* Blocks [first, last) of BLOCK outputs of y = w x + bias for n rows. */
+static void NAME(outputs)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n, const linear_t *l,
+                          int64_t first, int64_t last) {
+    /* Rows at once, and vectors of outputs, from the largest tile to the least; a function for each kind of weights. */
 #ifdef HALVES
-    if (half) one = NAME(one_row_half), many = NAME(rows_half);
+#define KINDS(a) {NAME(JOIN(a, float)), NAME(JOIN(a, half)), NAME(JOIN(a, brain)), NAME(JOIN(a, int8))}
+#else
+#define KINDS(a) {NAME(JOIN(a, float)), 0, 0, NAME(JOIN(a, int8))}
 #endif
+    static const struct {
+        NAME(tile_fn) * functions[4];
+        int64_t rows, vectors;
+    } tiles[] = {
+#ifdef LARGE_TILE
+        {KINDS(many_rows), 8, 2},
+#endif
+        {KINDS(rows), ROW_TILE, VECTOR_TILE}, {KINDS(one_row), 1, 4}};
+    const int64_t width = l->in, bytes = bytes_of[l->kind];
     for (int64_t block = first; block < last; block++) {
         int64_t r = 0;
-        for (; r + ROW_TILE <= n; r += ROW_TILE)
-            for (int64_t o = 0; o < BLOCK; o += VECTOR_TILE * LANES)
-                many(y + r * y_stride + block * BLOCK + o, y_stride, x + r * x_stride, x_stride,
-                     (const char *)weights + (block * BLOCK * width + o) * bytes, width,
-                     bias ? bias + block * BLOCK + o : 0);
-        for (; r < n; r++)
-            for (int64_t o = 0; o < BLOCK; o += 4 * LANES)
-                one(y + r * y_stride + block * BLOCK + o, y_stride, x + r * x_stride, x_stride,
-                    (const char *)weights + (block * BLOCK * width + o) * bytes, width,
-                    bias ? bias + block * BLOCK + o : 0);
+        for (size_t i = 0; i < sizeof(tiles) / sizeof(tiles[0]); i++)
+            for (; r + tiles[i].rows <= n; r += tiles[i].rows)
+                for (int64_t o = 0; o < BLOCK; o += tiles[i].vectors * LANES)
+                    tiles[i].functions[l->kind](
+                        y + r * y_stride + block * BLOCK + o, y_stride, x + r * x_stride, x_stride,
+                        (const char *)l->weights + (block * BLOCK * width + o) * bytes, width,
+                        l->bias ? l->bias + block * BLOCK + o : 0, l->scale ? l->scale + block * BLOCK + o : 0);
     }
 }
 
@@ -172,148 +206,34 @@ static void NAME(swiglu)(float *gate, const float *raised, int64_t size) {
     }
 }
 
-/* Lane i is the sum of v[i], the lanes of each added pairwise in one order. */
-static inline VEC NAME(sums)(VEC *v) {
-#if LANES == 16
-#define PAIR(a, b) ADD(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xDD))
-#define FOUR(a, b) ADD(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD))
-    for (int i = 0; i < 16; i += 2) v[i / 2] = PAIR(v[i], v[i + 1]);
-    for (int i = 0; i < 8; i += 2) v[i / 2] = PAIR(v[i], v[i + 1]);
-    return FOUR(FOUR(v[0], v[1]), FOUR(v[2], v[3]));
-#undef FOUR
-#undef PAIR
-#elif LANES == 8
-#define PAIR(a, b) ADD(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD))
-    for (int i = 0; i < 8; i += 2) v[i / 2] = PAIR(v[i], v[i + 1]);
-    v[0] = PAIR(v[0], v[1]), v[1] = PAIR(v[2], v[3]);
-    return ADD(_mm256_permute2f128_ps(v[0], v[1], 0x20), _mm256_permute2f128_ps(v[0], v[1], 0x31));
-#undef PAIR
-#else
-    return v[0];
-#endif
-}
-
-/* scores[low, high) = scale * query . key, of the keys at `keys + offset[i]`, and -inf up to whole vectors on either side;
-   their maximum. */
-static float NAME(scores)(float *scores, const float *query, const float *keys, const int64_t *offset, int64_t low,
-                          int64_t high, int64_t size, float scale) {
-    const int64_t even = size / LANES * LANES;
-    VEC most = SPLAT(-INFINITY);
-    for (int64_t i = low / LANES * LANES; i < high; i += LANES) {
-        VEC parts[LANES];
-        for (int64_t k = 0; k < LANES; k++) {
-            const float *key = keys + offset[i + k];
-            VEC sum = SPLAT(0.0f);
-            int64_t j = 0;
-            for (; j + 4 * LANES <= even; j += 4 * LANES)
-                for (int c = 0; c < 4; c++) sum = FMA(LOAD(key + j + c * LANES), LOAD(query + j + c * LANES), sum);
-            for (; j < even; j += LANES) sum = FMA(LOAD(key + j), LOAD(query + j), sum);
-            parts[k] = sum;
-        }
-        STORE(scores + i, NAME(sums)(parts));
-        if (even < size)
-            for (int64_t k = 0; k < LANES; k++)
-                for (int64_t j = even; j < size; j++) scores[i + k] += keys[offset[i + k] + j] * query[j];
-        STORE(scores + i, MUL(LOAD(scores + i), SPLAT(scale)));
-        for (int64_t k = i; k < low; k++) scores[k] = -INFINITY;
-        for (int64_t k = high; k < i + LANES; k++) scores[k] = -INFINITY;
-        most = MAX(most, LOAD(scores + i));
-    }
-    float lanes[LANES], best = -INFINITY;
-    STORE(lanes, most);
-    for (int64_t k = 0; k < LANES; k++) best = lanes[k] > best ? lanes[k] : best;
-    return best;
-}
-
-/* COUNT vectors of out = out * kept + the values weighed. Even and odd keys are summed apart: two chains of additions
-   wait half as long for each other. */
-#define WEIGH(COUNT)                                                                                              \
-    do {                                                                                                          \
-        VEC sums[2][COUNT];                                                                                       \
-        for (int c = 0; c < COUNT; c++) sums[0][c] = MUL(LOAD(to + c * LANES), kept), sums[1][c] = SPLAT(0.0f);   \
-        int64_t i = low;                                                                                          \
-        if (i & 1) {                                                                                              \
-            for (int c = 0; c < COUNT; c++)                                                                       \
-                sums[1][c] = FMA(LOAD(from + offset[i] + c * LANES), SPLAT(weights[i]), sums[1][c]);              \
-            i++;                                                                                                  \
-        }                                                                                                         \
-        for (; i + 1 < high; i += 2)                                                                              \
-            for (int o = 0; o < 2; o++)                                                                           \
-                for (int c = 0; c < COUNT; c++)                                                                   \
-                    sums[o][c] = FMA(LOAD(from + offset[i + o] + c * LANES), SPLAT(weights[i + o]), sums[o][c]);  \
-        if (i < high)                                                                                             \
-            for (int c = 0; c < COUNT; c++)                                                                       \
-                sums[0][c] = FMA(LOAD(from + offset[i] + c * LANES), SPLAT(weights[i]), sums[0][c]);              \
-        for (int c = 0; c < COUNT; c++) STORE(to + c * LANES, ADD(sums[0][c], sums[1][c]));                       \
-    } while (0)
-
-static void NAME(weigh)(float *out, const float *values, const int64_t *offset, const float *weights, int64_t low,
-                        int64_t high, int64_t size, float keep) {
-    const VEC kept = SPLAT(keep);
-    int64_t j = 0;
-    for (; j + 4 * LANES <= size; j += 4 * LANES) {
-        float *to = out + j;
-        const float *from = values + j;
-        WEIGH(4);
-    }
-    for (; j + LANES <= size; j += LANES) {
-        float *to = out + j;
-        const float *from = values + j;
-        WEIGH(1);
-    }
-    for (; j < size; j++) {
-        float sum = out[j] * keep;
-        for (int64_t i = low; i < high; i++) sum += values[offset[i] + j] * weights[i];
-        out[j] = sum;
+/* w[i] = exp((x[i] - most) / temperature), for x <= most: 2^n times a Taylor polynomial, to double's last places;
+   0 below what double can hold. */
+static void NAME(weigh)(double *restrict w, const float *restrict x, double most, double temperature, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        const double y = ((double)x[i] - most) / temperature, z = y < -700.0 ? -700.0 : y;
+        const double shifted = z * 1.4426950408889634 + 6755399441055744.0, n = shifted - 6755399441055744.0;
+        const double r = (z - n * 6.93147180369123816490e-01) - n * 1.90821492927058770002e-10;
+        double p = 1.0 / 6227020800.0;
+        p = p * r + 1.0 / 479001600.0;
+        p = p * r + 1.0 / 39916800.0;
+        p = p * r + 1.0 / 3628800.0;
+        p = p * r + 1.0 / 362880.0;
+        p = p * r + 1.0 / 40320.0;
+        p = p * r + 1.0 / 5040.0;
+        p = p * r + 1.0 / 720.0;
+        p = p * r + 1.0 / 120.0;
+        p = p * r + 1.0 / 24.0;
+        p = p * r + 1.0 / 6.0;
+        p = p * r + 0.5;
+        p = p * r + 1.0;
+        p = p * r + 1.0;
+        union { double number; uint64_t bits; } whole = {shifted}, power;
+        power.bits = (whole.bits + 1023) << 52;
+        w[i] = y < -700.0 ? 0.0 : p * power.number;
     }
 }
 
-/* Tokens of one sequence and the `group` heads of each that share a key head, against the keys of a ring [capacity] with
-   `stride` between them; `state` has room for two numbers a head. Keys are taken KEYS at a time, which all the tokens read while they are at hand;
-   the softmax is corrected as greater scores come (Milakov and Gimelshein 2018). The KEYS begin at multiples of KEYS, so
-   that the sums of a token do not depend on the tokens beside it. */
-static void NAME(attend)(float *out, const float *query, int64_t between, const float *keys, const float *values,
-                         int64_t tokens, const int64_t *positions, int64_t group, int64_t stride, int64_t capacity,
-                         int64_t window, int64_t size, float scale, float *state) {
-    const int64_t heads = tokens * group;
-    float weights[KEYS], *most = state, *total = state + heads;
-    int64_t offset[KEYS], begin = positions[0] - window + 1;
-    for (int64_t i = 0; i < heads; i++) {
-        most[i] = -INFINITY, total[i] = 0.0f;
-        for (int64_t j = 0; j < size; j++) out[i / group * between + i % group * size + j] = 0.0f;
-    }
-    if (!window || begin < 0) begin = 0;
-    for (int64_t base = begin / KEYS * KEYS; base <= positions[tokens - 1]; base += KEYS) {
-        int64_t slot = base % capacity;
-        for (int64_t i = 0; i < KEYS; i++) {
-            offset[i] = slot * stride;
-            if (++slot == capacity) slot = 0;
-        }
-        for (int64_t i = 0; i < heads; i++) {
-            const int64_t last = positions[i / group], first = window && last >= window ? last - window + 1 : 0;
-            const int64_t low = first > base ? first - base : 0, high = last - base < KEYS ? last - base + 1 : KEYS;
-            if (low >= high) continue;
-            const int64_t place = i / group * between + i % group * size;
-            const float best = NAME(scores)(weights, query + place, keys, offset, low, high, size, scale);
-            float keep[LANES];
-            STORE(keep, SPLAT(1.0f));
-            if (best > most[i]) {
-                STORE(keep, NAME(exponential)(SPLAT(most[i] - best)));
-                most[i] = best;
-            }
-            VEC sum = SPLAT(0.0f);
-            for (int64_t k = low / LANES * LANES; k < high; k += LANES) {
-                const VEC e = NAME(exponential)(ADD(LOAD(weights + k), SPLAT(-most[i])));
-                STORE(weights + k, e);
-                sum = ADD(sum, e);
-            }
-            total[i] = total[i] * keep[0] + SUM(sum);
-            NAME(weigh)(out + place, values, offset, weights, low, high, size, keep[0]);
-        }
-    }
-    for (int64_t i = 0; i < heads; i++)
-        for (int64_t j = 0; j < size; j++) out[i / group * between + i % group * size + j] /= total[i];
-}
+#include "attention.h"
 
 #undef LOAD
 #undef STORE
@@ -330,8 +250,12 @@ static void NAME(attend)(float *out, const float *query, int64_t between, const 
 #undef PARAMETERS
 #undef SUM
 #undef HALVES
+#undef BRAINS
+#undef BYTES
+#undef TILES
+#undef KINDS
 #undef VEC
 #undef TILE
-#undef WEIGH
+#undef LARGE_TILE
 #undef LANES
 #undef NAME

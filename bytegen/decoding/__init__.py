@@ -3,5 +3,6 @@
 from bytegen.decoding.drafts import Lookup, NGrams
 from bytegen.decoding.engine import Engine, Timing
 from bytegen.decoding.sequence import Sampling, Sequence
+from bytegen.decoding.together import decode
 
-__all__ = ["Engine", "Lookup", "NGrams", "Sampling", "Sequence", "Timing"]
+__all__ = ["Engine", "Lookup", "NGrams", "Sampling", "Sequence", "Timing", "decode"]

@@ -6,7 +6,7 @@ guess at the choices to come; where the byte that is drawn is the one guessed, t
 next choice is drawn from the same turn's logits. Each choice is drawn from the model's own masked distribution with
 the sequence's own next number, so drafts change neither that distribution nor the file, only how many turns it takes
 (speculative sampling, Leviathan et al. 2023, with guesses that are certain of themselves). What was fed in vain is
-undone by putting the sequence back: see `cache`.
+undone by putting the sequence back: see `bytegen.cache`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 
 import numpy as np
-import torch
 
 from bytegen import tokenizer
-from bytegen.cache import Cache
 from bytegen.decoding.drafts import Lookup, NGrams
-from bytegen.decoding.runners import Drawn, Draws, runner
+from bytegen.decoding.runners import Drawn, Draws, LanguageModel, runner
 from bytegen.decoding.sequence import Sequence
 from bytegen.formats import Constraint
-from bytegen.model import ByteLM
 
 FIRST_DRAFT, LEAST_DRAFT, MOST_DRAFT = 8, 4, 32
 """Bytes guessed at first, at least and at most: the number doubles after a draft that was right, and falls to what
@@ -37,9 +35,13 @@ OnBytes = Callable[[Sequence, bytes], None]
 
 @dataclass
 class Timing:
-    """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept;
-    `cache_bytes` is the most that the caches took when a sequence ended."""
+    """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept.
 
+    Seconds are added up over the `groups` of sequences that were decoded at the same time (see `together`).
+    `cache_bytes` is the most that the caches of one group took when a sequence ended.
+    """
+
+    groups: int = 1
     model: float = 0.0
     constraint: float = 0.0
     sampling: float = 0.0
@@ -84,20 +86,22 @@ class Engine:
 
     `max_length` is the most positions that a sequence takes, `chunk` the most that it is fed in one step. `drafts`
     says whether to guess ahead, `table` what beside the sequence's own text to guess from. `backend` is "c", "torch"
-    or "auto": see `runners`.
+    or "auto": see `runners`. Engines in threads of their own share a `lock`, which whoever calls `turn` holds: an
+    engine lets go of it only while it computes, on `threads` threads (all that there are by default).
     """
 
-    def __init__(self, lm: ByteLM, *, max_length: int, batch_size: int = 16, chunk: int = 64, drafts: bool = True,
-                 table: NGrams | None = None, backend: str = "auto") -> None:  # fmt: skip
+    def __init__(self, lm: LanguageModel, *, max_length: int, batch_size: int = 16, chunk: int = 64,
+                 drafts: bool = True, table: NGrams | None = None, backend: str = "auto", lock: Lock | None = None,
+                 threads: int | None = None) -> None:  # fmt: skip
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         self.lm, self.batch_size, self.chunk, self.max_length = lm, batch_size, chunk, max_length
-        self.drafts, self.table = drafts, table
+        self.drafts, self.table, self.lock = drafts, table, lock
         self.timing = Timing()
         self.on_bytes: OnBytes | None = None
         self._rows: list[_Row | None] = []  # None: a place in the cache that is free
         self._waiting: deque[Sequence] = deque()
-        self._runner = runner(lm, backend)
+        self._runner = runner(lm, backend, max_length=max_length, chunk=chunk, threads=threads)
 
     # Joining and leaving
 
@@ -123,12 +127,14 @@ class Engine:
         """
         self.on_bytes = on_bytes
         source = iter(sequences)
-        while True:
-            taken = sum(row is not None for row in self._rows) + len(self._waiting)
-            self._waiting.extend(islice(source, max(self.batch_size - taken, 0)))
-            if not self.busy:
-                return
+        while self.fill(source):
             yield from self.turn()
+
+    def fill(self, source: Iterator[Sequence]) -> bool:
+        """Take as many sequences as there are places for; whether anything is left to write."""
+        taken = sum(row is not None for row in self._rows) + len(self._waiting)
+        self._waiting.extend(islice(source, max(self.batch_size - taken, 0)))
+        return self.busy
 
     def turn(self) -> list[Sequence]:
         """One step of the batch; the sequences that ended or were cancelled, which have left."""
@@ -137,8 +143,8 @@ class Engine:
         if rows:
             self._step(rows)
         ended = {id(row) for row in rows if row.sequence.ended}
-        if ended and self._runner.cache is not None:
-            self.timing.cache_bytes = max(self.timing.cache_bytes, self._runner.cache.nbytes())
+        if ended:
+            self.timing.cache_bytes = max(self.timing.cache_bytes, self._runner.cache_bytes())
         self._rows = [row if id(row) not in ended else None for row in self._rows]
         return gone + [row.sequence for row in rows if id(row) in ended]
 
@@ -148,20 +154,16 @@ class Engine:
         rows = [None if row is None or row.sequence.ended else row for row in self._rows]
         for i, row in enumerate(rows):
             if row is None and (successor := self._next(gone)) is not None:
-                assert self._runner.cache is not None
-                self._runner.cache.restart(i)
+                self._runner.restart(i)
                 rows[i] = successor
         kept = [i for i, row in enumerate(rows) if row is not None]
-        if not kept:
-            self._runner.cache = None
-        elif len(kept) < len(rows):
-            assert self._runner.cache is not None
-            self._runner.cache.select(torch.tensor(kept, device=self.lm.device))
+        if len(kept) < len(rows):
+            self._runner.select(kept)
         rows = [rows[i] for i in kept]
         while len(rows) < self.batch_size and (row := self._next(gone)) is not None:
             rows.append(row)
         if len(rows) > len(kept):
-            self._grow(len(rows) - len(kept))
+            self._runner.extend(len(rows) - len(kept))
         self._rows = rows
         return gone
 
@@ -173,16 +175,6 @@ class Engine:
                 return row
             gone.append(row.sequence)
         return None
-
-    def _grow(self, joined: int) -> None:
-        if self._runner.cache is not None:
-            self._runner.cache.extend(joined)
-            return
-        lm = self.lm
-        self._runner.cache = Cache(
-            lm.config, batch=joined, max_length=self.max_length, chunk=self.chunk, dtype=lm.embed.weight.dtype,
-            device=lm.device,
-        )  # fmt: skip
 
     def _begin(self, sequence: Sequence) -> _Row:
         row = _Row(sequence)
@@ -208,30 +200,39 @@ class Engine:
     # A turn
 
     def _step(self, rows: list[_Row]) -> None:
-        timing, cache = self.timing, self._runner.cache
-        assert cache is not None
+        timing = self.timing
         began = time.perf_counter()
         for row in rows:
             self._plan(row)
-        planned = time.perf_counter()
         fed = [[*row.sequence.pending[: row.fed], *row.draft] for row in rows]
-        self._runner.feed(fed)
-        read = time.perf_counter()
+        places, draws = self._asked(rows)
+        timing.drafting += time.perf_counter() - began
+        drawn = iter(self._compute(fed, places, draws))
+        began = time.perf_counter()
         for row in rows:
             del row.sequence.pending[: row.fed]
-        ready = sum(bool(row.choices) for row in rows)
-        timing.drafting += planned - began
-        timing.model += read - planned
         timing.steps += 1
-        timing.turns += ready
-        counts = [row.fed for row in rows]
-        if ready:
-            results = iter(self._draw(rows))
-            drawn = time.perf_counter()
-            counts = [row.fed + self._take(row, results) for row in rows]
-            timing.sampling += drawn - read
-            timing.constraint += time.perf_counter() - drawn
-        cache.advance(max(map(len, fed)), torch.tensor(counts, device=self.lm.device))
+        timing.turns += sum(bool(row.choices) for row in rows)
+        counts = [row.fed + self._take(row, drawn) for row in rows]
+        timing.constraint += time.perf_counter() - began
+        self._runner.advance(counts)
+
+    def _compute(self, fed: list[list[int]], places: list[tuple[int, int]], draws: Draws) -> Drawn:
+        """The step itself; meanwhile other engines may go on (`lock`)."""
+        if self.lock is not None:
+            self.lock.release()
+        try:
+            began = time.perf_counter()
+            self._runner.feed(fed)
+            read = time.perf_counter()
+            drawn = self._runner.draw(places, draws) if places else []
+            ended = time.perf_counter()
+        finally:
+            if self.lock is not None:
+                self.lock.acquire()
+        self.timing.model += read - began
+        self.timing.sampling += ended - read
+        return drawn
 
     def _plan(self, row: _Row) -> None:
         """What to feed of what is pending, and when that is all of it a draft behind."""
@@ -267,18 +268,18 @@ class Engine:
             at = at + len(run) if guesses.startswith(run, at) else len(guesses)
         row.draft = bytes(draft)
 
-    def _draw(self, rows: list[_Row]) -> Drawn:
-        """What is drawn at every choice of every draft, in their order."""
+    def _asked(self, rows: list[_Row]) -> tuple[list[tuple[int, int]], Draws]:
+        """Every choice of every draft, in their order: where it is drawn, and how."""
         places, draws = list[tuple[int, int]](), Draws([], [], [], [], [])
         for i, row in enumerate(rows):
             count, sampling = len(row.choices), row.sequence.sampling
             places += [(i, row.fed - 1 + one.after) for one in row.choices]
-            draws.masks.extend(one.mask for one in row.choices)
+            draws.masks.extend([one.mask for one in row.choices])
             draws.uniform.extend(row.sequence.uniforms(count))
             draws.temperature.extend([sampling.temperature] * count)
             draws.top_p.extend([sampling.top_p] * count)
             draws.min_p.extend([sampling.min_p] * count)
-        return self._runner.draw(places, draws)
+        return places, draws
 
     def _take(self, row: _Row, results: Iterator[tuple[int, float, float]]) -> int:
         """Take the draws of a row up to the first that its draft did not guess; how many of its bytes were right."""

@@ -1,21 +1,24 @@
-"""What computes a step for the engine: torch, on any device, or the C decoder on the CPU."""
+"""What computes a step for the engine: torch, on any device, or the C decoder on the CPU, which needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bytegen import cpu, tokenizer
-from bytegen.cache import Cache
+from bytegen.config import ModelConfig
+from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
-from bytegen.kernels import masked_sample
-from bytegen.model import ByteLM
+
+if TYPE_CHECKING:
+    from bytegen.model import ByteLM
 
 BACKENDS = ("auto", "torch", "c")
+
+LEAST_GROUP = 4
+"""Sequences that share the reading of the weights well enough for a thread of their own."""
 
 
 class Draws(NamedTuple):
@@ -32,10 +35,29 @@ Drawn = list[tuple[int, float, float]]
 """(choice, log probability, probability that the mask removed) of each."""
 
 
-class Runner(Protocol):
-    """The caches of a batch, and steps over them."""
+class LanguageModel(Protocol):
+    """What the engine asks of a model: `ByteLM`, or `cpu.LightLM`."""
 
-    cache: Cache | None
+    @property
+    def config(self) -> ModelConfig:
+        """Its shape."""
+
+    @property
+    def draft_table(self) -> NGrams | None:
+        """Guesses for its files, where it has any."""
+
+
+class Runner(Protocol):
+    """A batch of sequences, each at a position of its own, and steps over them."""
+
+    def extend(self, count: int) -> None:
+        """Let `count` sequences join, at position 0."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep the sequences `rows`, in that order; none of them ends the batch."""
+
+    def restart(self, row: int) -> None:
+        """Put a sequence at position 0: its row is another's from now on."""
 
     def feed(self, fed: Sequence[Sequence[int]]) -> None:
         """Read so many ids for each row; the positions stay."""
@@ -43,81 +65,96 @@ class Runner(Protocol):
     def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
         """Draw after (row, offset among the ids just fed)."""
 
+    def advance(self, counts: Sequence[int]) -> None:
+        """Move each sequence on by its own count, at most what it was fed."""
 
-def runner(lm: ByteLM, backend: str = "auto") -> Runner:
-    """The C decoder where it is there and takes the model, else torch; `backend` names one. UserError if it cannot."""
+    def cache_bytes(self) -> int:
+        """The bytes that the caches take now."""
+
+
+def runner(
+    lm: LanguageModel, backend: str = "auto", *, max_length: int, chunk: int, threads: int | None = None
+) -> Runner:
+    """The C decoder where it is there and takes the model, else torch; `backend` names one. UserError if it cannot.
+
+    A sequence takes at most `max_length` positions, and at most `chunk` ids in a step. `threads` is the C decoder's.
+    """
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r}; there are: {', '.join(BACKENDS)}")
-    there = cpu.available(lm)
+    if isinstance(lm, cpu.LightLM):
+        if backend == "torch":
+            raise UserError(
+                "this model was loaded for the C decoder alone; backend 'torch' takes one of bytegen.load()"
+            )
+        return CpuRunner(lm.decoder, max_length=max_length, chunk=chunk, threads=threads)
+    whole = cast("ByteLM", lm)  # its class is not asked for: that would import torch
+    there = cpu.available(whole)
     if backend == "c" and not there:
         raise UserError(
             "backend 'c' decodes float32 models on the CPU, and is compiled when bytegen is installed and finds a "
-            f"C compiler; this model is {lm.embed.weight.dtype} on {lm.device}; backend 'torch' takes any"
+            f"C compiler; this model is {whole.embed.weight.dtype} on {whole.device}; backend 'torch' takes any"
         )
-    return CpuRunner(lm) if there and backend != "torch" else TorchRunner(lm)
+    if there and backend != "torch":
+        return CpuRunner(cpu.decoder_of(whole), max_length=max_length, chunk=chunk, threads=threads)
+    from bytegen.decoding.torch_runner import TorchRunner
+
+    return TorchRunner(whole, max_length=max_length, chunk=chunk)
 
 
-class TorchRunner:
-    """Steps by `ByteLM.hidden`."""
-
-    def __init__(self, lm: ByteLM) -> None:
-        self.lm = lm
-        self.cache: Cache | None = None
-        self._hidden: Tensor | None = None
-
-    @torch.no_grad()
-    def feed(self, fed: Sequence[Sequence[int]]) -> None:
-        """See `Runner`."""
-        longest = max(map(len, fed))
-        tokens = [[*ids, *[tokenizer.PADDING] * (longest - len(ids))] for ids in fed]
-        self._hidden = self.lm.hidden(torch.tensor(tokens, device=self.lm.device), cache=self.cache)
-
-    @torch.no_grad()
-    def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
-        """See `Runner`."""
-        assert self._hidden is not None
-        device = self.lm.device
-        rows, offsets = torch.tensor(places, device=device).T
-        logits = self.lm.logits(self._hidden[rows, offsets])[:, : tokenizer.N_CHOICES]
-
-        def column(values: list[float]) -> Tensor | float:
-            same = values.count(values[0]) == len(values)
-            return values[0] if same else torch.tensor(values, dtype=torch.float64, device=device)
-
-        drawn = masked_sample(
-            logits, torch.from_numpy(np.stack(draws.masks)).to(device),
-            torch.tensor(draws.uniform, dtype=torch.float64, device=device), temperature=column(draws.temperature),
-            top_p=column(draws.top_p), min_p=column(draws.min_p),
-        )  # fmt: skip
-        return list(zip(drawn.choice.tolist(), drawn.logprob.tolist(), drawn.removed.tolist(), strict=True))
+def groups(lm: LanguageModel, backend: str, batch_size: int) -> int:
+    """Groups that a batch is best decoded in at the same time: one a thread of the C decoder, of four or more each."""
+    light = isinstance(lm, cpu.LightLM)
+    if not light and (backend == "torch" or not cpu.available(cast("ByteLM", lm))):
+        return 1
+    return max(1, min(cpu.threads(), batch_size // LEAST_GROUP))
 
 
 class CpuRunner:
     """Steps by the C decoder: what a row gives is the same bit for bit, whatever the batch, chunks and drafts."""
 
-    def __init__(self, lm: ByteLM) -> None:
-        self.cache: Cache | None = None
-        self._decoder = cpu.decoder_of(lm)
-        self._hidden = np.zeros((0, 0), np.float32)
+    def __init__(
+        self, decoder: cpu.Decoder, *, max_length: int, chunk: int, threads: int | None = None
+    ) -> None:
+        self._cache = decoder.cache(max_length=max_length, chunk=chunk)
+        self._steps = cpu.Steps(decoder, self._cache, tokenizer.N_CHOICES, threads=threads)
         self._starts: list[int] = []
+
+    def extend(self, count: int) -> None:
+        """See `Runner`."""
+        self._cache.extend(count)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """See `Runner`."""
+        self._cache.select(rows)
+
+    def restart(self, row: int) -> None:
+        """See `Runner`."""
+        self._cache.restart(row)
+
+    def cache_bytes(self) -> int:
+        """See `Runner`."""
+        return self._cache.nbytes()
 
     def feed(self, fed: Sequence[Sequence[int]]) -> None:
         """See `Runner`."""
-        assert self.cache is not None
         tokens, rows, positions = list[int](), list[int](), list[int]()
-        self._starts = []
-        for row, (ids, position) in enumerate(zip(fed, self.cache.positions.tolist(), strict=True)):
-            self._starts.append(len(tokens))
+        starts, counts = list[int](), [len(ids) for ids in fed]
+        for row, (ids, position, count) in enumerate(zip(fed, self._cache.positions, counts, strict=True)):
+            starts.append(len(tokens))
             tokens += ids
-            rows += [row] * len(ids)
-            positions += range(position, position + len(ids))
-        self.cache.reserve(max(map(len, fed)))
-        self._hidden = self._decoder.hidden(tokens, rows, positions, self.cache)
+            rows += [row] * count
+            positions += range(position, position + count)
+        self._starts = starts
+        self._cache.reserve(counts)
+        self._steps.feed(tokens, rows, positions)
 
     def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
         """See `Runner`."""
-        hidden = self._hidden[[self._starts[row] + offset for row, offset in places]]
-        logits = self._decoder.logits(hidden, tokenizer.N_CHOICES)
-        return self._decoder.sample(
-            logits, np.stack(draws.masks), draws.uniform, draws.temperature, draws.top_p, draws.min_p
-        )
+        return self._steps.draw(
+            [self._starts[row] + offset for row, offset in places], draws.masks,
+            draws.uniform + draws.temperature + draws.top_p + draws.min_p,
+        )  # fmt: skip
+
+    def advance(self, counts: Sequence[int]) -> None:
+        """See `Runner`."""
+        self._cache.advance(counts)

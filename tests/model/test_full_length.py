@@ -15,8 +15,8 @@ from torch import Tensor
 
 from bytegen.cache import Cache
 from bytegen.config import ModelConfig
-from bytegen.cpu import Decoder
 from bytegen.cpu.binding import library
+from bytegen.cpu.of_torch import new_decoder
 from bytegen.kernels.elementwise.rope import rotate
 from bytegen.model import ByteLM, Step
 
@@ -66,30 +66,42 @@ class InTorch:
 
 
 class InC:
-    """The same by the C decoder."""
+    """The same by the C decoder, over caches in float32."""
 
     def __init__(self, lm: ByteLM) -> None:
-        self.decoder = Decoder(lm)
+        self.decoder = new_decoder(lm, half_cache=False)
 
-    def __call__(self, tokens: Tensor, cache: Cache) -> Tensor:
+    def __call__(self, tokens: Tensor, cache: Any) -> Tensor:
         """See `InTorch`."""
-        count, start = tokens.shape[1], int(cache.positions)
-        cache.reserve(count)
+        count, start = tokens.shape[1], place(cache)
+        cache.reserve([count])
         hidden = self.decoder.hidden(
             tokens[0].tolist(), [0] * count, list(range(start, start + count)), cache
         )
-        cache.advance(count)
+        cache.advance([count])
         return torch.from_numpy(hidden[:, : self.decoder.config.dim])
 
 
-def prefill(step: Any, tokens: Tensor, cache: Cache) -> Tensor:
+def place(cache: Any) -> int:
+    """Where the only sequence of a cache of either kind stands."""
+    return int(cache.positions[0])
+
+
+def twin(cache: Any) -> Any:
+    """A copy; the C decoder's pointers into the original are left behind."""
+    if hasattr(cache, "_rings"):
+        cache._rings = None
+    return copy.deepcopy(cache)
+
+
+def prefill(step: Any, tokens: Tensor, cache: Any) -> Tensor:
     """Feed tokens in chunks; what came of the last one."""
     for start in range(0, tokens.shape[1], cache.chunk):
         hidden = step(tokens[:, start : start + cache.chunk], cache)
     return hidden
 
 
-def by_ones(step: Any, tokens: Tensor, cache: Cache) -> Tensor:
+def by_ones(step: Any, tokens: Tensor, cache: Any) -> Tensor:
     """Feed tokens one at a time; what came of each [T, D]."""
     return torch.cat([step(tokens[:, i : i + 1], cache) for i in range(tokens.shape[1])])
 
@@ -159,12 +171,18 @@ def past_global(exact: ByteLM, tokens: Tensor, *, single: bool) -> tuple[Cache, 
     return cache, exact.norm(x)[-TAIL:]
 
 
-def in_single(cache: Cache) -> Cache:
-    """The same cache, held in float32."""
-    for layer in cache.layers:
-        for ring in layer.rings():
-            ring.data = ring.data.float()
-    return cache
+def in_single(cache: Cache, step: InC) -> Any:
+    """The same cache, for the C decoder."""
+    made = step.decoder.cache(batch=1, max_length=cache.max_length, chunk=cache.chunk)
+    made.seek(START)
+    made.reserve([1])
+    for ours, theirs in zip(made._rows[0], cache.layers, strict=True):
+        ours.keys[...] = theirs.keys.data[0].transpose(0, 1).numpy()
+        ours.values[...] = theirs.values.data[0].transpose(0, 1).numpy()
+        assert ours.conv is not None
+        assert theirs.conv is not None
+        ours.conv[...] = theirs.conv.data[0].numpy()
+    return made
 
 
 @pytest.mark.parametrize("single", [False, pytest.param(True, marks=compiled)])
@@ -172,13 +190,12 @@ def test_a_global_layer_past_140_000_decodes_as_it_prefills(single: bool) -> Non
     """In torch in float64, or in C; the judge is plain attention over all 140,100 keys."""
     lm = model("GL")
     step: Any = InC(lm) if single else InTorch(lm)
-    cache, wanted = past_global(lm.double(), text(), single=single)
+    filled, wanted = past_global(lm.double(), text(), single=single)
     tokens, tolerance = text(), SINGLE if single else EXACT
-    if single:
-        cache = in_single(cache)
+    cache = in_single(filled, step) if single else filled
     step(tokens[:, START:-TAIL], cache)
-    assert int(cache.positions) > 140_000
-    check(step(tokens[:, -TAIL:], copy.deepcopy(cache)), wanted, tolerance)
+    assert place(cache) > 140_000
+    check(step(tokens[:, -TAIL:], twin(cache)), wanted, tolerance)
     check(by_ones(step, tokens[:, -TAIL:], cache), wanted, tolerance)
     if single:  # The judge is worth something: it sees what lies 140,000 positions back.
         tokens[0, :1000] = tokens[0, 1000:2000]
@@ -192,11 +209,14 @@ def test_local_layers_prefill_140_000_positions_and_decode_on(single: bool) -> N
     """Rings that have wrapped hundreds of times; the judge is plain attention, which needs only the last windows."""
     lm, tokens = model("LL" if single else "L"), text()
     step: Any = InC(lm) if single else InTorch(lm)
-    tolerance, dtype = (SINGLE, torch.float32) if single else (EXACT, torch.float64)
-    exact = lm.double()
-    cache = Cache(exact.config, batch=1, max_length=LENGTH, chunk=100, dtype=dtype)
+    tolerance, exact = SINGLE if single else EXACT, lm.double()
+    cache: Any = (
+        step.decoder.cache(batch=1, max_length=LENGTH, chunk=100)
+        if single
+        else Cache(exact.config, batch=1, max_length=LENGTH, chunk=100, dtype=torch.float64)
+    )
     prefill(step, tokens[:, :-TAIL], cache)
-    assert int(cache.positions) > 140_000
+    assert place(cache) > 140_000
     back = TAIL + 2 * (WINDOW + TAPS)
     where = one_step(exact, LENGTH - back, back, single=single)
     x, rows = exact.embed(tokens[:, -back:])[0], torch.arange(back)
@@ -205,7 +225,7 @@ def test_local_layers_prefill_140_000_positions_and_decode_on(single: bool) -> N
         _, q, k, v = project(block, x.unsqueeze(0), where)
         x = finish(block, x, q, k, v, (distance >= 0) & (distance < WINDOW))
     wanted = exact.norm(x)[-TAIL:]
-    check(step(tokens[:, -TAIL:], copy.deepcopy(cache)), wanted, tolerance)
+    check(step(tokens[:, -TAIL:], twin(cache)), wanted, tolerance)
     check(by_ones(step, tokens[:, -TAIL:], cache), wanted, tolerance)
 
 
@@ -215,9 +235,9 @@ def test_every_byte_of_140_000_through_a_global_layer() -> None:
     """The whole prefill by the C decoder, which costs the square of the length: minutes of a core."""
     lm = model("GL")
     run, tokens = InC(lm), text()
-    cache = Cache(lm.config, batch=1, max_length=LENGTH, chunk=500)
+    cache = run.decoder.cache(batch=1, max_length=LENGTH, chunk=500)
     prefill(run, tokens[:, :-TAIL], cache)
-    together = run(tokens[:, -TAIL:], copy.deepcopy(cache))
+    together = run(tokens[:, -TAIL:], twin(cache))
     alone = by_ones(run, tokens[:, -TAIL:], cache)
     assert together.numpy().tobytes() == alone.numpy().tobytes()
     _, wanted = past_global(lm.double(), tokens, single=True)

@@ -1,0 +1,101 @@
+/* What a step is given (`binding.py` has the same structures), and the operations of each instruction set. */
+
+/* Kinds of weights, and their bytes. */
+enum { FLOAT32, FLOAT16, BFLOAT16, INT8 };
+static const int64_t bytes_of[] = {4, 2, 2, 1};
+
+/* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as are bias and
+   scale. */
+typedef struct {
+    const void *weights;
+    const float *bias, *scale; /* one an output, or none */
+    int64_t blocks, in, kind;
+} linear_t;
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+#define VECTORS 1
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma,f16c")
+#define NAME(a) JOIN(a, avx512)
+#define LANES 16
+#include "ops.h"
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+#define NAME(a) JOIN(a, avx2)
+#define LANES 8
+#include "ops.h"
+#pragma GCC pop_options
+#endif
+#define NAME(a) JOIN(a, plain)
+#define LANES 1
+#include "ops.h"
+
+typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const linear_t *, int64_t, int64_t);
+typedef void norm_fn(float *, const float *, const float *, int64_t, float);
+typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
+typedef void swiglu_fn(float *, const float *, int64_t);
+typedef void attend_fn(float *, const float *, int64_t, const void *, const void *, int, int64_t, const int64_t *, int64_t,
+                       int64_t, int64_t, int64_t, float, float *);
+typedef void to_half_fn(uint16_t *restrict, const float *restrict, int64_t);
+typedef void weigh_fn(double *restrict, const float *restrict, double, double, int64_t);
+
+typedef struct {
+    linear_t q, k, v, o, gate, up, down;
+    const float *attention_norm, *ffn_norm, *q_norm, *k_norm, *conv;
+    int64_t window; /* 0: global */
+} layer_t;
+
+typedef struct {
+    int64_t dim, layers, heads, kv_heads, head_dim, taps, half_cache, lanes;
+    float eps;
+    const layer_t *layer;
+    const float *embed, *norm, *inv_freq;
+    linear_t head;
+} model_t;
+
+/* Rings of one sequence and layer: [kv_heads, capacity, head_dim], float16 if the model's `half_cache`, else float32;
+   and float32 [conv_capacity, dim]. */
+typedef struct {
+    void *keys, *values;
+    float *conv;
+    int64_t capacity, conv_capacity;
+} ring_t;
+
+typedef struct {
+    int lanes;
+    outputs_fn *outputs;
+    norm_fn *norm;
+    add_fn *add;
+    swiglu_fn *swiglu;
+    attend_fn *attend;
+    to_half_fn *to_half;
+    weigh_fn *weigh;
+} set_t;
+
+#define SET(lanes, name, to_half)                                                                                 \
+    {lanes, JOIN(outputs, name), JOIN(norm, name), JOIN(add, name), JOIN(swiglu, name), JOIN(attend, name), to_half, \
+     JOIN(weigh, name)}
+
+static const set_t sets[] = {
+#ifdef VECTORS
+    SET(16, avx512, to_half_avx512), SET(8, avx2, to_half_avx2),
+#endif
+    SET(1, plain, 0)};
+
+/* The widest set of at most so many lanes that this processor has. */
+static const set_t *set_of(int64_t lanes) {
+#ifdef VECTORS
+    __builtin_cpu_init();
+    if (lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        return sets;
+    if (lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        return sets + 1;
+#endif
+    return sets + sizeof(sets) / sizeof(sets[0]) - 1;
+}

@@ -1,0 +1,119 @@
+"""A model's weights as `decoder.c` reads them, from arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bytegen.config import ModelConfig
+from bytegen.cpu.binding import BLOCK, Layer, Linear, Model, padded
+from bytegen.precision import as_bfloat16
+
+
+def inverse_frequencies(config: ModelConfig) -> np.ndarray:
+    """RoPE's inverse frequencies, float32 [E/2], with Llama 3's scaling where the config has it.
+
+    Those of `bytegen.model`, but for a unit in the last place of few: powers are correctly rounded here.
+    """
+    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    freqs = np.float32(1) / (np.float64(config.rope_theta) ** exponents.astype(np.float64)).astype(np.float32)
+    s = config.rope_scaling
+    if s is None:
+        return freqs
+    wavelength = 2 * math.pi / freqs
+    low, high = s.original_max_positions / s.low_freq_factor, s.original_max_positions / s.high_freq_factor
+    smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (
+        s.high_freq_factor - s.low_freq_factor
+    )
+    between = (1 - smooth) * freqs / s.factor + smooth * freqs
+    scaled = np.where(wavelength > low, freqs / s.factor, np.where(wavelength < high, freqs, between))
+    return scaled.astype(np.float32)
+
+
+KINDS = ("float32", "float16", "bfloat16", "int8")
+"""What matrices are held in, as `decoder.c` numbers it."""
+
+
+def narrowest(arrays: Mapping[str, np.ndarray]) -> str:
+    """The kind of 16 bits that holds every weight of the matrices as it is, or float32; those in int8 stay so."""
+    matrices = [a for a in arrays.values() if a.ndim == 2 and a.dtype != np.int8]
+    with np.errstate(over="ignore"):
+        if all(bool((a.astype(np.float16) == a).all()) for a in matrices):
+            return "float16"
+    return "bfloat16" if all(bool((as_bfloat16(a) == a).all()) for a in matrices) else "float32"
+
+
+class Weights:
+    """`model` points into arrays that this object keeps. `arrays` are named as in a model's state."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        arrays: Mapping[str, np.ndarray],
+        *,
+        held: str,
+        half_cache: bool,
+        lanes: int,
+    ) -> None:
+        self._kept: list[Any] = []
+        self._held, self._arrays = held, arrays
+        layers = [self._layer(f"blocks.{i}", window) for i, window in enumerate(config.windows())]
+        table = (Layer * len(layers))(*layers)
+        self._kept.append(table)
+        self.model = Model(
+            config.dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim, config.conv_taps,
+            int(half_cache), lanes, config.norm_eps, table, self._vector("embed.weight"),
+            self._vector("norm.weight"), self._pointer(inverse_frequencies(config)),
+            self._linear("embed" if config.tied else "head"),
+        )  # fmt: skip
+        del self._arrays
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all weights."""
+        return sum(kept.nbytes for kept in self._kept if isinstance(kept, np.ndarray))
+
+    def _pointer(self, array: np.ndarray, kind: str = "float32") -> int:
+        # A copy always: the source may be memory that changes, or a file.
+        if kind == "bfloat16":
+            kept: np.ndarray = (np.array(array, np.float32, order="C").view(np.uint32) >> 16).astype(
+                np.uint16
+            )
+        else:
+            kept = np.array(array, dtype=kind, order="C", copy=True)
+        self._kept.append(kept)
+        return kept.ctypes.data
+
+    def _vector(self, name: str) -> int | None:
+        array = self._arrays.get(name)
+        return None if array is None else self._pointer(array)
+
+    def _linear(self, name: str) -> Linear:
+        weight = self._arrays[f"{name}.weight"]
+        kind = "int8" if weight.dtype == np.int8 else self._held
+        out, width = weight.shape
+        filled = np.zeros((padded(out), width), weight.dtype)
+        filled[:out] = weight
+        blocks = filled.reshape(-1, BLOCK, width).transpose(0, 2, 1)
+        columns = (self._arrays.get(f"{name}.{column}") for column in ("bias", "scale"))
+        pointers = [None if x is None else self._pointer(np.pad(x, (0, padded(out) - out))) for x in columns]
+        return Linear(self._pointer(blocks, kind), *pointers, len(blocks), width, KINDS.index(kind))
+
+    def _layer(self, block: str, window: int | None) -> Layer:
+        names = (
+            "attention.q",
+            "attention.k",
+            "attention.v",
+            "attention.out",
+            "ffn.gate",
+            "ffn.up",
+            "ffn.down",
+        )
+        norms = ("attention_norm", "ffn_norm", "attention.q_norm", "attention.k_norm", "attention.conv")
+        return Layer(
+            *(self._linear(f"{block}.{name}") for name in names),
+            *(self._vector(f"{block}.{name}.weight") for name in norms), window or 0,
+        )  # fmt: skip
