@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench gains gpu compiled clean
+.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench long gains gpu gpu-files compiled clean
 
 # torch comes first and pinned: asked for by another package, pip would take the newest build there is.
 # What is compiled is compiled again when it changes.
@@ -84,6 +84,10 @@ bench: install-dev
 	$(BIN)/bytegen bench sandbox --json benchmarks/sandbox.jsonl
 	$(BIN)/bytegen bench generate --json benchmarks/generate.jsonl
 
+# One file of 143,360 bytes by the packaged model: about a quarter of an hour of two cores.
+long: install-dev
+	$(BIN)/bytegen bench long --json benchmarks/long.jsonl
+
 # What choosing among many files gains, and what less precision costs, on held-out prompts: some minutes each.
 gains: install-dev
 	$(BIN)/python benchmarks/best_of.py --per-kind 12 --json benchmarks/best_of.jsonl
@@ -96,8 +100,9 @@ COMPILED ?=
 compiled: install-dev
 	TRITON_INTERPRET=0 $(BIN)/python -m bytegen.kernels.compiled --json benchmarks/compiled.jsonl $(COMPILED)
 
-# On a machine with a CUDA GPU: the kernel tests on the real thing, then the benchmark, within 8 minutes. It takes the
-# Python that is there when that has a torch with CUDA, or name one: GPU_PYTHON=...
+# On a machine with a CUDA GPU: the kernel tests on the real thing, the benchmark, then bytes a second of a 1B and a 7B
+# shape at the end of files of 140 KB, within 8 minutes. It takes the Python that is there when that has a torch with
+# CUDA, or name one: GPU_PYTHON=... "make gpu-files" writes 25 files of 140 KB for real, which takes longer.
 GPU_PYTHON ?= $(PYTHON)
 GPU_RUN := TRITON_INTERPRET=0 PYTHONPATH=.gpu
 
@@ -106,8 +111,16 @@ gpu:
 	@ln -s $(CURDIR)/bytegen/* $(CURDIR)/kernels $(CURDIR)/formats $(CURDIR)/train .gpu/bytegen/
 	@$(GPU_PYTHON) -c "import torch; assert torch.cuda.is_available()" 2>/dev/null \
 		|| { echo "make gpu needs a CUDA GPU and a Python whose torch sees it (GPU_PYTHON=...)"; exit 2; }
-	$(GPU_RUN) timeout 240 $(GPU_PYTHON) -m pytest -q -p no:cacheprovider tests/kernels -m "not full" -k "not compiled"
-	$(GPU_RUN) timeout 230 $(GPU_PYTHON) -m bytegen.kernel_bench --seconds 0.3 --json benchmarks/kernels-gpu.jsonl --plots benchmarks
+	$(GPU_RUN) timeout 210 $(GPU_PYTHON) -m pytest -q -p no:cacheprovider tests/kernels -m "not full" -k "not compiled"
+	$(GPU_RUN) timeout 170 $(GPU_PYTHON) -m bytegen.kernel_bench --seconds 0.2 --json benchmarks/kernels-gpu.jsonl --plots benchmarks
+	$(GPU_RUN) timeout 95 $(GPU_PYTHON) -m bytegen.decode_bench --device cuda --seconds 0.3 --json benchmarks/long-gpu.jsonl
+
+SHAPE ?= 1b
+
+gpu-files:
+	@rm -rf .gpu && mkdir -p .gpu/bytegen
+	@ln -s $(CURDIR)/bytegen/* $(CURDIR)/kernels $(CURDIR)/formats $(CURDIR)/train .gpu/bytegen/
+	$(GPU_RUN) $(GPU_PYTHON) -m bytegen.decode_bench --device cuda --shape $(SHAPE) --batch 25 --files 25 --json benchmarks/long-gpu-files.jsonl
 
 # atheris has wheels for Linux on x86-64, and not for every Python.
 SECONDS ?= 300

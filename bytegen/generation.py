@@ -56,7 +56,8 @@ def _rows(
     level: str,
     max_bytes: int,
     sampling: Sampling,
-    static: bool = True,
+    static: bool,
+    min_bytes: int,
 ) -> tuple[Iterator[Row], int]:
     """Return the sequences to decode, made one by one, and the positions that the longest may take."""
     if not lm.config.of_bytes:
@@ -64,7 +65,7 @@ def _rows(
             f"this model has a vocabulary of {lm.config.vocab_size} ids, not the {tokenizer.VOCAB_SIZE} of bytes and"
             " marks; a checkpoint converted with --keep-vocabulary writes its own tokens, so convert it without"
         )
-    start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static)
+    start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static, min_bytes=min_bytes)
     tag = tokenizer.format_tag(format)
     prompts = {prompt: tokenizer.encode_prompt(prompt, tag) for prompt, _ in jobs}
     longest = max(len(ids) for ids in prompts.values())
@@ -83,7 +84,7 @@ def generate_many(
     max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
     top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
     on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None, static: bool = True,
-    drafts: bool = True, backend: str = "auto",
+    drafts: bool = True, backend: str = "auto", min_bytes: int = 0,
 ) -> list[Output]:  # fmt: skip
     """Write `samples` files for each prompt, in batches; outputs come prompt by prompt.
 
@@ -92,9 +93,10 @@ def generate_many(
     added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has
     seen no others, and was not trained on bytes that had one choice there. `drafts` guesses bytes ahead, which
     changes the time and nothing else (see `decoding.engine`); `backend` is what computes (see `decoding.runners`).
+    Files have `min_bytes` at least: where a model would end one earlier it goes on behind what the headers describe.
 
     Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling parameters out
-    of range; FormatError for an unknown format or level, or a max_bytes below the least file.
+    of range; FormatError for an unknown format or level, or a max_bytes below the least file or `min_bytes`.
     """
     if samples < 1 or batch_size < 1:
         raise UserError(f"samples={samples} and batch_size={batch_size} must be at least 1")
@@ -102,7 +104,7 @@ def generate_many(
         raise UserError("there are no prompts; give at least one")
     sampling = _sampling(temperature, top_p, min_p)
     jobs = [(prompt, seed + j) for prompt in prompts for j in range(samples)]
-    rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling, static)
+    rows, longest = _rows(lm, jobs, format, level, max_bytes, sampling, static, min_bytes)
 
     def finish(row: Row) -> tuple[int, Output]:
         prompt, row_seed = jobs[row.index]
@@ -133,14 +135,14 @@ def generate(lm: LanguageModel, prompt: str, **options: Any) -> Output:
 def stream(
     lm: LanguageModel, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
     seed: int = 0, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0, static: bool = True,
-    drafts: bool = True, backend: str = "auto",
+    drafts: bool = True, backend: str = "auto", min_bytes: int = 0,
 ) -> Iterator[bytes]:  # fmt: skip
     """Write one file for `prompt` and give its bytes as they come, some at a time; closing the iterator stops.
 
     The bytes are those of `generate` with the same options, and so are the errors, which come with the first bytes.
     """
     sampling = _sampling(temperature, top_p, min_p)
-    rows, longest = _rows(lm, [(prompt, seed)], format, level, max_bytes, sampling, static)
+    rows, longest = _rows(lm, [(prompt, seed)], format, level, max_bytes, sampling, static, min_bytes)
     engine = Engine(
         lm, batch_size=1, max_length=longest, drafts=drafts, table=lm.draft_table, backend=backend
     )

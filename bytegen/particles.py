@@ -63,7 +63,7 @@ class LanguageParticles:
 def generate_particles(
     lm: ByteLM, prompt: str, *, particles: int = 16, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL,
     max_bytes: int = 4096, seed: int = 0, temperature: float = 1.0, threshold: float = 0.5,
-    weigh_forced: bool = False, static: bool = True,
+    weigh_forced: bool = False, static: bool = True, min_bytes: int = 0,
 ) -> formats.Particles:  # fmt: skip
     """Files for one prompt, weighted so that they stand for the model's own distribution inside the format.
 
@@ -71,7 +71,7 @@ def generate_particles(
     Raises UserError for a prompt that does not fit the context or a temperature of 0, FormatError as
     `formats.constraint` and `formats.smc` do.
     """
-    start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static)
+    start = formats.constraint(format, max_bytes=max_bytes, level=level, static=static, min_bytes=min_bytes)
     model = LanguageParticles(lm, prompt, format=format, max_bytes=max_bytes, temperature=temperature)
     return formats.smc(
         start, model, particles=particles, seed=seed, threshold=threshold, weigh_forced=weigh_forced

@@ -64,11 +64,12 @@ def account(
     level: str = "load",
     max_bytes: int | None = None,
     static: bool = True,
+    min_bytes: int = 0,
 ) -> formats.Account:
     """What the constraint takes from the model along a file: see `formats.Account`.
 
     Raises `formats.FormatError` for a file that does not replay at that level.
     """
     limit = max(143_360, len(data)) if max_bytes is None else max_bytes
-    constraint = formats.constraint(format, max_bytes=limit, level=level, static=static)
+    constraint = formats.constraint(format, max_bytes=limit, level=level, static=static, min_bytes=min_bytes)
     return formats.account(constraint, data, log_probs(lm, data, format=format, prompt=prompt))

@@ -36,22 +36,29 @@ def forced_bytes(
 
 
 def sample(
-    format: str, seed: int, max_bytes: int = 143_360, level: str = "load", pick: Pick = "uniform"
+    format: str,
+    seed: int,
+    max_bytes: int = 143_360,
+    level: str = "load",
+    pick: Pick = "uniform",
+    min_bytes: int = 0,
 ) -> bytes:
     """A random file of a format, the same for the same arguments.
 
     ``pick`` says how to choose among the allowed bytes: ``uniform``, ``lowest``, ``highest``, or ``lively``: by
     weights learnt from real files, so that tables and contents look like something (`weights`). The length
     limit of the file is drawn first, evenly on a logarithmic scale from the least size to ``max_bytes``, so
-    that sizes are mixed. Raises `FormatError` as `constraint` does, and for an unknown pick.
+    that sizes are mixed; with ``min_bytes``, from that where it is greater. Raises `FormatError` as `constraint`
+    does, and for an unknown pick.
     """
     if pick not in PICKS:
         raise FormatError(f"unknown pick {pick!r}; there are: {', '.join(PICKS)}")
-    least = least_bytes(format, level)
-    constraint(format, max_bytes=max_bytes, level=level)
+    least = max(least_bytes(format, level), min_bytes)
+    constraint(format, max_bytes=max_bytes, level=level, min_bytes=min_bytes)
     rng = random.Random(f"{format} {level} {pick} {seed}")
     limit = round(math.exp(rng.uniform(math.log(least), math.log(max_bytes))))
-    c = constraint(format, max_bytes=min(max(limit, least), max_bytes), level=level)
+    limit = min(max(limit, least), max_bytes)
+    c = constraint(format, max_bytes=limit, level=level, min_bytes=min_bytes)
     if pick == "lively":
         from bytegen.formats.weights import draw_lively
 

@@ -74,8 +74,12 @@ def constraint(
     level: str = "load",
     privileged: bool = False,
     static: bool = False,
+    min_bytes: int = 0,
 ) -> Constraint:
-    """A constraint at the start of a file of at most ``max_bytes`` bytes.
+    """A constraint at the start of a file of at least ``min_bytes`` and at most ``max_bytes`` bytes.
+
+    Every level lets bytes follow all that a file's headers describe, so each length from the smallest file to
+    ``max_bytes`` can be asked for, and ``min_bytes == max_bytes`` asks for exactly that one.
 
     ``privileged`` lets level ``code`` hold privileged and system instructions, ports, interrupts and far
     transfers; without it code's way into the system is the system call. Other levels do not look at code.
@@ -83,8 +87,8 @@ def constraint(
     ``static`` keeps ELF files to programs at a fixed address without a dynamic section (ET_EXEC, statically
     linked); PE files have no such kind, and it does nothing there.
 
-    Raises `FormatError` for an unknown format or level (listing those there are) and for a limit below the
-    smallest file (saying its size).
+    Raises `FormatError` for an unknown format or level (listing those there are), for a limit below the
+    smallest file (saying its size), and for a ``min_bytes`` that is negative or above the limit.
     """
     found = _find(format, level)
     least = found.least(level)
@@ -92,9 +96,17 @@ def constraint(
         raise FormatError(f"max_bytes is {max_bytes}, but the smallest {format} file has {least} bytes")
     if max_bytes > MOST_BYTES:
         raise FormatError(f"max_bytes is {max_bytes}; it may be at most {MOST_BYTES}")
+    if not 0 <= min_bytes <= max_bytes:
+        raise FormatError(f"min_bytes is {min_bytes}; it may be from 0 to max_bytes, which is {max_bytes}")
     begin = found.begin(max_bytes, level)
     return Constraint(
-        begin, format=format, level=level, max_bytes=max_bytes, privileged=privileged, static=static
+        begin,
+        format=format,
+        level=level,
+        max_bytes=max_bytes,
+        privileged=privileged,
+        static=static,
+        min_bytes=min_bytes,
     )
 
 

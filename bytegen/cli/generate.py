@@ -62,6 +62,12 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 @click.option("--format", "format_", default="elf64-x86_64", show_default=True, help="The file format.")
 @click.option("--level", default="load", show_default=True, help="How much the constraint promises.")
 @click.option("--max-bytes", default=4096, show_default=True, help="The longest file it may write.")
+@click.option(
+    "--min-bytes",
+    default=0,
+    show_default=True,
+    help="The shortest: the file goes on where it would end earlier.",
+)
 @click.option("--seed", default=0, show_default=True, help="The seed; sample j uses seed + j.")
 @click.option("--temperature", type=float, default=None, help="0 takes the likeliest byte.  [default: 0.3]")
 @click.option("--top-p", type=float, default=1.0, show_default=True)
@@ -132,10 +138,11 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
     "--account", "show_account", is_flag=True, help="Print what the constraint took, field by field."
 )
 def generate(
-    prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, seed: int, temperature: float | None,
-    top_p: float, min_p: float, samples: int | None, model: str | None, device: str, precision: str, run_it: bool,
-    stdin_files: tuple[Path, ...], best_of: bool, stdins: tuple[str, ...], expects: tuple[str, ...],
-    expect_files: tuple[Path, ...], as_json: bool, prompts: Path | None, batch_size: int, drafts: bool,
+    prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, min_bytes: int, seed: int,
+    temperature: float | None, top_p: float, min_p: float, samples: int | None, model: str | None, device: str,
+    precision: str, run_it: bool, stdin_files: tuple[Path, ...], best_of: bool, stdins: tuple[str, ...],
+    expects: tuple[str, ...], expect_files: tuple[Path, ...], as_json: bool, prompts: Path | None, batch_size: int,
+    drafts: bool,
     particles: int | None, show_account: bool,
 ) -> None:  # fmt: skip
     """Write the program that PROMPT describes."""
@@ -158,7 +165,9 @@ def generate(
     many = len(texts) * samples > 1 and not best_of
     stdin = read_file(stdin_files[0]) if stdin_files and not best_of else b""
     Sampling(temperature=0.0 if temperature is None else temperature, top_p=top_p, min_p=min_p)
-    formats.constraint(format_, max_bytes=max_bytes, level=level)  # complains before the model loads
+    formats.constraint(
+        format_, max_bytes=max_bytes, level=level, min_bytes=min_bytes
+    )  # complains before the model loads
     if many and out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; {len(texts) * samples} programs need a folder")
     if not many and (out.is_dir() or not out.parent.is_dir()):
@@ -166,8 +175,9 @@ def generate(
             f"{out} is {'a folder' if out.is_dir() else 'in a folder that does not exist'}; -o names a file"
         )
     options: dict[str, Any] = {
-        "format": format_, "level": level, "max_bytes": max_bytes, "seed": seed, "samples": samples,
-        "temperature": temperature, "top_p": top_p, "min_p": min_p, "batch_size": batch_size, "drafts": drafts,
+        "format": format_, "level": level, "max_bytes": max_bytes, "min_bytes": min_bytes, "seed": seed,
+        "samples": samples, "temperature": temperature, "top_p": top_p, "min_p": min_p, "batch_size": batch_size,
+        "drafts": drafts,
     }  # fmt: skip
     if many and (particles or show_account):
         raise UserError("--particles and --account are for one prompt and one sample")
@@ -265,7 +275,7 @@ def _by_particles(lm: Any, prompt: str, options: dict[str, Any]) -> tuple[bytes,
 
     if options["top_p"] != 1.0 or options["min_p"] != 0.0:
         raise UserError("--particles draws from the whole distribution: leave --top-p and --min-p out")
-    names = ("particles", "format", "level", "max_bytes", "seed", "temperature")
+    names = ("particles", "format", "level", "max_bytes", "min_bytes", "seed", "temperature")
     chosen = {name: options[name] for name in names}
     if chosen["temperature"] is None:
         chosen["temperature"] = Sampling().temperature
@@ -282,7 +292,7 @@ def _show_account(lm: Any, prompt: str, data: bytes, options: dict[str, Any], co
 
     from bytegen.scoring import account
 
-    names = ("format", "level", "max_bytes")
+    names = ("format", "level", "max_bytes", "min_bytes")
     found = account(lm, data, prompt=prompt, **{name: options[name] for name in names})
     table = Table(
         "field", "bytes", "forced", "mean probability removed", "nats", box=None, header_style="bold"

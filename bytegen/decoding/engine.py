@@ -38,6 +38,7 @@ class Timing:
     """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept.
 
     Seconds are added up over the `groups` of sequences that were decoded at the same time (see `together`).
+    `cache_bytes` is the most that the caches of one group took when a sequence ended.
     """
 
     groups: int = 1
@@ -51,6 +52,7 @@ class Timing:
     turns: int = 0  # steps, counted once for each sequence in them that drew
     drafted: int = 0
     accepted: int = 0
+    cache_bytes: int = 0
 
 
 @dataclass
@@ -141,6 +143,8 @@ class Engine:
         if rows:
             self._step(rows)
         ended = {id(row) for row in rows if row.sequence.ended}
+        if ended:
+            self.timing.cache_bytes = max(self.timing.cache_bytes, self._runner.cache_bytes())
         self._rows = [row if id(row) not in ended else None for row in self._rows]
         return gone + [row.sequence for row in rows if id(row) in ended]
 

@@ -68,6 +68,9 @@ class Runner(Protocol):
     def advance(self, counts: Sequence[int]) -> None:
         """Move each sequence on by its own count, at most what it was fed."""
 
+    def cache_bytes(self) -> int:
+        """The bytes that the caches take now."""
+
 
 def runner(
     lm: LanguageModel, backend: str = "auto", *, max_length: int, chunk: int, threads: int | None = None
@@ -127,6 +130,10 @@ class CpuRunner:
     def restart(self, row: int) -> None:
         """See `Runner`."""
         self._cache.restart(row)
+
+    def cache_bytes(self) -> int:
+        """See `Runner`."""
+        return self._cache.nbytes()
 
     def feed(self, fed: Sequence[Sequence[int]]) -> None:
         """See `Runner`."""

@@ -47,6 +47,10 @@ class TorchRunner:
         assert self._cache is not None
         self._cache.restart(row)
 
+    def cache_bytes(self) -> int:
+        """See `Runner`."""
+        return 0 if self._cache is None else self._cache.nbytes()
+
     @torch.no_grad()
     def feed(self, fed: Sequence[Sequence[int]]) -> None:
         """See `Runner`."""

@@ -43,6 +43,7 @@ class ConstraintLogitsProcessor:
         max_bytes: int = 143_360,
         level: str = "load",
         prompt_tokens: int | None = None,
+        min_bytes: int = 0,
     ) -> None:
         ids = range(token_of_byte, token_of_byte + 256) if isinstance(token_of_byte, int) else token_of_byte
         self.tokens = np.array([*ids, end_token], dtype=np.int64)
@@ -50,9 +51,9 @@ class ConstraintLogitsProcessor:
             raise FormatError("token_of_byte must be 256 different token ids, and end_token none of them")
         self._byte_of = {int(token): byte for byte, token in enumerate(self.tokens)}
         if isinstance(format, str):
-            constraint(format, max_bytes=max_bytes, level=level)  # complain now
+            constraint(format, max_bytes=max_bytes, level=level, min_bytes=min_bytes)  # complain now
             name = format
-            self._begin = lambda: constraint(name, max_bytes=max_bytes, level=level)
+            self._begin = lambda: constraint(name, max_bytes=max_bytes, level=level, min_bytes=min_bytes)
         else:
             self._begin = format
         self._given = prompt_tokens

@@ -64,11 +64,12 @@ class Constraint(StreamCursor):
         max_bytes: int,
         privileged: bool = False,
         static: bool = False,
+        min_bytes: int = 0,
     ) -> None:
         self.format = format
         self.level = level
         self.max_bytes = max_bytes
-        self._data = Written(privileged=privileged, static=static)
+        self._data = Written(privileged=privileged, static=static, min_bytes=min_bytes)
         self._push = self._data.append
         self._ended = 0
         self._no_stream()
@@ -137,6 +138,11 @@ class Constraint(StreamCursor):
     def position(self) -> int:
         """How many bytes have been written."""
         return len(self._data)
+
+    @property
+    def min_bytes(self) -> int:
+        """How many bytes the file must have at least, as it was asked for; what is promised may need more."""
+        return int(self._data.min_bytes)
 
     @property
     def data(self) -> bytes:

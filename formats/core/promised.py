@@ -63,13 +63,13 @@ class Grammar(Generic[P]):
                 stop = start
         if path == "gap" and plan.labels and position >= plan.labels[-1][1]:
             path = self._behind
+        end_from: int | None = None
         if region is None:
-            end_from, rule = (
-                plan.min_end,
-                f"the file is at least {plan.min_end} and at most {plan.limit} bytes long",
-            )
+            # The bytes behind all that is promised are free up to the limit, so any length in between can be had.
+            end_from = max(plan.min_end, getattr(data, "min_bytes", 0))
+            rule = f"the file is at least {end_from} and at most {plan.limit} bytes long"
             if stop == plan.limit:
                 return FreeStep(position, stop, end_from, path, rule, None)
         else:
-            end_from, rule = None, f"{region.path} is promised at offset {region.start:#x}"
+            rule = f"{region.path} is promised at offset {region.start:#x}"
         return FreeStep(position, stop, end_from, path, rule, lambda data: self.proceed(plan, stop, data))

@@ -3,7 +3,7 @@ cimport cython
 
 
 cdef class Written(bytearray):
-    cdef public object log
+    cdef public object log, min_bytes
     cdef public bytearray starts, wanted
     cdef public bint privileged, shared, static
 

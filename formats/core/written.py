@@ -43,14 +43,20 @@ def _set_bits(bitmap: bytearray, offsets: np.ndarray) -> np.ndarray:
 class Written(bytearray):
     """The bytes so far. Formats read it; `Constraint` alone appends and takes back."""
 
-    __slots__ = ("log", "privileged", "shared", "starts", "static", "wanted")
+    __slots__ = ("log", "min_bytes", "privileged", "shared", "starts", "static", "wanted")
 
     def __init__(
-        self, data: bytes | bytearray = b"", *, privileged: bool = False, static: bool = False
+        self,
+        data: bytes | bytearray = b"",
+        *,
+        privileged: bool = False,
+        static: bool = False,
+        min_bytes: int = 0,
     ) -> None:
         super().__init__(data)
         self.privileged = privileged  # whether system instructions are allowed
         self.static = static  # whether nothing but programs at a fixed address is
+        self.min_bytes = min_bytes  # the file may not end before
         self.shared = False  # whether a twin has the same bitmaps and log: `own` them before changing one
         self.starts = bytearray()  # bit i: an instruction starts at offset i
         self.wanted = bytearray()  # bit i: one has to
@@ -69,6 +75,7 @@ class Written(bytearray):
         bytearray.__init__(twin, self)
         twin.privileged = self.privileged
         twin.static = self.static
+        twin.min_bytes = self.min_bytes
         twin.starts, twin.wanted, twin.log = self.starts, self.wanted, self.log
         twin.shared = self.shared = True
         return twin

@@ -47,6 +47,19 @@ def test_many_prompts_and_samples_go_to_a_folder_with_an_index(tmp_path: Path, m
     assert len(list((tmp_path / "out").iterdir())) == 5
 
 
+def test_a_file_of_exactly_so_many_bytes(tmp_path: Path, model: str) -> None:
+    lengths = ["--min-bytes", "333", "--max-bytes", "333"]
+    for options in ([], ["--no-drafts"], ["--particles", "2"]):
+        out = tmp_path / f"file{len(options)}{'-'.join(options)}"
+        done = CliRunner().invoke(
+            cli, ["generate", "x", "-o", str(out), "--model", model, *lengths, *options]
+        )
+        assert done.exit_code == 0, done.output
+        assert out.stat().st_size == 333
+    drafted, alone = (tmp_path / name for name in ("file0", "file1--no-drafts"))
+    assert drafted.read_bytes() == alone.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -55,6 +68,7 @@ def test_many_prompts_and_samples_go_to_a_folder_with_an_index(tmp_path: Path, m
         (["x", "--level", "best"], "load"),
         (["x", "--max-bytes", "5"], "smallest"),
         (["x", "--max-bytes", "200000"], "context"),
+        (["x", "--min-bytes", "5000"], "max_bytes, which is 4096"),
         (["x", "--temperature", "-2"], "temperature"),
         (["x", "--model", "nowhere"], "nowhere"),
         (["x", "--device", "abacus"], "abacus"),
