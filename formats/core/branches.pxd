@@ -1,7 +1,7 @@
 # Types for the compiled form; the code is in branches.py.
 cimport cython
 
-from bytegen.formats.core.masks cimport Blanks
+from bytegen.formats.core.masks cimport Blanks, blank
 from bytegen.formats.core.steps cimport StreamStep
 from bytegen.formats.core.written cimport Written
 
@@ -9,7 +9,6 @@ from bytegen.formats.core.written cimport Written
 cdef class ByteBranches:
     cdef public object ranges, wrap
     cdef public bint nowhere
-    cdef Blanks _blanks
     cdef bint _fits, _one
     cdef Py_ssize_t _shift, _wrap
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.masks import ANY_BYTE, BLANKS, shared
+from bytegen.formats.core.masks import ANY_BYTE, blank, shared
 from bytegen.formats.core.steps import Machine, StreamStep
 from bytegen.formats.core.stream import RELATIVE
 from bytegen.formats.core.written import Written
@@ -38,13 +38,12 @@ class ByteBranches:
     ``nowhere``: whether address 0 is a target too.
     """
 
-    __slots__ = ("_blanks", "_fits", "_one", "_shift", "_wrap", "nowhere", "ranges", "wrap")
+    __slots__ = ("_fits", "_one", "_shift", "_wrap", "nowhere", "ranges", "wrap")
 
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
         self.nowhere = nowhere
-        self._blanks = BLANKS
         self._one = len(ranges) == 1
         self._fits = self._one and -_FITS < ranges[0][2] < _FITS
         self._shift = ranges[0][2] if self._fits else 0
@@ -91,8 +90,8 @@ class ByteBranches:
 
     def _near(self, start: int, stop: int, end: int, data: Written) -> np.ndarray:
         """The mask of a displacement of one byte from ``end``, within [start, stop)."""
-        blanks, starts = self._blanks, data.starts
-        row = blanks.take()
+        starts = data.starts
+        blanks, row = blank()
         cells = blanks.cells
         for i in range(min(stop - end, 128)):
             cells[row, i] = 1
@@ -107,8 +106,8 @@ class ByteBranches:
         ahead = (stop - 1 - base >> shift) + 1
         if ahead >= 256:
             return ANY_BYTE
-        blanks, starts = self._blanks, data.starts
-        row = blanks.take()
+        starts = data.starts
+        blanks, row = blank()
         cells = blanks.cells
         count = 0
         for i in range(ahead):

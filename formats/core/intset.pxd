@@ -1,7 +1,7 @@
 # Types for the compiled form; the code is in intset.py.
 cimport cython
 
-from bytegen.formats.core.masks cimport Blanks
+from bytegen.formats.core.masks cimport Blanks, blank
 from bytegen.formats.core.pieces cimport Finite, Span
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bytegen.formats.core.masks import BLANKS
+from bytegen.formats.core.masks import blank
 from bytegen.formats.core.pieces import Bits, Finite, Piece, Span
 
 
@@ -65,9 +65,7 @@ class IntSet:
             return _ONLY[(only >> 8 * k) & 255]
         if len(self.pieces) == 1 and isinstance(self.pieces[0], Span):
             return self.pieces[0].mask(k, prefix)
-        blanks = BLANKS
-        row = blanks.take()
-        # Taken now: other rows may be taken while pieces mark.
+        blanks, row = blank()
         cells, out, found = blanks.cells, blanks.open[row], blanks.views[row]
         for piece in self.pieces:
             if isinstance(piece, Span):

@@ -23,12 +23,13 @@ class Region(NamedTuple):
 class Ledger:
     """Sorted, disjoint promises of a file that is at most ``limit`` bytes long."""
 
-    __slots__ = ("_starts", "limit", "regions")
+    __slots__ = ("_asked", "_starts", "limit", "regions")
 
     def __init__(self, limit: int, regions: tuple[Region, ...] = ()) -> None:
         self.limit = limit
         self.regions = regions
         self._starts = [region.start for region in regions]
+        self._asked: tuple[int, list[tuple[int, int]]] = (-1, [])  # the last answer of `gaps`
 
     def add(self, region: Region) -> Ledger:
         """A ledger with one promise more; a promise of the same place and kind is kept once."""
@@ -59,7 +60,10 @@ class Ledger:
         return None
 
     def gaps(self, position: int) -> list[tuple[int, int]]:
-        """The ranges [start, end) from ``position`` to the limit that nobody has been promised."""
+        """The ranges [start, end) from ``position`` to the limit that nobody has been promised; not to be changed."""
+        first = position
+        if self._asked[0] == first:
+            return self._asked[1]
         gaps = []
         for region in self.regions[max(bisect_right(self._starts, position) - 1, 0) :]:
             if region.end <= position:
@@ -69,6 +73,7 @@ class Ledger:
             position = region.end
         if position < self.limit:
             gaps.append((position, self.limit))
+        self._asked = first, gaps
         return gaps
 
     def room(self, position: int, start: int) -> int:

@@ -1,9 +1,13 @@
 # Types for the compiled form; the code is in masks.py.
+cimport cython
 
 cdef class Blanks:
     cdef unsigned char[:, ::1] cells
-    cdef Py_ssize_t used
+    cdef object _rows
     cdef list open, views
 
-    cpdef _more(self)
-    cpdef Py_ssize_t take(self) except -1
+    cpdef Py_ssize_t take(self) except -2
+
+
+@cython.locals(blanks=Blanks, row=Py_ssize_t)
+cpdef tuple blank()

@@ -62,33 +62,34 @@ class Blanks:
     ``cells``: uint8[rows, 257], ``open[row]`` the same row as bool[257], ``views[row]`` that, read-only.
     """
 
-    __slots__ = ("cells", "open", "used", "views")
-
-    cells: memoryview
-    open: list[np.ndarray]
-    views: list[np.ndarray]
+    __slots__ = ("_rows", "cells", "open", "views")
 
     def __init__(self) -> None:
-        self._more()
-
-    def _more(self) -> None:
         rows = np.zeros((_ROWS, 257), np.uint8)
         self.cells = memoryview(rows)  # type: ignore[arg-type]
         masks = rows.view(bool)
         self.open = list(masks)
         masks.flags.writeable = False
         self.views = list(masks)
-        self.used = 0
+        self._rows = iter(range(_ROWS))  # each goes to one taker, whatever the threads
 
     def take(self) -> int:
-        """A row to be written, of which nobody else knows."""
-        if self.used == _ROWS:
-            self._more()
-        self.used += 1
-        return self.used - 1
+        """A row that nobody else has; -1 when all are taken."""
+        return next(self._rows, -1)
 
 
-BLANKS = Blanks()
+_supply = [Blanks()]
+
+
+def blank() -> tuple[Blanks, int]:
+    """A row of a mask to be written, of which nobody else knows."""
+    blanks = _supply[0]
+    row = blanks.take()
+    if row < 0:
+        blanks = Blanks()
+        row = blanks.take()
+        _supply[0] = blanks
+    return blanks, row
 
 
 class Masked(Protocol):

@@ -21,7 +21,7 @@ cdef class Window:
 
 
 cdef class Finite:
-    cdef public object _array, _few, _members
+    cdef public object _array, _few
 
     @cython.locals(shift=Py_ssize_t, low="unsigned long long", value="unsigned long long",
                    fixed="unsigned long long")

@@ -225,17 +225,16 @@ _NONE = np.zeros(0, np.uint64)
 class Finite:
     """The listed integers (each below 2**64)."""
 
-    __slots__ = ("_array", "_few", "_members")
+    __slots__ = ("_array", "_few")
 
     def __init__(self, values: object) -> None:
         listed = values.tolist() if isinstance(values, np.ndarray) and len(values) <= _FEW else values
         few = None if isinstance(listed, np.ndarray) else frozenset(listed)  # type: ignore[call-overload,arg-type]
         if few is not None and len(few) <= _FEW:
             self._few: tuple[int, ...] | None = tuple(sorted(few))
-            self._members: frozenset[int] | None = few
             self._array = _NONE
         else:
-            self._few = self._members = None
+            self._few = None
             array = np.array(listed if few is None else list(few), np.uint64)
             array.sort()
             self._array = array[np.flatnonzero(np.diff(array, prepend=~array[:1]))]
@@ -280,8 +279,8 @@ class Finite:
 
     def contains(self, x: int) -> bool:
         """See `Piece.contains`."""
-        if self._members is not None:
-            return x in self._members
+        if self._few is not None:
+            return x in self._few
         i = int(np.searchsorted(self._array, np.uint64(x)))
         return i < len(self._array) and int(self._array[i]) == x
 

@@ -221,6 +221,12 @@ def seats(plan: Plan, duties: Duties, slots: int, writable: bool = False) -> lis
     return [*found, *_windows(duties, slots)]
 
 
+def beside_table(seat: Seat, shift: int) -> Seat:
+    """The seat with only the addresses at that shift."""
+    assert isinstance(seat, Later)
+    return seat._replace(least_shift=max(seat.least_shift, shift), most_shift=min(seat.most_shift, shift))
+
+
 def _fit(plan: Plan, writable: bool) -> Iterator[Segment]:
     return (segment for segment in plan.segments if segment.flags & PF_W or not writable)
 

@@ -17,7 +17,7 @@ from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import entry, names
 from bytegen.formats.elf.constants import PT_DYNAMIC, PT_INTERP
-from bytegen.formats.elf.held import Seat, hold, seats
+from bytegen.formats.elf.held import Read, Seat, beside_table, hold, seats
 from bytegen.formats.elf.interp import LONGEST, SHORTEST
 from bytegen.formats.elf.kinds import Choice, Kind, Offered
 from bytegen.formats.elf.phdr import Header
@@ -44,6 +44,7 @@ class Content(Kind):
     """Content of at least ``least`` bytes. Subclasses say where it starts and how long it may be."""
 
     writable = False  # whether its PT_LOAD must be
+    settles = True  # whether the program header table lies at its shift, at every level (`Plan.table_noted`)
 
     def offered(self, header: Header, spare: bool) -> Offered:
         """See `Kind.offered`."""
@@ -68,7 +69,10 @@ class Content(Kind):
             yield Way(world, None)
             return
         for seat in seats(plan, world.duties, world.slots, self.writable and plan.strict):
-            yield Way(world, seat)
+            if self.settles and plan.table_noted is not None and not isinstance(seat, Read):
+                yield Way(world, beside_table(seat, plan.table_noted))
+            else:
+                yield Way(world, seat)
 
     def _ways_beside_entry(self, header: Header) -> Iterator[Way]:
         """More ways where the first instruction's place is open: those in which it lies anywhere but in the content.
@@ -120,9 +124,13 @@ class Content(Kind):
 
     def _offsets(self, header: Header) -> Iterator[Piece]:
         least = self.least(header)
+        world: World | None = None
+        starts: list[Piece] = []
         for way in header.ways:
             bounds = (0, header.plan.limit) if way.seat is None else way.seat.offsets(least)
-            starts = sorted(self.starts(header, way.world), key=lambda piece: not isinstance(piece, Span))
+            if way.world is not world:  # the seats of a world come one after another
+                world = way.world
+                starts = sorted(self.starts(header, world), key=lambda piece: not isinstance(piece, Span))
             for piece in starts:
                 if not isinstance(piece, Span):
                     clipped: Piece = self._clipped(header, way, piece)
@@ -207,7 +215,12 @@ class Content(Kind):
         plan = super().done(header)
         if self.mapped(plan):
             writable = self.writable and plan.strict
-            plan = hold(plan, header.offset, header.vaddr, header.filesz, writable)
+            held = hold(plan, header.offset, header.vaddr, header.filesz, writable)
+            if not self.settles and plan.table_owed and not held.table_owed:
+                return held._replace(table_noted=header.vaddr - header.offset)
+            if self.settles and held is not plan:
+                return held._replace(table_noted=None)
+            return held
         return plan
 
 

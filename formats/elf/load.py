@@ -270,7 +270,8 @@ def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
     if met and plan.level == "code":
         place = plan.entry - shift
         ledger = ledger.add(Region(place, place + least, "entry", "the first instruction"))
-    table = plan.table_owed and offset <= plan.phoff and offset + size >= plan.phdrs_end
+    holds_table = offset <= plan.phoff and offset + size >= plan.phdrs_end
+    table = plan.table_owed and holds_table
     held = tuple(
         item
         for item in plan.held
@@ -287,6 +288,7 @@ def loaded(plan: Plan, segment: Segment, align: int) -> Plan:
         low=max(plan.low, up(address + memory, page)),
         entry_owed=plan.entry_owed and not met,
         table_owed=plan.table_owed and not table,
+        table_noted=None if holds_table else plan.table_noted,
         held=held,
         segments=(*plan.segments, segment),
         bss_left=min(plan.bss_left, BSS_TOTAL) - (memory - size) if plan.strict else plan.bss_left,

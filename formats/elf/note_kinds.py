@@ -31,6 +31,11 @@ class Note(Content):
     """PT_NOTE: notes that lie behind, are promised already, or get promised here."""
 
     single = False
+    settles = False
+
+    def after(self, plan: Plan) -> Plan:
+        """See `Content.after`."""
+        return plan._replace(table_noting=plan.strict)
 
     def mapped(self, plan: Plan) -> bool:
         """See `Content.mapped`."""

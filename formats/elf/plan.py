@@ -93,6 +93,11 @@ class Plan(NamedTuple):
     low: int = 0  # the next PT_LOAD begins at this address or above
     entry_owed: bool = False  # a later PT_LOAD must hold the entry
     table_owed: bool = False  # a later PT_LOAD must hold the program header table
+    # At level load notes are mapped, and the table with the first of them: at that shift. Level parse knows nothing of
+    # it, and has the table at the shift of the first PT_INTERP or PT_DYNAMIC: theirs is the same, until a PT_LOAD holds
+    # the table. ``table_noting``: the same for a PT_DYNAMIC that is owed while notes are read.
+    table_noted: int | None = None
+    table_noting: bool = False
     held: tuple[Held, ...] = ()  # what later PT_LOADs must hold at an address, in order
     interp: tuple[int, int] | None = None  # PT_INTERP: offset and size
     dynamic: tuple[int, int, int] | None = None  # PT_DYNAMIC: offset, size, address

@@ -123,6 +123,7 @@ def worlds_with(plan: Plan, slots: int, *, load: bool = False, offset: int | Non
     if slots < 1 or not names.kept(plan):
         return
     size, word = dynamic_size(plan), plan.target.word
+    noted = plan.table_noted is not None or (plan.table_noting and plan.table_owed)
     for place in _places(mapped(plan, ledger, plan.phdrs_end), size, word):
         taken = _reserved(ledger, place)
         yield World(duties(plan, taken), slots - 1, taken)
@@ -132,7 +133,7 @@ def worlds_with(plan: Plan, slots: int, *, load: bool = False, offset: int | Non
     for place in _places(ledger.gaps(plan.phdrs_end), size, word, near, last=load):
         taken = _reserved(ledger, place)
         owed = duties(plan, taken)
-        if slots > 1:
+        if slots > 1 and not noted:
             # One more PT_LOAD, above all else, can hold it.
             roof = owed.roof - up(size, owed.page) - 2 * owed.page
             if not owed.held or owed.held[-1].end < roof:
@@ -148,6 +149,8 @@ def _beside(plan: Plan, owed: Duties, place: tuple[int, int], slots: int, taken:
         yield World(owed._replace(table=both, table_writable=True), slots, taken)
         return
     for shift in {item.shift for item in owed.held}:
+        if plan.table_noted is not None and shift != plan.table_noted:
+            continue
         if place[0] + shift >= max(owed.low, 1):
             more = hold(plan, place[0], place[0] + shift, place[1] - place[0], True)
             yield World(owed._replace(held=more.held), slots, taken)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -145,3 +147,25 @@ def test_windows_with_whole_periods_between_the_edges(period: int) -> None:
     members = [x for x in range(11 * period) if period // 2 <= x <= 10 * period and x % period >= period // 2]
     assert window.bounds() == (members[0], members[-1])
     assert [x for x in range(11 * period) if window.contains(x)] == members
+
+
+def test_masks_made_in_threads_are_each_their_own() -> None:
+    """Rows of masks are handed out many at a time; two takers of one row would see each other's bytes."""
+    kept: list[tuple[int, np.ndarray]] = []
+    before = sys.getswitchinterval()
+
+    def make(first: int) -> None:
+        for value in range(first, first + 3000):
+            kept.append((value % 251, IntSet(1, Finite((value % 251, 255))).mask(0, 0)))
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=make, args=(7 * i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(kept) == 12_000
+    assert all(mask.nonzero()[0].tolist() == [value, 255] for value, mask in kept)

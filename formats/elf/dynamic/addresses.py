@@ -50,7 +50,7 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 class AddressMap:
     """The file and memory of the PT_LOADs. ``stop``: offset from which on bytes are not yet written."""
 
-    __slots__ = ("_files", "_ranges", "_spoken", "loads", "others", "stop")
+    __slots__ = ("_ends", "_files", "_ranges", "_spoken", "loads", "others", "stop")
 
     def __init__(self, loads: tuple[Segment, ...], stop: int, others: tuple[Other, ...] = ()) -> None:
         self.others = others
@@ -60,6 +60,7 @@ class AddressMap:
         self._files = [
             (load.offset, load.offset + load.filesz, load.shift) for load in self.loads if load.filesz
         ]
+        self._ends = {(end, shift) for _, end, shift in self._files}
         found = [(*self.written(load), load.shift) for load in self.loads]
         self._ranges = [(low, high, shift) for low, high, shift in found if low < high]
 
@@ -127,7 +128,7 @@ class AddressMap:
         pieces: list[Span] = []
         spoken = self._spoken if plain else ()
         for low, high, shift in self.gaps(plan, position):
-            if plain and any((high, shift) == file[1:] for file in self._files):
+            if plain and (high, shift) in self._ends:
                 high -= 1
             first, last = max(low + shift, 0), high - least + shift
             for begin, stop in spoken:

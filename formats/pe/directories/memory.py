@@ -127,7 +127,7 @@ def added(ledger: Ledger, region: Region) -> Ledger:
     if i < len(ledger.regions) and ledger.regions[i].start == region.start:
         return ledger
     new = object.__new__(Ledger)
-    new.limit = ledger.limit
+    new.limit, new._asked = ledger.limit, (-1, [])
     new.regions = (*ledger.regions[:i], region, *ledger.regions[i:])
     starts = ledger._starts.copy()
     starts.insert(i, region.start)
