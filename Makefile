@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench gpu compiled clean
+.PHONY: demo test test-all judges lint types install install-dev corpus train eval soundness scan fuzz bench gains gpu compiled clean
 
 # torch comes first and pinned: asked for by another package, pip would take the newest build there is.
 # What is compiled is compiled again when it changes.
@@ -83,6 +83,11 @@ bench: install-dev
 	$(BIN)/bytegen bench formats --json benchmarks/formats.jsonl
 	$(BIN)/bytegen bench sandbox --json benchmarks/sandbox.jsonl
 	$(BIN)/bytegen bench generate --json benchmarks/generate.jsonl
+
+# What choosing among many files gains, and what less precision costs, on held-out prompts: some minutes each.
+gains: install-dev
+	$(BIN)/python benchmarks/best_of.py --per-kind 12 --json benchmarks/best_of.jsonl
+	$(BIN)/python benchmarks/precision.py --json benchmarks/precision.jsonl
 
 # Kernels compiled ahead of time for every GPU of the tables: registers, spills, shared memory, tensor cores. Rows of
 # the sources that are here are kept, so it can be built in pieces: COMPILED="--architecture sm_80 --seconds 300".

@@ -14,37 +14,45 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Best",
     "ByteLM",
     "ModelConfig",
     "Output",
     "UserError",
     "account",
+    "best_of",
     "generate",
     "generate_many",
     "generate_particles",
     "load",
+    "plan",
     "stream",
 ]
 
 if TYPE_CHECKING:
+    from bytegen.best import Best, best_of
     from bytegen.config import ModelConfig
     from bytegen.errors import UserError
     from bytegen.generation import Output, generate, generate_many, stream
     from bytegen.model import ByteLM
     from bytegen.particles import generate_particles
+    from bytegen.planning import plan
     from bytegen.scoring import account
     from bytegen.weights import load
 
 _HOME = {
+    "Best": "bytegen.best",
     "ByteLM": "bytegen.model",
     "ModelConfig": "bytegen.config",
     "Output": "bytegen.generation",
     "UserError": "bytegen.errors",
     "account": "bytegen.scoring",
+    "best_of": "bytegen.best",
     "generate": "bytegen.generation",
     "generate_many": "bytegen.generation",
     "generate_particles": "bytegen.particles",
     "load": "bytegen.weights",
+    "plan": "bytegen.planning",
     "stream": "bytegen.generation",
 }
 

@@ -247,7 +247,7 @@ class ByteLM(nn.Module, HubModel):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Project [..., D] to [..., V]."""
-        return F.linear(hidden, self.embed.weight if self.head is None else self.head.weight)
+        return F.linear(hidden, self.embed.weight) if self.head is None else self.head(hidden)
 
     def forward(self, tokens: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Return logits [B, T, V] for ids `tokens` [B, T]; packed documents come as B = 1 with `cu_seqlens`."""

@@ -23,6 +23,9 @@ from bytegen.folders import PACKAGED as PACKAGED
 from bytegen.folders import packaged_models as packaged_models
 from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
 from bytegen.model import ByteLM
+from bytegen.planning.refusal import device_memory
+from bytegen.precision import check_precision
+from bytegen.quantised import is_quantised, reduce_precision
 from bytegen.shards import INDEX, MAX_SHARD_BYTES, SINGLE, LazyTensor, Shards, check_shapes, write_shards
 
 
@@ -111,7 +114,12 @@ def files_in_place(target: Path) -> Iterator[Path]:
 def write_model(
     lm: ByteLM, folder: Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int = MAX_SHARD_BYTES
 ) -> None:
-    """Write weights, in shards of at most `max_shard_bytes`, config, and the table of drafts if any into `folder`."""
+    """Write weights, in shards of at most `max_shard_bytes`, config, and the table of drafts if any into `folder`.
+
+    UserError where they are int8: that is for generating, and the weights they came from are what is worth keeping.
+    """
+    if is_quantised(lm):
+        raise UserError("a model in int8 cannot be saved; save it as it was loaded, with precision 'fp32'")
     tensors = {name: LazyTensor.of(t, dtype) for name, t in lm.state_dict().items()}
     check_disk(sum(lazy.nbytes for lazy in tensors.values()), folder)
     write_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
@@ -164,12 +172,13 @@ def shapes_of(lm: ByteLM) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in lm.state_dict().items()}
 
 
-def memory_advice(config: ModelConfig) -> str:
-    """Say what a model's weights take, as `bytegen plan` does."""
-    n = config.n_params()
+def memory_advice(config: ModelConfig, device: str | torch.device = "cpu") -> str:
+    """Say what a model's weights take, as `bytegen plan` does, and what memory the device has."""
+    n, there = config.n_params(), device_memory(str(device))
+    has = "" if there is None else f"; {device} has {gigabytes(there)}"
     return (
         f"{n / 1e6:,.1f}M parameters are {gigabytes(4 * n)} in float32 and {gigabytes(2 * n)} in bfloat16,"
-        " caches and activations apart"
+        f" caches and activations apart{has}"
     )
 
 
@@ -188,17 +197,22 @@ def read_weights(lm: ByteLM, folder: Path) -> None:
 
 
 def load(
-    name: str | Path | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> ByteLM:
+    name: str | Path | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    precision: str = "fp32",
+) -> ByteLM:  # fmt: skip
     """Load the packaged model, another packaged one by name, or a folder of safetensors, sharded or not.
 
-    Weights are held in `dtype`, whatever they are stored in, and read one tensor at a time. Raises UserError when
-    there is no such model, its files are damaged (names each missing, extra or misshapen tensor), or it does not fit
-    into memory. A table of drafts beside the weights comes along.
+    Weights are held in `dtype`, whatever they are stored in, and read one tensor at a time. `precision` is "fp32", for
+    what they are, or "bf16" or "int8" to generate with less (`bytegen.precision`), which `dtype` float32 is for. Raises
+    UserError when there is no such model or precision, its files are damaged (names each missing, extra or misshapen
+    tensor), or it does not fit into memory. A table of drafts beside the weights comes along.
     """
+    check_precision(precision)
+    if precision != "fp32" and dtype != torch.float32:
+        raise UserError(f"precision {precision!r} makes its own choice of dtypes; leave dtype={dtype} out")
     folder = model_folder(name)
     config = read_config(folder)
-    advice = memory_advice(config)
+    advice = memory_advice(config, device)
     with memory_errors(f"loading {folder}", advice):
         lm = empty_model(config).to(dtype)
         check_memory(config.n_params() * dtype.itemsize, f"loading {folder}", advice)
@@ -207,4 +221,5 @@ def load(
         lm.refresh_buffers()
         if (folder / DRAFTS).exists():
             lm.draft_table = NGrams.load(folder / DRAFTS)
+        reduce_precision(lm, precision, device=device)
         return lm.to(device).eval()

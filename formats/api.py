@@ -23,15 +23,16 @@ def replay(c: Constraint, data: bytes) -> Refusal | None:
 
 
 def forced_bytes(
-    format: str, data: bytes, *, level: str = "load", max_bytes: int | None = None
+    format: str, data: bytes, *, level: str = "load", max_bytes: int | None = None, static: bool = False
 ) -> np.ndarray:
     """bool[len(data) + 1]: which bytes of a file, and whether its end, leave no choice.
 
     ``max_bytes`` is the limit under which they count as forced; the default is that of `constraint`, or the
-    length of the file if greater. Raises `FormatError` (offset, field, rule) for a file that does not replay.
+    length of the file if greater; ``static`` is that of `constraint`. Raises `FormatError` (offset, field, rule)
+    for a file that does not replay.
     """
     limit = max(143_360, len(data)) if max_bytes is None else max_bytes
-    return drive.forced_flags(constraint(format, max_bytes=limit, level=level), data)
+    return drive.forced_flags(constraint(format, max_bytes=limit, level=level, static=static), data)
 
 
 def sample(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -21,6 +22,9 @@ from bytegen.benchmark import environment
 from bytegen.errors import UserError
 from bytegen.train.corpus.cli import corpus
 
+if TYPE_CHECKING:
+    from bytegen.train.config import TrainConfig
+
 __all__ = ["corpus", "evaluate", "train"]
 
 
@@ -31,14 +35,27 @@ __all__ = ["corpus", "evaluate", "train"]
 )
 def train(config: Path, overrides: tuple[str, ...]) -> None:
     """Train a byte model as CONFIG (a TOML file, or the name of a packaged one) says; resumes where it stopped."""
+    from bytegen.limits import memory_errors
+    from bytegen.planning.refusal import of_training
     from bytegen.train.config import load_config
-    from bytegen.train.trainer import Trainer, drive
 
     path = config
     packaged = Path(__file__).parent / "configs" / f"{config}.toml"
     if not config.exists() and packaged.exists():
         path = packaged
     settings = load_config(path, overrides)
+    run = settings.run
+    advice = partial(
+        of_training, settings.shape(), tokens=run.tokens_per_batch, device=run.device, precision=run.precision
+    )
+    with memory_errors("training", advice):
+        _train(settings)
+
+
+def _train(settings: TrainConfig) -> None:
+    """Train to the end, with a bar."""
+    from bytegen.train.trainer import Trainer, drive
+
     trainer = Trainer(settings)
     resumed = trainer.resume()
     console = Console(stderr=True)
@@ -87,12 +104,14 @@ def train(config: Path, overrides: tuple[str, ...]) -> None:
     "--by", type=click.Choice(["kind", "program"]), default="kind", show_default=True, help="A row each."
 )
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="As in `bytegen generate`.")
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Append rows as JSON lines."
 )
 def evaluate(
     model: str | None, folder: Path | None, per_kind: int, samples: int, temperature: float | None, seed: int,
-    batch_size: int, by: Literal["kind", "program"], device: str, json_path: Path | None,
+    batch_size: int, by: Literal["kind", "program"], device: str, precision: str,
+    json_path: Path | None,
 ) -> None:  # fmt: skip
     """Print the funnel of a model on held-out prompts: well formed, loads, exits by itself, behaves as asked."""
     from bytegen.train.evaluation import draw_tasks, funnel, funnel_table, read_tasks
@@ -100,7 +119,7 @@ def evaluate(
 
     if per_kind < 1 or samples < 1:
         raise UserError(f"--per-kind {per_kind} and --samples {samples} must be at least 1")
-    lm = load(model, device=device)
+    lm = load(model, device=device, precision=precision)
     tasks = draw_tasks(per_kind, seed=seed) if folder is None else read_tasks(folder, per_kind, seed=seed)
     console = Console(stderr=True)
     columns = (
@@ -119,6 +138,7 @@ def evaluate(
     Console(width=max(Console().width, 110)).print(funnel_table(rows))
     if json_path is not None:
         about = {"bench": "eval", "model": model or "packaged", "temperature": temperature, "seed": seed}
+        about |= {} if precision == "fp32" else {"precision": precision}
         stamp = environment(("torch", "unicorn", "lief"))
         with json_path.open("a") as file:
             for row in rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bytegen.cli import best
 from bytegen.errors import UserError
 from bytegen.files import read_file, write_atomically
+from bytegen.limits import memory_errors
 
 
 def _prompts(prompt: str | None, prompts: Path | None) -> list[str]:
@@ -63,13 +66,52 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 @click.option("--temperature", type=float, default=None, help="0 takes the likeliest byte.  [default: 0.3]")
 @click.option("--top-p", type=float, default=1.0, show_default=True)
 @click.option("--min-p", type=float, default=0.0, show_default=True)
-@click.option("--samples", default=1, show_default=True, help="Files per prompt.")
+@click.option("--samples", type=int, default=None, help="Files per prompt.  [default: 1, with --best-of 64]")
 @click.option(
     "--model", default=None, help="A packaged model's name or a folder; the packaged default otherwise."
 )
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--run", "run_it", is_flag=True, help="Run the file in the emulator and print its output.")
-@click.option("--stdin-file", type=click.Path(path_type=Path), default=None, help="Standard input for --run.")
+@click.option(
+    "--precision", default="fp32", show_default=True, help="Weights as they are (fp32), in bf16 or in int8."
+)
+@click.option(
+    "--run",
+    "run_it",
+    is_flag=True,
+    help="Run the file in the emulator and print its output; the best of many: on its first input.",
+)
+@click.option(
+    "--stdin-file",
+    "stdin_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Standard input for --run; with --best-of as --stdin, from a file.",
+)
+@click.option(
+    "--best-of",
+    is_flag=True,
+    help="Write --samples files (64 unless given), run them in the emulator, and keep the best one.",
+)
+@click.option(
+    "--stdin",
+    "stdins",
+    multiple=True,
+    help="A line of input on which --best-of tells files apart; with --expect, an example of what is asked.",
+)
+@click.option(
+    "--expect",
+    "expects",
+    multiple=True,
+    help="What the program has to print for the --stdin of the same place.",
+)
+@click.option(
+    "--expect-file",
+    "expect_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="As --expect, from a file, for the --stdin-file of the same place.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the account of --best-of as JSON.")
 @click.option(
     "--prompts", type=click.Path(path_type=Path), default=None, help="A text file, one prompt a line."
 )
@@ -91,8 +133,9 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 )
 def generate(
     prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, seed: int, temperature: float | None,
-    top_p: float, min_p: float, samples: int, model: str | None, device: str, run_it: bool, stdin_file: Path | None,
-    prompts: Path | None, batch_size: int, drafts: bool,
+    top_p: float, min_p: float, samples: int | None, model: str | None, device: str, precision: str, run_it: bool,
+    stdin_files: tuple[Path, ...], best_of: bool, stdins: tuple[str, ...], expects: tuple[str, ...],
+    expect_files: tuple[Path, ...], as_json: bool, prompts: Path | None, batch_size: int, drafts: bool,
     particles: int | None, show_account: bool,
 ) -> None:  # fmt: skip
     """Write the program that PROMPT describes."""
@@ -100,8 +143,20 @@ def generate(
     from bytegen.decoding import Sampling
 
     texts = _prompts(prompt, prompts)
-    many = len(texts) * samples > 1
-    stdin = read_file(stdin_file) if stdin_file is not None else b""
+    task = None
+    if best_of:
+        if prompts is not None or particles or show_account:
+            raise UserError("--best-of is for one PROMPT, without --prompts, --particles and --account")
+        task = best.task(stdins, expects, stdin_files, expect_files, run_it=run_it, as_json=as_json)
+        samples = best.SAMPLES if samples is None else samples
+        best.check(task, format=format_, samples=samples, temperature=temperature)
+    else:
+        best.refuse(stdins=stdins, expects=expects, expect_files=expect_files, as_json=as_json)
+        if len(stdin_files) > 1:
+            raise UserError("--stdin-file was given more than once; --run takes one, --best-of several")
+        samples = 1 if samples is None else samples
+    many = len(texts) * samples > 1 and not best_of
+    stdin = read_file(stdin_files[0]) if stdin_files and not best_of else b""
     Sampling(temperature=0.0 if temperature is None else temperature, top_p=top_p, min_p=min_p)
     formats.constraint(format_, max_bytes=max_bytes, level=level)  # complains before the model loads
     if many and out.exists() and not out.is_dir():
@@ -116,21 +171,37 @@ def generate(
     }  # fmt: skip
     if many and (particles or show_account):
         raise UserError("--particles and --account are for one prompt and one sample")
-    lm = _load(model, device, whole=bool(particles or show_account))
+    lm = _load(model, device, precision, whole=bool(particles or show_account))
     if particles:
         options["particles"] = particles
-    if many:
-        _generate_many(lm, texts, out, samples, options, stdin, run_it)
-    else:
-        sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it, show_account))
+    length = max_bytes + max(len(text.encode()) for text in texts) + 3  # with the marks around the prompt
+    side_by_side = particles or min(batch_size, len(texts) * samples)
+    advice = partial(_memory_advice, lm, length, side_by_side, device, precision)
+    with memory_errors(f"writing {'files' if many else out}", advice):
+        if task is not None:
+            code = best.generate_best(lm, texts[0], out, options, task)
+        elif many:
+            _generate_many(lm, texts, out, samples, options, stdin, run_it)
+            return
+        else:
+            code = _generate_one(lm, texts[0], out, options, stdin, run_it, show_account)
+    sys.exit(code)
 
 
-def _load(model: str | None, device: str, *, whole: bool) -> Any:
+def _memory_advice(lm: Any, length: int, batch: int, device: str, precision: str) -> str:
+    """What `bytegen plan` says of files of so many positions, prompt and marks included."""
+    from bytegen.planning.refusal import of_generation
+
+    name = {"fp32": "float32", "bf16": "bfloat16"}.get(precision, precision)
+    return of_generation(lm.config, length=length, batch=batch, device=device, precision=name)
+
+
+def _load(model: str | None, device: str, precision: str, *, whole: bool) -> Any:
     """The model; for the C decoder alone where that is all it takes, which leaves out importing torch."""
     if device == "cpu" and not whole:
         from bytegen.cpu import LightLM
 
-        light = LightLM.load(model)
+        light = LightLM.load(model, precision=precision)
         if light is not None:
             return light
     import torch
@@ -139,7 +210,7 @@ def _load(model: str | None, device: str, *, whole: bool) -> Any:
 
     try:
         torch.device(device)
-        return load(model, device=device)
+        return load(model, device=device, precision=precision)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 

@@ -22,7 +22,8 @@ class Linear(ctypes.Structure):
     """`linear_t`."""
 
     _fields_ = [
-        ("weights", ctypes.c_void_p), ("bias", ctypes.c_void_p), ("blocks", ctypes.c_int64), ("width", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("weights", "bias", "scale")),
+        *((name, ctypes.c_int64) for name in ("blocks", "width", "kind")),
     ]  # fmt: skip
 
 
@@ -41,7 +42,7 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("dim", "layers", "heads", "kv_heads", "head_dim", "taps")),
-        ("half", ctypes.c_int64), ("half_cache", ctypes.c_int64), ("lanes", ctypes.c_int64),
+        ("half_cache", ctypes.c_int64), ("lanes", ctypes.c_int64),
         ("eps", ctypes.c_float), ("layer", ctypes.POINTER(Layer)), ("embed", ctypes.c_void_p),
         ("norm", ctypes.c_void_p), ("inv_freq", ctypes.c_void_p), ("head", Linear),
     ]  # fmt: skip

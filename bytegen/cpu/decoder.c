@@ -1,7 +1,8 @@
 /* One step of the transformer on a CPU: tokens of several sequences at positions of their own, over the caches that
    `bytegen.cache` keeps. Everything of a step in one call: at the sizes that a CPU decodes, a framework spends more
-   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, or float16 where
-   that holds them exactly. Called through ctypes: see `binding.py`, which has the same structures. */
+   time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, float16 or
+   bfloat16 where those hold them exactly, or int8 with a scale an output (`bytegen.precision`). Called through ctypes:
+   see `binding.py`, which has the same structures. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -34,20 +35,19 @@ static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 #include "sets.h"
 
-/* Floats that a vector holds at once here, at most `most` of them; float16 weights need 8 or more. */
+/* Floats that a vector holds at once here, at most `most` of them; float16 and bfloat16 weights need 8 or more. */
 int bytegen_lanes(int most) { return set_of(most)->lanes; }
 
-static void linear(const set_t *use, const linear_t *l, int half, float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n,
-                   int threads) {
+static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const float *x, int64_t x_stride,
+                   int64_t n, int threads) {
     if (threads > l->blocks) threads = (int)l->blocks;
     if (threads < 2 || n * l->blocks * BLOCK * l->in < WORTH_THREADS) {
-        use->outputs(y, y_stride, x, x_stride, n, l->weights, half, l->in, l->bias, 0, l->blocks);
+        use->outputs(y, y_stride, x, x_stride, n, l, 0, l->blocks);
         return;
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int i = 0; i < threads; i++)
-        use->outputs(y, y_stride, x, x_stride, n, l->weights, half, l->in, l->bias, l->blocks * i / threads,
-                     l->blocks * (i + 1) / threads);
+        use->outputs(y, y_stride, x, x_stride, n, l, l->blocks * i / threads, l->blocks * (i + 1) / threads);
 }
 
 /* The two halves of a head are the members of the pairs. */
@@ -103,7 +103,6 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
     const int64_t dim = m->dim, wide = up(dim), size = m->head_dim, pairs = size / 2;
     const int64_t q_size = m->heads * size, q_wide = up(q_size), kv_wide = up(m->kv_heads * size);
     const int64_t ffn = m->layer[0].gate.blocks * BLOCK, group = m->heads / m->kv_heads;
-    const int half = (int)m->half;
     const set_t *use = set_of(m->lanes);
     const float scale = 1.0f / sqrtf((float)size);
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
@@ -139,9 +138,9 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             }
             in = mixed;
         }
-        linear(use, &layer->q, half, q, q_wide, in, wide, n, threads);
-        linear(use, &layer->k, half, k, kv_wide, in, wide, n, threads);
-        linear(use, &layer->v, half, v, kv_wide, in, wide, n, threads);
+        linear(use, &layer->q, q, q_wide, in, wide, n, threads);
+        linear(use, &layer->k, k, kv_wide, in, wide, n, threads);
+        linear(use, &layer->v, v, kv_wide, in, wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
             const ring_t *own = ring + rows[t] * many_layers;
             const int64_t place = positions[t] % own->capacity;
@@ -177,15 +176,15 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             use->attend(o + place, q + place, q_wide, (const char *)from->keys + base, (const char *)from->values + base,
                         (int)m->half_cache, count, positions + t, group, from->capacity, layer->window, size, scale, own);
         }
-        linear(use, &layer->o, half, h, wide, o, q_wide, n, threads);
+        linear(use, &layer->o, h, wide, o, q_wide, n, threads);
         for (int64_t t = 0; t < n; t++) {
             use->add(x + t * wide, h + t * wide, 0, dim);
             use->norm(h + t * wide, x + t * wide, layer->ffn_norm, dim, m->eps);
         }
-        linear(use, &layer->gate, half, gate, ffn, h, wide, n, threads);
-        linear(use, &layer->up, half, raised, ffn, h, wide, n, threads);
+        linear(use, &layer->gate, gate, ffn, h, wide, n, threads);
+        linear(use, &layer->up, raised, ffn, h, wide, n, threads);
         use->swiglu(gate, raised, n * ffn);
-        linear(use, &layer->down, half, h, wide, gate, ffn, n, threads);
+        linear(use, &layer->down, h, wide, gate, ffn, n, threads);
         for (int64_t t = 0; t < n; t++) use->add(x + t * wide, h + t * wide, 0, dim);
     }
     for (int64_t t = 0; t < n; t++) use->norm(hidden + t * wide, x + t * wide, m->norm, dim, m->eps);
@@ -227,7 +226,7 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int
 void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t blocks, float *logits, int threads) {
     linear_t head = m->head;
     head.blocks = blocks;
-    linear(set_of(m->lanes), &head, (int)m->half, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
+    linear(set_of(m->lanes), &head, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
 }
 
 #include "draw.h"

@@ -11,7 +11,7 @@ from bytegen.config import ModelConfig
 from bytegen.cpu.binding import BLOCK, library, padded, pointer
 from bytegen.cpu.binding import threads as default_threads
 from bytegen.cpu.cache import CpuCache
-from bytegen.cpu.weights import Weights, exact_in_half
+from bytegen.cpu.weights import Weights, narrowest
 
 MOST_CHOICES = 1024
 """Choices that a draw is made from, at most."""
@@ -41,10 +41,15 @@ class Decoder:
     ) -> None:
         self.config = config
         self.lanes: int = library.bytegen_lanes(lanes)
-        self.half = self.lanes > 1 and exact_in_half(arrays)
+        self.held = narrowest(arrays) if self.lanes > 1 else "float32"
         self.half_cache = self.lanes > 1 and half_cache is not False
-        self._weights = Weights(config, arrays, half=self.half, half_cache=self.half_cache, lanes=self.lanes)
+        self._weights = Weights(config, arrays, held=self.held, half_cache=self.half_cache, lanes=self.lanes)
         self.model = ctypes.byref(self._weights.model)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that its weights take."""
+        return self._weights.nbytes
 
     def cache(self, *, batch: int = 0, max_length: int, chunk: int = 256) -> CpuCache:
         """An empty cache for this decoder (see `CpuCache`)."""

@@ -12,6 +12,7 @@ from bytegen.config import ModelConfig
 from bytegen.cpu.binding import library
 from bytegen.cpu.decoder import Decoder
 from bytegen.folders import DRAFTS, model_folder, read_config
+from bytegen.precision import check_precision, reduce_arrays
 
 if TYPE_CHECKING:
     from bytegen.decoding.drafts import NGrams
@@ -31,13 +32,14 @@ class LightLM:
     draft_table: NGrams | None
 
     @classmethod
-    def load(cls, name: str | Path | None = None) -> LightLM | None:
-        """A packaged model by name, or a folder; None where `bytegen.load` is needed.
+    def load(cls, name: str | Path | None = None, *, precision: str = "fp32") -> LightLM | None:
+        """A packaged model by name, or a folder, in a `bytegen.precision`; None where `bytegen.load` is needed.
 
         That is where the C library was not compiled, the weights are in shards or not in float32 or float16, and
         where anything is wrong with the files: `bytegen.load` says what. UserError for a name that is no model, or
-        another's config.
+        another's config, and for an unknown precision.
         """
+        check_precision(precision)
         folder = model_folder(name)
         config = read_config(folder)
         if library is None:
@@ -50,7 +52,7 @@ class LightLM:
             from bytegen.decoding.drafts import NGrams
 
             table = NGrams.load(folder / DRAFTS)
-        return cls(config, Decoder(config, arrays), table)
+        return cls(config, Decoder(config, reduce_arrays(arrays, precision)), table)
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

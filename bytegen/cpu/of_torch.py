@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def available(lm: ByteLM) -> bool:
-    """Whether the library is there and takes the model: float32, on the CPU."""
+    """Whether the library is there and takes the model: float32, or int8 with float32, on the CPU."""
     return library is not None and lm.device.type == "cpu" and str(lm.embed.weight.dtype) == "torch.float32"
 
 
@@ -33,7 +33,7 @@ def new_decoder(lm: ByteLM, **options: Any) -> Decoder:
 
 def decoder_of(lm: ByteLM) -> Decoder:
     """The model's decoder, made again when its weights have changed."""
-    state = [(p.data_ptr(), p._version) for p in lm.parameters()]
+    state = [(p.data_ptr(), p._version) for p in (*lm.parameters(), *lm.buffers())]
     known = _decoders.get(lm)
     if known is None or known[0] != state:
         known = _decoders[lm] = state, new_decoder(lm)

@@ -18,6 +18,9 @@ typedef __m512 NAME(vec);
 #define VECTOR_TILE 4
 #define SUM(a) _mm512_reduce_add_ps(a)
 #define HALVES(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define BRAINS(p) \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p))), 16))
+#define BYTES(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(p))))
 #define STORE_HALVES(p, a) _mm256_storeu_si256((__m256i *)(p), _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT))
 #define LARGE_TILE 1
 #elif LANES == 8
@@ -35,6 +38,9 @@ typedef __m256 NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 2
 #define HALVES(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define BRAINS(p) \
+    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p))), 16))
+#define BYTES(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p))))
 #define STORE_HALVES(p, a) _mm_storeu_si128((__m128i *)(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT))
 static inline float NAME(sum)(__m256 a) {
     __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -57,6 +63,7 @@ typedef float NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 4
 #define SUM(a) (a)
+#define BYTES(p) ((float)*(p))
 #endif
 
 #define VEC NAME(vec)
@@ -91,13 +98,14 @@ static inline VEC NAME(exponential)(VEC x) {
 #endif
 }
 
-/* ROWS x COUNT vectors of outputs at once, the sums in the order of the inputs: y[r] = w x[r]. w is a block, [width][BLOCK]. */
+/* ROWS x COUNT vectors of outputs at once, the sums in the order of the inputs: y[r] = w x[r]. w is a block,
+   [width][BLOCK]; with scales, one an output, the sums are of whole numbers times x. */
 #define TILE(ROWS, COUNT, TYPE, READ)                                                                             \
     do {                                                                                                          \
         const TYPE *weight = weights;                                                                             \
         VEC sums[ROWS][COUNT];                                                                                    \
         for (int r = 0; r < ROWS; r++)                                                                            \
-            for (int c = 0; c < COUNT; c++) sums[r][c] = bias ? LOAD(bias + c * LANES) : SPLAT(0.0f);             \
+            for (int c = 0; c < COUNT; c++) sums[r][c] = bias && !scale ? LOAD(bias + c * LANES) : SPLAT(0.0f);   \
         for (int64_t i = 0; i < width; i++) {                                                                     \
             VEC ws[COUNT];                                                                                        \
             for (int c = 0; c < COUNT; c++) ws[c] = READ(weight + i * BLOCK + c * LANES);                         \
@@ -106,53 +114,64 @@ static inline VEC NAME(exponential)(VEC x) {
                 for (int c = 0; c < COUNT; c++) sums[r][c] = FMA(ws[c], one, sums[r][c]);                         \
             }                                                                                                     \
         }                                                                                                         \
+        if (scale)                                                                                                \
+            for (int r = 0; r < ROWS; r++)                                                                        \
+                for (int c = 0; c < COUNT; c++)                                                                   \
+                    sums[r][c] = FMA(sums[r][c], LOAD(scale + c * LANES),                                         \
+                                     bias ? LOAD(bias + c * LANES) : SPLAT(0.0f));                                \
         for (int r = 0; r < ROWS; r++)                                                                            \
             for (int c = 0; c < COUNT; c++) STORE(y + r * y_stride + c * LANES, sums[r][c]);                      \
     } while (0)
 
 #define PARAMETERS                                                                                                \
     float *restrict y, int64_t y_stride, const float *restrict x, int64_t x_stride, const void *restrict weights, \
-        int64_t width, const float *bias
+        int64_t width, const float *bias, const float *scale
 
 typedef void NAME(tile_fn)(PARAMETERS);
 
-static void NAME(one_row)(PARAMETERS) { TILE(1, 4, float, LOAD); }
-static void NAME(rows)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, float, LOAD); }
+#define TILES(SUFFIX, TYPE, READ)                                                             \
+    static void NAME(JOIN(one_row, SUFFIX))(PARAMETERS) { TILE(1, 4, TYPE, READ); }           \
+    static void NAME(JOIN(rows, SUFFIX))(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, TYPE, READ); }
+TILES(float, float, LOAD)
+TILES(int8, int8_t, BYTES)
 #ifdef HALVES
-static void NAME(one_row_half)(PARAMETERS) { TILE(1, 4, uint16_t, HALVES); }
-static void NAME(rows_half)(PARAMETERS) { TILE(ROW_TILE, VECTOR_TILE, uint16_t, HALVES); }
+TILES(half, uint16_t, HALVES)
+TILES(brain, uint16_t, BRAINS)
 #endif
 #ifdef LARGE_TILE /* 32 registers: widening a weight serves eight rows */
-static void NAME(many_rows)(PARAMETERS) { TILE(8, 2, float, LOAD); }
+static void NAME(many_rows_float)(PARAMETERS) { TILE(8, 2, float, LOAD); }
+static void NAME(many_rows_int8)(PARAMETERS) { TILE(8, 2, int8_t, BYTES); }
 static void NAME(many_rows_half)(PARAMETERS) { TILE(8, 2, uint16_t, HALVES); }
+static void NAME(many_rows_brain)(PARAMETERS) { TILE(8, 2, uint16_t, BRAINS); }
 #endif
 
-/* Blocks [first, last) of BLOCK outputs of y = w x + bias for n rows; w is float32, or float16 where `half`. */
-static void NAME(outputs)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n, const void *weights,
-                          int half, int64_t width, const float *bias, int64_t first, int64_t last) {
-    /* Rows at once, and vectors of outputs, from the largest tile to the least. */
-    const struct {
-        NAME(tile_fn) * function;
+/* Blocks [first, last) of BLOCK outputs of y = w x + bias for n rows. */
+static void NAME(outputs)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t n, const linear_t *l,
+                          int64_t first, int64_t last) {
+    /* Rows at once, and vectors of outputs, from the largest tile to the least; a function for each kind of weights. */
+#ifdef HALVES
+#define KINDS(a) {NAME(JOIN(a, float)), NAME(JOIN(a, half)), NAME(JOIN(a, brain)), NAME(JOIN(a, int8))}
+#else
+#define KINDS(a) {NAME(JOIN(a, float)), 0, 0, NAME(JOIN(a, int8))}
+#endif
+    static const struct {
+        NAME(tile_fn) * functions[4];
         int64_t rows, vectors;
     } tiles[] = {
 #ifdef LARGE_TILE
-        {half ? NAME(many_rows_half) : NAME(many_rows), 8, 2},
+        {KINDS(many_rows), 8, 2},
 #endif
-#ifdef HALVES
-        {half ? NAME(rows_half) : NAME(rows), ROW_TILE, VECTOR_TILE}, {half ? NAME(one_row_half) : NAME(one_row), 1, 4}
-#else
-        {NAME(rows), ROW_TILE, VECTOR_TILE}, {NAME(one_row), 1, 4}
-#endif
-    };
-    const int64_t bytes = half ? 2 : 4;
+        {KINDS(rows), ROW_TILE, VECTOR_TILE}, {KINDS(one_row), 1, 4}};
+    const int64_t width = l->in, bytes = bytes_of[l->kind];
     for (int64_t block = first; block < last; block++) {
         int64_t r = 0;
         for (size_t i = 0; i < sizeof(tiles) / sizeof(tiles[0]); i++)
             for (; r + tiles[i].rows <= n; r += tiles[i].rows)
                 for (int64_t o = 0; o < BLOCK; o += tiles[i].vectors * LANES)
-                    tiles[i].function(y + r * y_stride + block * BLOCK + o, y_stride, x + r * x_stride, x_stride,
-                                      (const char *)weights + (block * BLOCK * width + o) * bytes, width,
-                                      bias ? bias + block * BLOCK + o : 0);
+                    tiles[i].functions[l->kind](
+                        y + r * y_stride + block * BLOCK + o, y_stride, x + r * x_stride, x_stride,
+                        (const char *)l->weights + (block * BLOCK * width + o) * bytes, width,
+                        l->bias ? l->bias + block * BLOCK + o : 0, l->scale ? l->scale + block * BLOCK + o : 0);
     }
 }
 
@@ -231,6 +250,10 @@ static void NAME(weigh)(double *restrict w, const float *restrict x, double most
 #undef PARAMETERS
 #undef SUM
 #undef HALVES
+#undef BRAINS
+#undef BYTES
+#undef TILES
+#undef KINDS
 #undef VEC
 #undef TILE
 #undef LARGE_TILE

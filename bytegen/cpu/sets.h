@@ -1,5 +1,17 @@
 /* What a step is given (`binding.py` has the same structures), and the operations of each instruction set. */
 
+/* Kinds of weights, and their bytes. */
+enum { FLOAT32, FLOAT16, BFLOAT16, INT8 };
+static const int64_t bytes_of[] = {4, 2, 2, 1};
+
+/* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as are bias and
+   scale. */
+typedef struct {
+    const void *weights;
+    const float *bias, *scale; /* one an output, or none */
+    int64_t blocks, in, kind;
+} linear_t;
+
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 
@@ -23,8 +35,7 @@
 #define LANES 1
 #include "ops.h"
 
-typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const void *, int, int64_t, const float *,
-                        int64_t, int64_t);
+typedef void outputs_fn(float *, int64_t, const float *, int64_t, int64_t, const linear_t *, int64_t, int64_t);
 typedef void norm_fn(float *, const float *, const float *, int64_t, float);
 typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void swiglu_fn(float *, const float *, int64_t);
@@ -33,13 +44,6 @@ typedef void attend_fn(float *, const float *, int64_t, const void *, const void
 typedef void to_half_fn(uint16_t *restrict, const float *restrict, int64_t);
 typedef void weigh_fn(double *restrict, const float *restrict, double, double, int64_t);
 
-/* [blocks][in][BLOCK]: the weights of BLOCK outputs side by side, the last block filled up with zeros, as is the bias. */
-typedef struct {
-    const void *weights;
-    const float *bias;
-    int64_t blocks, in;
-} linear_t;
-
 typedef struct {
     linear_t q, k, v, o, gate, up, down;
     const float *attention_norm, *ffn_norm, *q_norm, *k_norm, *conv;
@@ -47,7 +51,7 @@ typedef struct {
 } layer_t;
 
 typedef struct {
-    int64_t dim, layers, heads, kv_heads, head_dim, taps, half, half_cache, lanes;
+    int64_t dim, layers, heads, kv_heads, head_dim, taps, half_cache, lanes;
     float eps;
     const layer_t *layer;
     const float *embed, *norm, *inv_freq;

@@ -10,6 +10,7 @@ import numpy as np
 
 from bytegen.config import ModelConfig
 from bytegen.cpu.binding import BLOCK, Layer, Linear, Model, padded
+from bytegen.precision import as_bfloat16
 
 
 def inverse_frequencies(config: ModelConfig) -> np.ndarray:
@@ -32,11 +33,17 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
     return scaled.astype(np.float32)
 
 
-def exact_in_half(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether float16 holds every weight of the matrices as it is, so that they can be read in half the bytes."""
-    matrices = (a for a in arrays.values() if a.ndim == 2 and a.dtype != np.float16)
+KINDS = ("float32", "float16", "bfloat16", "int8")
+"""What matrices are held in, as `decoder.c` numbers it."""
+
+
+def narrowest(arrays: Mapping[str, np.ndarray]) -> str:
+    """The kind of 16 bits that holds every weight of the matrices as it is, or float32; those in int8 stay so."""
+    matrices = [a for a in arrays.values() if a.ndim == 2 and a.dtype != np.int8]
     with np.errstate(over="ignore"):
-        return all(bool((a.astype(np.float16) == a).all()) for a in matrices)
+        if all(bool((a.astype(np.float16) == a).all()) for a in matrices):
+            return "float16"
+    return "bfloat16" if all(bool((as_bfloat16(a) == a).all()) for a in matrices) else "float32"
 
 
 class Weights:
@@ -47,26 +54,36 @@ class Weights:
         config: ModelConfig,
         arrays: Mapping[str, np.ndarray],
         *,
-        half: bool,
+        held: str,
         half_cache: bool,
         lanes: int,
     ) -> None:
         self._kept: list[Any] = []
-        self._half, self._arrays = half, arrays
+        self._held, self._arrays = held, arrays
         layers = [self._layer(f"blocks.{i}", window) for i, window in enumerate(config.windows())]
         table = (Layer * len(layers))(*layers)
         self._kept.append(table)
         self.model = Model(
             config.dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim, config.conv_taps,
-            int(half), int(half_cache), lanes, config.norm_eps, table, self._vector("embed.weight"),
+            int(half_cache), lanes, config.norm_eps, table, self._vector("embed.weight"),
             self._vector("norm.weight"), self._pointer(inverse_frequencies(config)),
             self._linear("embed" if config.tied else "head"),
         )  # fmt: skip
         del self._arrays
 
-    def _pointer(self, array: np.ndarray, dtype: type = np.float32) -> int:
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all weights."""
+        return sum(kept.nbytes for kept in self._kept if isinstance(kept, np.ndarray))
+
+    def _pointer(self, array: np.ndarray, kind: str = "float32") -> int:
         # A copy always: the source may be memory that changes, or a file.
-        kept: np.ndarray = np.array(array, dtype=dtype, order="C", copy=True)
+        if kind == "bfloat16":
+            kept: np.ndarray = (np.array(array, np.float32, order="C").view(np.uint32) >> 16).astype(
+                np.uint16
+            )
+        else:
+            kept = np.array(array, dtype=kind, order="C", copy=True)
         self._kept.append(kept)
         return kept.ctypes.data
 
@@ -75,14 +92,15 @@ class Weights:
         return None if array is None else self._pointer(array)
 
     def _linear(self, name: str) -> Linear:
-        weight, bias = self._arrays[f"{name}.weight"], self._arrays.get(f"{name}.bias")
+        weight = self._arrays[f"{name}.weight"]
+        kind = "int8" if weight.dtype == np.int8 else self._held
         out, width = weight.shape
         filled = np.zeros((padded(out), width), weight.dtype)
         filled[:out] = weight
         blocks = filled.reshape(-1, BLOCK, width).transpose(0, 2, 1)
-        stored = self._pointer(blocks, np.float16 if self._half else np.float32)
-        added = None if bias is None else self._pointer(np.pad(bias, (0, padded(out) - out)))
-        return Linear(stored, added, len(blocks), width)
+        columns = (self._arrays.get(f"{name}.{column}") for column in ("bias", "scale"))
+        pointers = [None if x is None else self._pointer(np.pad(x, (0, padded(out) - out))) for x in columns]
+        return Linear(self._pointer(blocks, kind), *pointers, len(blocks), width, KINDS.index(kind))
 
     def _layer(self, block: str, window: int | None) -> Layer:
         names = (

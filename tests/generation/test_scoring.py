@@ -56,6 +56,17 @@ def test_bits_and_kept_mass_are_those_of_the_forward_pass(lm: ByteLM) -> None:
     assert {"phdr[*].p_type", "ehdr.e_phnum", "end"} <= {row.path for row in rows}
 
 
+def test_more_is_forced_of_a_program_that_has_to_be_static(lm: ByteLM) -> None:
+    data = bytegen.generate(lm, "go", max_bytes=300, temperature=1.0).data
+    forced = {
+        static: formats.forced_bytes(FORMAT, data, max_bytes=300, static=static) for static in (False, True)
+    }
+    account = bytegen.account(lm, data, format=FORMAT, prompt="go", max_bytes=300)
+    np.testing.assert_array_equal(account.forced, forced[True])
+    assert (forced[True] >= forced[False]).all()
+    assert forced[True].sum() > forced[False].sum()
+
+
 def test_a_file_that_does_not_replay_has_no_account(lm: ByteLM) -> None:
     with pytest.raises(formats.FormatError):
         bytegen.account(lm, b"MZ" + bytes(200), format=FORMAT)

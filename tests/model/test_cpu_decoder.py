@@ -22,6 +22,7 @@ from bytegen.decoding.runners import runner
 from bytegen.errors import UserError
 from bytegen.kernels import masked_sample
 from bytegen.model import ByteLM
+from bytegen.quantised import reduce_precision
 
 pytestmark = pytest.mark.skipif(
     library is None, reason="the C decoder was not compiled when bytegen was installed"
@@ -42,15 +43,22 @@ def configs(draw: st.DrawFn) -> ModelConfig:
     )  # fmt: skip
 
 
-def model(config: ModelConfig, seed: int, half: bool) -> ByteLM:
-    """Random weights, norms and biases too; float16 holds them exactly if `half`."""
+HELD = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
+"""What a decoder with vectors holds the matrices of `model` in, those in int8 aside."""
+
+
+def model(config: ModelConfig, seed: int, held: str = "fp32") -> ByteLM:
+    """Random weights, norms and biases too; those of the matrices such as `held` holds exactly."""
     torch.manual_seed(seed)
     lm = ByteLM(config).eval()
     for p in lm.parameters():
         if p.dim() == 1:
             p.data = torch.randn_like(p)
-        if half:
+        if held == "fp16":
             p.data = p.data.half().float()
+        if held == "bf16" and p.dim() == 2:
+            p.data[0, 0] = 2.0**-40  # no number of float16
+    reduce_precision(lm, "fp32" if held == "fp16" else held)
     return lm
 
 
@@ -80,15 +88,15 @@ def in_chunks(decoder: Decoder, lines: list[list[int]], chunk: int, seed: int) -
 
 @settings(max_examples=60, deadline=None)
 @given(
-    config=configs(), seed=st.integers(0, 999), half=st.booleans(), lanes=st.sampled_from([16, 8, 1]),
+    config=configs(), seed=st.integers(0, 999), held=st.sampled_from(list(HELD)), lanes=st.sampled_from([16, 8, 1]),
     half_cache=st.booleans(), chunk=st.integers(1, 9), lengths=st.lists(st.integers(1, 40), min_size=1, max_size=3),
 )  # fmt: skip
 def test_hidden_states_and_logits_are_those_of_the_model_in_float64(
-    config: ModelConfig, seed: int, half: bool, lanes: int, half_cache: bool, chunk: int, lengths: list[int]
+    config: ModelConfig, seed: int, held: str, lanes: int, half_cache: bool, chunk: int, lengths: list[int]
 ) -> None:
-    lm = model(config, seed, half)
+    lm = model(config, seed, held)
     decoder = new_decoder(lm, lanes=lanes, half_cache=half_cache)
-    assert not (half and decoder.lanes > 1) or decoder.half
+    assert decoder.held == (HELD[held] if decoder.lanes > 1 else "float32")
     assert decoder.half_cache == (half_cache and decoder.lanes > 1)
     rng = random.Random(seed)
     lines = [[rng.randrange(320) for _ in range(length)] for length in lengths]
@@ -110,13 +118,13 @@ def test_hidden_states_and_logits_are_those_of_the_model_in_float64(
 
 @settings(max_examples=30, deadline=None)
 @given(
-    config=configs(), seed=st.integers(0, 999), half=st.booleans(), lanes=st.sampled_from([16, 8, 1]),
+    config=configs(), seed=st.integers(0, 999), held=st.sampled_from(list(HELD)), lanes=st.sampled_from([16, 8, 1]),
     length=st.integers(1, 40), chunks=st.tuples(st.integers(1, 9), st.integers(1, 9)), threads=st.integers(1, 2),
 )  # fmt: skip
 def test_a_token_gives_the_same_bits_whatever_is_beside_it(
-    config: ModelConfig, seed: int, half: bool, lanes: int, length: int, chunks: tuple[int, int], threads: int
+    config: ModelConfig, seed: int, held: str, lanes: int, length: int, chunks: tuple[int, int], threads: int
 ) -> None:
-    decoder = new_decoder(model(config, seed, half), lanes=lanes)
+    decoder = new_decoder(model(config, seed, held), lanes=lanes)
     rng = random.Random(seed)
     line = [rng.randrange(320) for _ in range(length)]
     others = [[rng.randrange(320) for _ in range(rng.randint(1, 40))] for _ in range(5)]
@@ -136,7 +144,7 @@ def test_a_token_gives_the_same_bits_whatever_is_beside_it(
 
 def test_decoders_of_other_vectors_do_not_disturb_each_other() -> None:
     """Each keeps to its own set, whichever was used last: float16 weights make no sense to the plainest."""
-    lm = model(PRESETS["nano"], 0, True)
+    lm = model(PRESETS["nano"], 0, "fp16")
     wide, plain = new_decoder(lm, lanes=16), new_decoder(lm, lanes=1)
     hidden = in_chunks(wide, [[1, 2, 3]], 4, 0)[0]
     want = wide.logits(hidden, 257)
@@ -146,7 +154,7 @@ def test_decoders_of_other_vectors_do_not_disturb_each_other() -> None:
 
 def test_two_threads_give_the_bits_of_one() -> None:
     """A model and a batch large enough for threads to be worth it."""
-    decoder = new_decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, True))
+    decoder = new_decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, "fp16"))
     lines = [[(7 * i + j) % 256 for j in range(60)] for i in range(8)]
     line = [[(7 * j) % 256 for j in range(400)]]
     before = torch.get_num_threads()
@@ -163,7 +171,7 @@ def test_two_threads_give_the_bits_of_one() -> None:
 
 def test_positions_past_140_000() -> None:
     config = dataclasses.replace(PRESETS["nano"], window=16, pattern="L", n_layers=1)
-    lm = model(config, 3, False)
+    lm = model(config, 3)
     decoder, start = new_decoder(lm, half_cache=False), 140_001
     tokens = [(11 * i) % 256 for i in range(24)]
     cache = Cache(config, batch=1, max_length=150_000, chunk=32)
@@ -178,7 +186,7 @@ def test_positions_past_140_000() -> None:
 
 
 def test_the_decoder_follows_changed_weights() -> None:
-    lm = model(PRESETS["nano"], 0, False)
+    lm = model(PRESETS["nano"], 0)
     first = decoder_of(lm)
     assert decoder_of(lm) is first
     with torch.no_grad():
@@ -223,7 +231,7 @@ _LMS: list[ByteLM] = []
 
 def _nano() -> ByteLM:
     if not _LMS:
-        _LMS.append(model(PRESETS["nano"], 0, False))
+        _LMS.append(model(PRESETS["nano"], 0))
     return _LMS[0]
 
 
