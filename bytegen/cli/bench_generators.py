@@ -90,7 +90,7 @@ def llama_subjects(shape: Any) -> dict[str, Callable[[], float]]:
                 shape, half=half, threads=threads, positions=PROMPT_BYTES + NEW_BYTES + 8
             )
             model.check(shape, ids)
-            tried[threads] = max(model(ids, NEW_BYTES, TEMPERATURE) for _ in range(2)), model
+            tried[threads] = max(model(ids, NEW_BYTES // 4, TEMPERATURE) for _ in range(2)), model
         best = max(tried, key=lambda threads: tried[threads][0])
         name = f"llama.cpp, weights in float{16 if half else 32}, {best} of its threads, 1 side by side"
         found[name] = partial(tried[best][1], ids, NEW_BYTES, TEMPERATURE)

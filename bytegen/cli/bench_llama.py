@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import tempfile
 import time
@@ -91,6 +92,7 @@ class LlamaCpp:
                 str(Path(folder) / "model.gguf"), n_ctx=positions, n_batch=positions, n_threads=threads,
                 n_threads_batch=threads, use_mmap=False, logits_all=False, verbose=False,
             )  # fmt: skip
+        atexit.register(self.model.close)  # later it would find its library gone
 
     def logits(self, ids: list[int]) -> np.ndarray:
         """float32 [V], after the last of `ids`."""

@@ -15,6 +15,7 @@
 #endif
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
+#define WORTH_DRAWS 64 /* draws from which on a second thread pays */
 #define KEYS 64  /* keys that attention takes at a time */
 #define TOKENS 32 /* tokens of a sequence, at most, that take them together */
 #define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays, which waits busily for the next */
@@ -235,7 +236,7 @@ void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t bl
 void bytegen_sample(const model_t *m, const float *logits, int64_t stride, int64_t n, int64_t choices,
                     const uint8_t *mask, const double *numbers, int64_t *choice, double *results, int threads) {
     const set_t *use = set_of(m->lanes);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && n > 3)
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && n >= WORTH_DRAWS)
     for (int64_t r = 0; r < n; r++)
         choice[r] = draw(use->weigh, logits + r * stride, mask + r * choices, choices, numbers[r], numbers[n + r],
                          numbers[2 * n + r], numbers[3 * n + r], results + r, results + n + r);
