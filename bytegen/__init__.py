@@ -25,6 +25,7 @@ __all__ = [
     "generate_many",
     "generate_particles",
     "load",
+    "plan",
     "stream",
 ]
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from bytegen.generation import Output, generate, generate_many, stream
     from bytegen.model import ByteLM
     from bytegen.particles import generate_particles
+    from bytegen.planning import plan
     from bytegen.scoring import account
     from bytegen.weights import load
 
@@ -50,6 +52,7 @@ _HOME = {
     "generate_many": "bytegen.generation",
     "generate_particles": "bytegen.particles",
     "load": "bytegen.weights",
+    "plan": "bytegen.planning",
     "stream": "bytegen.generation",
 }
 

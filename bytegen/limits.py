@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +41,19 @@ def available_memory() -> int | None:
     return free
 
 
+def total_memory() -> int | None:
+    """Return the bytes of memory of this machine, or of its cgroup v2 limit; None where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        total = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemTotal:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+    try:
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
+
+
 def check_memory(needed: int, what: str, advice: str) -> None:
     """Raise UserError when `needed` bytes are more than there are: a killed process says nothing."""
     free = available_memory()
@@ -57,16 +70,20 @@ def check_disk(needed: int, target: Path) -> None:
 
 
 @contextmanager
-def memory_errors(what: str, advice: str) -> Iterator[None]:
-    """Turn the errors of an allocation that failed into a UserError."""
+def memory_errors(what: str, advice: str | Callable[[], str]) -> Iterator[None]:
+    """Turn the errors of an allocation that failed into a UserError; advice that takes work may come as a function."""
+
+    def told() -> UserError:
+        return UserError(f"{what} ran out of memory; {advice if isinstance(advice, str) else advice()}")
+
     try:
         yield
     except MemoryError:
-        raise UserError(f"{what} ran out of memory; {advice}") from None
+        raise told() from None
     except RuntimeError as error:
         # torch has an exception of its own for CUDA only; its CPU allocator raises RuntimeError.
         if "allocate memory" in str(error) or "out of memory" in str(error):
-            raise UserError(f"{what} ran out of memory; {advice}") from None
+            raise told() from None
         raise
 
 

@@ -23,6 +23,7 @@ from bytegen.folders import PACKAGED as PACKAGED
 from bytegen.folders import packaged_models as packaged_models
 from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
 from bytegen.model import ByteLM
+from bytegen.planning.refusal import device_memory
 from bytegen.precision import check_precision
 from bytegen.quantised import is_quantised, reduce_precision
 from bytegen.shards import INDEX, MAX_SHARD_BYTES, SINGLE, LazyTensor, Shards, check_shapes, write_shards
@@ -171,12 +172,13 @@ def shapes_of(lm: ByteLM) -> dict[str, tuple[int, ...]]:
     return {name: tuple(t.shape) for name, t in lm.state_dict().items()}
 
 
-def memory_advice(config: ModelConfig) -> str:
-    """Say what a model's weights take, as `bytegen plan` does."""
-    n = config.n_params()
+def memory_advice(config: ModelConfig, device: str | torch.device = "cpu") -> str:
+    """Say what a model's weights take, as `bytegen plan` does, and what memory the device has."""
+    n, there = config.n_params(), device_memory(str(device))
+    has = "" if there is None else f"; {device} has {gigabytes(there)}"
     return (
         f"{n / 1e6:,.1f}M parameters are {gigabytes(4 * n)} in float32 and {gigabytes(2 * n)} in bfloat16,"
-        " caches and activations apart"
+        f" caches and activations apart{has}"
     )
 
 
@@ -210,7 +212,7 @@ def load(
         raise UserError(f"precision {precision!r} makes its own choice of dtypes; leave dtype={dtype} out")
     folder = model_folder(name)
     config = read_config(folder)
-    advice = memory_advice(config)
+    advice = memory_advice(config, device)
     with memory_errors(f"loading {folder}", advice):
         lm = empty_model(config).to(dtype)
         check_memory(config.n_params() * dtype.itemsize, f"loading {folder}", advice)

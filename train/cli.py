@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -21,6 +22,9 @@ from bytegen.benchmark import environment
 from bytegen.errors import UserError
 from bytegen.train.corpus.cli import corpus
 
+if TYPE_CHECKING:
+    from bytegen.train.config import TrainConfig
+
 __all__ = ["corpus", "evaluate", "train"]
 
 
@@ -31,14 +35,27 @@ __all__ = ["corpus", "evaluate", "train"]
 )
 def train(config: Path, overrides: tuple[str, ...]) -> None:
     """Train a byte model as CONFIG (a TOML file, or the name of a packaged one) says; resumes where it stopped."""
+    from bytegen.limits import memory_errors
+    from bytegen.planning.refusal import of_training
     from bytegen.train.config import load_config
-    from bytegen.train.trainer import Trainer, drive
 
     path = config
     packaged = Path(__file__).parent / "configs" / f"{config}.toml"
     if not config.exists() and packaged.exists():
         path = packaged
     settings = load_config(path, overrides)
+    run = settings.run
+    advice = partial(
+        of_training, settings.shape(), tokens=run.tokens_per_batch, device=run.device, precision=run.precision
+    )
+    with memory_errors("training", advice):
+        _train(settings)
+
+
+def _train(settings: TrainConfig) -> None:
+    """Train to the end, with a bar."""
+    from bytegen.train.trainer import Trainer, drive
+
     trainer = Trainer(settings)
     resumed = trainer.resume()
     console = Console(stderr=True)

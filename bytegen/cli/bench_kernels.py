@@ -178,7 +178,10 @@ def kernels_bench(
         f"{name}; measured ceilings: {_scaled(roof.flops, 'FLOP/s')}, {_scaled(roof.bandwidth, 'B/s')}"
     )
     rows = []
-    machine = environment() | {"ceiling_flops": roof.flops, "ceiling_bandwidth": roof.bandwidth}
+    machine = environment() | {
+        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(), "ceiling_flops": roof.flops, "ceiling_bandwidth": roof.bandwidth,
+    }  # fmt: skip
     columns = ("kind", "case", "implementation", "median", "p20-p80", "rate", "memory", "to ours", "error")
     table = Table(*columns)
     for case in _cases(list(only) or list(KINDS), place, kind, list(lengths)):

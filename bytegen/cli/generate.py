@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich.progress import (
 from bytegen.cli import best
 from bytegen.errors import UserError
 from bytegen.files import read_file, write_atomically
+from bytegen.limits import memory_errors
 
 
 def _prompts(prompt: str | None, prompts: Path | None) -> list[str]:
@@ -182,12 +184,26 @@ def generate(
     lm = _load(model, device, precision, whole=bool(particles or show_account))
     if particles:
         options["particles"] = particles
-    if task is not None:
-        sys.exit(best.generate_best(lm, texts[0], out, options, task))
-    if many:
-        _generate_many(lm, texts, out, samples, options, stdin, run_it)
-    else:
-        sys.exit(_generate_one(lm, texts[0], out, options, stdin, run_it, show_account))
+    length = max_bytes + max(len(text.encode()) for text in texts) + 3  # with the marks around the prompt
+    side_by_side = particles or min(batch_size, len(texts) * samples)
+    advice = partial(_memory_advice, lm, length, side_by_side, device, precision)
+    with memory_errors(f"writing {'files' if many else out}", advice):
+        if task is not None:
+            code = best.generate_best(lm, texts[0], out, options, task)
+        elif many:
+            _generate_many(lm, texts, out, samples, options, stdin, run_it)
+            return
+        else:
+            code = _generate_one(lm, texts[0], out, options, stdin, run_it, show_account)
+    sys.exit(code)
+
+
+def _memory_advice(lm: Any, length: int, batch: int, device: str, precision: str) -> str:
+    """What `bytegen plan` says of files of so many positions, prompt and marks included."""
+    from bytegen.planning.refusal import of_generation
+
+    name = {"fp32": "float32", "bf16": "bfloat16"}.get(precision, precision)
+    return of_generation(lm.config, length=length, batch=batch, device=device, precision=name)
 
 
 def _load(model: str | None, device: str, precision: str, *, whole: bool) -> Any:

@@ -17,6 +17,7 @@ COMMANDS = {
     "check": "bytegen.cli.check:check",
     "inspect": "bytegen.cli.inspect:inspect",
     "bench": "bytegen.cli.bench:bench",
+    "plan": "bytegen.cli.plan:plan",
     "convert": "bytegen.cli.convert:convert",
     "export": "bytegen.cli.convert:export",
 }

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bytegen.cards import CARDS, Card
 from bytegen.kernels.attention.ops import seen_pairs
+
+__all__ = ["CARDS", "Card"]
 
 CHOICES = 257
 """Bytes and the end of the file: what sampling chooses from."""
@@ -21,31 +24,6 @@ class Work(NamedTuple):
 
     flops: float
     moved: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """Peaks of a data sheet: dense products of 16-bit elements (FLOP/s) and memory (bytes/s)."""
-
-    name: str
-    flops: float
-    bandwidth: float
-
-
-# NVIDIA's sheets of Hopper and Blackwell print products with sparsity: twice the dense ones that stand here.
-CARDS = {
-    # NVIDIA H100 data sheet: bfloat16 1,979 TFLOP/s with sparsity, 3.35 TB/s.
-    "h100": Card("H100 SXM", 989e12, 3.35e12),
-    # NVIDIA H200 data sheet: the products of the H100, 4.8 TB/s.
-    "h200": Card("H200 SXM", 989e12, 4.8e12),
-    # NVIDIA Blackwell architecture brief, HGX B200: 4.5 PFLOP/s with sparsity, 8 TB/s at most. Its drivers report a
-    # bus of 7,680 bits at 3,996 MHz, which is 7.67 TB/s (pytorch/ao, pull request 4002).
-    "b200": Card("B200 SXM", 2250e12, 8e12),
-    # NVIDIA A100 data sheet, 80 GB SXM: 312 TFLOP/s (624 with sparsity), 2,039 GB/s.
-    "a100": Card("A100 SXM 80 GB", 312e12, 2.039e12),
-    # AMD Instinct MI300X data sheet: 1,307.4 TFLOP/s (304 units x 2,048 a cycle x 2.1 GHz), 5.3 TB/s.
-    "mi300x": Card("MI300X", 1307.4e12, 5.3e12),
-}
 
 
 @dataclass(frozen=True)

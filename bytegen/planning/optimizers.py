@@ -1,0 +1,71 @@
+"""What an update needs: the state of each optimiser, and what one step allocates for a moment.
+
+`muon` is what the trainer uses (`train.optim`): one momentum for every matrix of the layers, two moments of AdamW for
+all else. `adamw` has two moments for everything. Both are torch's foreach implementations, as on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Literal, get_args
+
+from bytegen.config import ModelConfig
+
+Optimizer = Literal["muon", "adamw"]
+OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
+
+_WIDE = 4  # master weights and moments are float32
+
+
+def matrices(config: ModelConfig) -> list[tuple[int, int]]:
+    """Return the shapes of a layer's matrices, in the order of its parameters."""
+    q, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    d, f = config.dim, config.ffn_dim
+    return [(q, d), (kv, d), (kv, d), (d, q), (f, d), (f, d), (d, f)]
+
+
+def matrix_params(config: ModelConfig) -> int:
+    """Return the parameters of all layers' matrices."""
+    return config.n_layers * sum(rows * columns for rows, columns in matrices(config))
+
+
+def state_bytes(config: ModelConfig, optimizer: Optimizer) -> int:
+    """Return the bytes of the moments of all parameters."""
+    momentum = matrix_params(config) if optimizer == "muon" else 0
+    return _WIDE * (2 * config.n_params() - momentum)
+
+
+def step_bytes(config: ModelConfig, optimizer: Optimizer, *, on_gpu: bool = True) -> int:
+    """Return the most that one update allocates beside weights, gradients and moments.
+
+    AdamW takes a root of every second moment at once. Muon stacks all matrices of one shape: there are the list of
+    momenta, their stack, four copies of it (in bfloat16 on a GPU) and Gram matrices while an iteration multiplies; what
+    the shape before it gave is let go only when the next is done.
+    """
+    n_matrices = matrix_params(config) if optimizer == "muon" else 0
+    adam = _WIDE * (config.n_params() - n_matrices)
+    if optimizer == "adamw":
+        return adam
+    short = 2 if on_gpu else 4  # orthogonalisation runs in bfloat16 there
+    counts: dict[tuple[int, int], int] = defaultdict(int)
+    for shape in matrices(config):
+        counts[shape] += config.n_layers
+    most = before = 0
+    for (rows, columns), count in counts.items():
+        values, gram = count * rows * columns, count * min(rows, columns) ** 2
+        iterating = max(4 * values + gram, 3 * values + 2 * gram, 2 * values + 4 * gram) * short
+        giving_back = (_WIDE + short) * values
+        most = max(most, before + 2 * _WIDE * values + max(iterating, giving_back))
+        before = _WIDE * values
+    return max(adam, most)
+
+
+def step_flops(config: ModelConfig, optimizer: Optimizer) -> float:
+    """Return the FLOPs of one update that multiply matrices: Muon's five iterations, three products each."""
+    if optimizer == "adamw":
+        return 0.0
+    total = 0.0
+    for rows, columns in matrices(config):
+        small, large = min(rows, columns), max(rows, columns)
+        total += 5 * (4.0 * small * small * large + 2.0 * small**3)
+    return config.n_layers * total
