@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 import bytegen
-from bytegen import cpu, formats
+from bytegen import cpu
 from bytegen.benchmark import environment, interleave, write_json_lines
 from bytegen.config import PRESETS
 from bytegen.cpu.of_torch import new_decoder
@@ -48,14 +48,6 @@ TOKENS = 32  # positions before the token that is timed
 CHUNK = 64
 
 
-class Chosen(Encoder):
-    """Judges the bytes that `bytegen generate` leaves a choice: it keeps to static programs."""
-
-    def forced(self, example: Example) -> np.ndarray:
-        """bool [n + 1]."""
-        return formats.forced_bytes(example.format, example.data, level=self.level, static=True)
-
-
 def heldout(per_kind: int, seed: int) -> list[Batch]:
     """Held-out files of every kind, each under one of its prompts."""
     examples = [
@@ -65,7 +57,7 @@ def heldout(per_kind: int, seed: int) -> list[Batch]:
         )
         for task in draw_tasks(per_kind, seed=seed)
     ]  # fmt: skip
-    return list(batches(examples, Chosen(level=DEFAULT_LEVEL), BATCH_IDS))
+    return list(batches(examples, Encoder(level=DEFAULT_LEVEL), BATCH_IDS))
 
 
 def logits_by_torch(lm: ByteLM) -> Callable[[Batch], np.ndarray]:

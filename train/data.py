@@ -95,8 +95,15 @@ class Encoder:
         start = example.data.rfind(example.parameters) if example.parameters else len(example.data)
         key = (example.format, example.data[:start], len(example.data))
         if key not in self._forced:
-            self._forced[key] = formats.forced_bytes(example.format, example.data, level=self.level)
+            self._forced[key] = self._find_forced(example)
         return self._forced[key]
+
+    def _find_forced(self, example: Example) -> np.ndarray:
+        # What generation forces: it keeps to static programs, unless it is asked for others.
+        try:
+            return formats.forced_bytes(example.format, example.data, level=self.level, static=True)
+        except formats.FormatError:
+            return formats.forced_bytes(example.format, example.data, level=self.level)
 
     def file(self, example: Example) -> tuple[list[int], np.ndarray, np.ndarray]:
         """Return (ids, weights, on_parameters); weights[i] is that of predicting ids[i] from what precedes."""

@@ -20,7 +20,7 @@ from bytegen.errors import UserError
 from bytegen.model import ByteLM
 from bytegen.train.config import load_config
 from bytegen.train.corpus.build import build
-from bytegen.train.data import Cursor, Encoder, Stream, batches, load_examples, pack
+from bytegen.train.data import Cursor, Encoder, Example, Stream, batches, load_examples, pack
 from bytegen.train.optim import Muon, lr_scale, orthogonalise
 from bytegen.train.trainer import Trainer, train
 from bytegen.weights import save_model
@@ -87,13 +87,23 @@ def test_the_loss_lies_on_the_choices_of_the_file_and_nowhere_else(corpus: Path)
         head = len(ids) - len(example.data) - 1
         assert decode(ids[head:]) == example.data
         assert not weights[:head].any()
-        c = formats.constraint(example.format, level="load")
+        c = formats.constraint(example.format, level="load", static=True)
         for i, symbol in enumerate([*example.data, tokenizer.END_OF_FILE]):
             choices = int(c.mask().sum())  # the constraint itself, asked byte by byte
             expected = 0.0 if choices == 1 else 3.0 if on[head + i] else 1.0
             assert weights[head + i] == expected
             c.advance(symbol)
         assert decode([i for i, flag in zip(ids, on, strict=True) if flag]) == example.parameters
+
+
+def test_a_dynamic_program_weighs_where_a_constraint_that_takes_it_leaves_a_choice() -> None:
+    name = "elf64-x86_64"
+    files = (formats.sample(name, seed, 2_000, "load", "lively") for seed in range(100))
+    static = formats.constraint(name, static=True)
+    data = next(data for data in files if formats.replay(static.fork(), data) is not None)
+    ids, weights, _ = Encoder(level="load").file(Example("anything", data, name, "", b""))
+    forced = formats.forced_bytes(name, data, level="load")
+    assert (weights[len(ids) - len(data) - 1 :] == ~forced).all()
 
 
 def decode(ids: list[int]) -> bytes:
