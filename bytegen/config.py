@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,17 @@ class RopeScaling:
     low_freq_factor: float
     high_freq_factor: float
     original_max_positions: int
+
+    def scaled(self, freqs: Any, where: Callable[[Any, Any, Any], Any]) -> Any:
+        """Inverse frequencies scaled: an array with numpy's `where`, or a tensor with torch's."""
+        wavelength = 2 * math.pi / freqs
+        low = self.original_max_positions / self.low_freq_factor
+        high = self.original_max_positions / self.high_freq_factor
+        smooth = (self.original_max_positions / wavelength - self.low_freq_factor) / (
+            self.high_freq_factor - self.low_freq_factor
+        )
+        between = (1 - smooth) * freqs / self.factor + smooth * freqs
+        return where(wavelength > low, freqs / self.factor, where(wavelength < high, freqs, between))
 
 
 @dataclass(frozen=True, kw_only=True)

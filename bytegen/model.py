@@ -28,16 +28,7 @@ def inverse_frequencies(config: ModelConfig) -> Tensor:
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu") / config.head_dim
     freqs = 1.0 / (config.rope_theta**exponents)
     s = config.rope_scaling
-    if s is None:
-        return freqs
-    wavelength = 2 * math.pi / freqs
-    low, high = s.original_max_positions / s.low_freq_factor, s.original_max_positions / s.high_freq_factor
-    smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (
-        s.high_freq_factor - s.low_freq_factor
-    )
-    between = (1 - smooth) * freqs / s.factor + smooth * freqs
-    scaled = torch.where(wavelength > low, freqs / s.factor, torch.where(wavelength < high, freqs, between))
-    return scaled
+    return freqs if s is None else s.scaled(freqs, torch.where)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,16 +20,7 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     freqs = np.float32(1) / (np.float64(config.rope_theta) ** exponents.astype(np.float64)).astype(np.float32)
     s = config.rope_scaling
-    if s is None:
-        return freqs
-    wavelength = 2 * math.pi / freqs
-    low, high = s.original_max_positions / s.low_freq_factor, s.original_max_positions / s.high_freq_factor
-    smooth = (s.original_max_positions / wavelength - s.low_freq_factor) / (
-        s.high_freq_factor - s.low_freq_factor
-    )
-    between = (1 - smooth) * freqs / s.factor + smooth * freqs
-    scaled = np.where(wavelength > low, freqs / s.factor, np.where(wavelength < high, freqs, between))
-    return scaled.astype(np.float32)
+    return freqs if s is None else s.scaled(freqs, np.where).astype(np.float32)
 
 
 KINDS = ("float32", "float16", "bfloat16", "int8")
