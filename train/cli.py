@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from bytegen.benchmark import environment
+from bytegen.cli.progress import counter
 from bytegen.errors import UserError
 from bytegen.train.corpus.cli import corpus
 
@@ -64,11 +57,7 @@ def _train(settings: TrainConfig) -> None:
         f"{n_params / 1e6:.2f}M parameters, {len(trainer.stream.examples)} examples, {len(trainer.heldout)} held out; "
         + (f"resuming after step {trainer.step}" if resumed else "from the start")
     )
-    columns = (
-        TextColumn("train"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
+    with counter(console, figures=True) as progress:
         task = progress.add_task("train", total=settings.run.steps, completed=trainer.step, figures="")
 
         def show(row: dict[str, Any]) -> None:
@@ -122,14 +111,7 @@ def evaluate(
     lm = load(model, device=device, precision=precision)
     tasks = draw_tasks(per_kind, seed=seed) if folder is None else read_tasks(folder, per_kind, seed=seed)
     console = Console(stderr=True)
-    columns = (
-        TextColumn("evaluating"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
+    with counter(console) as progress:
         bar = progress.add_task("evaluating", total=len(tasks) * samples)
         rows = funnel(
             lm, tasks, samples=samples, temperature=temperature, seed=seed, batch_size=batch_size, by=by,

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from bytegen.cli.progress import counter
 from bytegen.errors import UserError
 from bytegen.files import read_file, write_atomically
 
@@ -98,11 +91,7 @@ def generate_best(lm: Any, prompt: str, out: Path, options: dict[str, Any], task
     if task.inputs is not None:
         options = {**options, "inputs": task.inputs}
     console = Console(stderr=True)
-    columns = (
-        TextColumn("best of"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
+    with counter(console, figures=True) as progress:
         bar = progress.add_task("best of", total=options["samples"], figures="")
 
         def show(tally: Tally) -> None:

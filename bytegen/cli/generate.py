@@ -10,16 +10,9 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from bytegen.cli import best
+from bytegen.cli.progress import counter
 from bytegen.errors import UserError
 from bytegen.files import read_file, write_atomically
 from bytegen.limits import memory_errors
@@ -317,15 +310,8 @@ def _generate_many(
         raise UserError(f"{out} cannot be made: {error.strerror}") from None
     console = Console(stderr=True)
     total = len(prompts) * samples
-    columns = (
-        TextColumn("writing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     index: list[dict[str, Any] | None] = [None] * total
-    with Progress(*columns, console=console) as progress:
+    with counter(console) as progress:
         task = progress.add_task("writing", total=total)
 
         def done(i: int, output: Output) -> None:
