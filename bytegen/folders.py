@@ -10,6 +10,9 @@ from bytegen.errors import UserError
 
 PACKAGED = Path(__file__).parent / "packaged"
 DEFAULT = "first-flight"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""The weights in one file; or where each tensor is, beside files of shards."""
+
 DRAFTS = "drafts.safetensors"
 """Beside the weights, where there is one: a table of guesses (see `decoding.drafts`)."""
 

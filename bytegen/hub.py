@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from bytegen.errors import UserError
+from bytegen.folders import DRAFTS, INDEX, SINGLE
 
 if TYPE_CHECKING:
     import torch
@@ -100,9 +101,6 @@ def _download(repo_id: str, **options: Any) -> str:
     """Fetch a model's files from the hub into its cache and return the folder; UserError says why not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    from bytegen.shards import INDEX, SINGLE
-    from bytegen.weights import DRAFTS
 
     files = ["config.json", SINGLE, "model-*.safetensors", INDEX, DRAFTS]
     try:

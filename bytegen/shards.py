@@ -20,9 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bytegen.errors import UserError
+from bytegen.folders import INDEX, SINGLE
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 MAX_SHARD_BYTES = 2_000_000_000
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

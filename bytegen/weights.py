@@ -18,7 +18,7 @@ from bytegen.config import ModelConfig
 from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.files import usual_mode
-from bytegen.folders import DRAFTS, model_folder, read_config
+from bytegen.folders import DRAFTS, INDEX, SINGLE, model_folder, read_config
 from bytegen.folders import PACKAGED as PACKAGED
 from bytegen.folders import packaged_models as packaged_models
 from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
@@ -26,7 +26,7 @@ from bytegen.model import ByteLM
 from bytegen.planning.refusal import device_memory
 from bytegen.precision import check_precision
 from bytegen.quantised import is_quantised, reduce_precision
-from bytegen.shards import INDEX, MAX_SHARD_BYTES, SINGLE, LazyTensor, Shards, check_shapes, write_shards
+from bytegen.shards import MAX_SHARD_BYTES, LazyTensor, Shards, check_shapes, write_shards
 
 
 def _settle(scratch: Path) -> None:

@@ -11,13 +11,11 @@ import numpy as np
 from bytegen.config import ModelConfig
 from bytegen.cpu.binding import library
 from bytegen.cpu.decoder import Decoder
-from bytegen.folders import DRAFTS, model_folder, read_config
+from bytegen.folders import DRAFTS, SINGLE, model_folder, read_config
 from bytegen.precision import check_precision, reduce_arrays
 
 if TYPE_CHECKING:
     from bytegen.decoding.drafts import NGrams
-
-SINGLE = "model.safetensors"
 
 
 @dataclass(frozen=True)
