@@ -1,10 +1,10 @@
 """Which launches are compiled: those whose generated code differs in registers, shared memory or tensor cores.
 
-A masked window inside documents, and in decoding a window with a norm of heads, is the fullest code, so it stands for
-the plainer ones; at the head dimension that models have, the plainest and the most bent variant are compiled beside
-it. float16 and bfloat16 differ in the name of the instruction alone, so float16 is compiled once; float32 takes its
-own tiles, and is compiled for one head dimension. What does not depend on the architecture is compiled for one NVIDIA
-GPU and one AMD GPU. The most telling come first.
+A masked window inside documents with softcap and sinks, and in decoding a window with a norm of heads and a softcap,
+is the fullest code, so it stands for the plainer ones; at the head dimension that models have, plainer variants are
+compiled beside it. Heads of 48, 96 and 192 are padded, and on sm_90 and sm_100 stand for all that has no descriptor.
+float16 and bfloat16 differ in the name of the instruction alone, so float16 is compiled once an architecture;
+float32 takes its own tiles. The most telling come first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bytegen.kernels.sampling import fused as sampling
 ORDER = ("sm_90", "gfx942", "sm_80", "sm_100", "sm_86")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 USUAL = 128
-"""The head dimension that gets every variant and every dtype."""
+"""The head dimension that gets every variant."""
 
 
 class Job(NamedTuple):
@@ -39,12 +39,16 @@ class Job(NamedTuple):
 
 
 _FULL = "window, documents"
+_FULLEST = "window, documents, softcap, sinks"
 _VARIANTS: dict[str, dict[str, Any]] = {
     _FULL: {"window": 512, "documents": True},
     "global": {"window": None},
-    "window, documents, softcap, sinks": {"window": 512, "documents": True, "softcap": 30.0, "sinks": True},
+    _FULLEST: {"window": 512, "documents": True, "softcap": 30.0, "sinks": True},
 }
-_STEPS = ("16 new, window, norm", "16 new, window", "1 new, global")
+_STEPS = ("16 new, window, norm, softcap", "16 new, window, norm", "1 new, global")
+_ROWS = ("1 new, window, norm, softcap", *(f"{_STEPS[0]}, {groups} heads a key head" for groups in (2, 7)))
+"""With the 4 heads a key head of the others, tiles of 16, 32, 64 and 128 rows; 7 and 6 heads are those of the presets
+of 7B and 32B."""
 
 
 def _attention(architecture: Architecture, head_dim: int, dtype: str, variant: str) -> Iterator[Launch]:
@@ -62,18 +66,20 @@ def _attention(architecture: Architecture, head_dim: int, dtype: str, variant: s
 
 
 def _decoding(architecture: Architecture, head_dim: int, dtype: str, variant: str) -> Iterator[Launch]:
-    """Of a step that writes and turns; a norm, where there is one, is in the same launch."""
+    """Of a step that writes and turns; norm and softcap, where there are any, are in the same launch."""
     n_new, window, kind = int(variant.split()[0]), 512 if "window" in variant else None, DTYPES[dtype]
-    q, new = (torch.empty(1, n_new, heads, head_dim, dtype=kind) for heads in (8, 2))
+    groups = int(variant.split()[-5]) if "heads a key head" in variant else 4
+    q, new = (torch.empty(1, n_new, heads, head_dim, dtype=kind) for heads in (2 * groups, 2))
     cache, turn = torch.empty(1, 1024, 2, head_dim, dtype=kind), torch.empty(1, n_new, head_dim // 2)
     start = torch.zeros(1, dtype=torch.int32)
     weight = torch.empty(head_dim, dtype=kind) if "norm" in variant else None
     with recording(architecture) as launches:
         decode_launch.decode(
-            q, cache, cache, start, new, new, turn, turn, weight, weight, None, window, 0.1, 0.0, 1e-6, splits=4
+            q, cache, cache, start, new, new, turn, turn, weight, weight, None, window, 0.1,
+            30.0 if "softcap" in variant else 0.0, 1e-6, splits=4,
         )  # fmt: skip
     for one in launches:
-        if one.name != "combine_kernel" or (head_dim, dtype, n_new) == (USUAL, "bfloat16", 1):
+        if one.name != "combine_kernel" or (head_dim, dtype, variant) == (USUAL, "bfloat16", _STEPS[2]):
             yield one
 
 
@@ -96,32 +102,39 @@ def _others(architecture: Architecture) -> Iterator[tuple[str, Launch]]:
         ("320", lambda: cross_entropy.forward(logits, targets, -100)),
         ("320", lambda: cross_entropy.backward(one, logits, targets, one, -100)),
     ]  # fmt: skip
-    everywhere = 2
-    for variant, call in calls if architecture.name in ORDER[:2] else calls[:everywhere]:
+    for variant, call in calls:
         with recording(architecture) as launches:
             call()
         yield from ((variant, launched) for launched in launches)
 
 
 def _of_16_bits(architecture: Architecture) -> Iterator[Job]:
+    for head_dim in (USUAL, 64, 256, 96, 192, 48, 32):
+        for variant in _VARIANTS if head_dim == USUAL else [_FULLEST]:
+            if _says_something(architecture, head_dim):
+                for one in _attention(architecture, head_dim, "bfloat16", variant):
+                    yield _job(architecture, one, variant, head_dim, "bfloat16")
     for head_dim in (USUAL, 64, 256):
-        for variant in _VARIANTS if head_dim == USUAL and architecture.name != "sm_86" else [_FULL]:
-            for one in _attention(architecture, head_dim, "bfloat16", variant):
-                yield _job(architecture, one, variant, head_dim, "bfloat16")
-    for head_dim in (USUAL, 64, 256):
-        for variant in _STEPS if head_dim == USUAL else _STEPS[:1]:
+        for variant in (*_STEPS, *_ROWS) if head_dim == USUAL else _STEPS[:1]:
             for one in _decoding(architecture, head_dim, "bfloat16", variant):
                 yield _job(architecture, one, variant, head_dim, "bfloat16")
     for variant, one in _others(architecture):
         yield _job(architecture, one, variant, 0, "bfloat16")
 
 
+def _says_something(architecture: Architecture, head_dim: int) -> bool:
+    """Padded heads where they have tiles of their own; small ones where the compiler weighs occupancy otherwise."""
+    by_descriptors = architecture.name in ("sm_90", "sm_100")
+    return head_dim in (USUAL, 64, 256) or (by_descriptors if head_dim != 32 else not by_descriptors)
+
+
 def _of_other_dtypes(architecture: Architecture) -> Iterator[Job]:
-    for dtype in ("float32", "float16") if architecture.name == ORDER[0] else ("float32",):
-        for one in _attention(architecture, USUAL, dtype, _FULL):
-            yield _job(architecture, one, _FULL, USUAL, dtype)
-        for one in _decoding(architecture, USUAL, dtype, _STEPS[0]):
-            yield _job(architecture, one, _STEPS[0], USUAL, dtype)
+    for dtype, head_dim in (("float16", USUAL), ("float32", USUAL), ("float32", 256), ("float32", 64)):
+        for one in _attention(architecture, head_dim, dtype, _FULL):
+            yield _job(architecture, one, _FULL, head_dim, dtype)
+        for variant in (_STEPS[0], _STEPS[2]) if dtype == "float32" and head_dim == USUAL else _STEPS[:1]:
+            for one in _decoding(architecture, head_dim, dtype, variant):
+                yield _job(architecture, one, variant, head_dim, dtype)
 
 
 def jobs(names: list[str] | None = None) -> Iterator[Job]:

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip("triton")
+from bytegen.kernels.architectures import ARCHITECTURES
+from bytegen.kernels.attention.fused.configs import Kernel, tile_for
+
+ATTENTION = ("forward_kernel", "dq_kernel", "dkdv_kernel")
 TABLE = Path(__file__).parents[2] / "benchmarks" / "compiled.jsonl"
 
 
@@ -23,19 +27,34 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
 
 def kept() -> list[dict[str, Any]]:
     """The rows of the table, built by `make compiled`."""
-    if not TABLE.exists():
-        pytest.skip("benchmarks/compiled.jsonl is not there: make compiled builds it (no GPU needed)")
     return [json.loads(line) for line in TABLE.read_text().splitlines()]
 
 
 @pytest.mark.slow
-def test_every_row_is_of_the_sources_configurations_and_triton_that_are_here() -> None:
+def test_every_row_that_the_sources_ask_for_is_there_and_no_other() -> None:
     import triton
 
     if {row["triton"] for row in kept()} != {triton.__version__}:
         pytest.skip(f"the table is of another triton than {triton.__version__}, which is installed")
     done = run("--check", "--json", str(TABLE))
-    assert " 0 of other sources, " in done.stdout, f"{done.stdout}{done.stderr}\nmake compiled builds it anew"
+    assert " 0 missing, 0 of other sources, 0 with a complaint" in done.stdout, (
+        f"{done.stdout}{done.stderr}\nmake compiled builds it anew"
+    )
+    assert done.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_row_taken_out_and_a_row_that_spills_fail_the_check(tmp_path: Path) -> None:
+    import triton
+
+    first, spilling, *rest = kept()
+    if first["triton"] != triton.__version__:
+        pytest.skip(f"the table is of another triton than {triton.__version__}, which is installed")
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (spilling | {"spills": 1}, *rest)))
+    done = run("--check", "--json", str(path))
+    assert " 1 missing, 0 of other sources, 1 with a complaint" in done.stdout, done.stdout
+    assert done.returncode == 1
 
 
 def test_no_row_of_the_table_has_a_complaint() -> None:
@@ -45,23 +64,55 @@ def test_no_row_of_the_table_has_a_complaint() -> None:
             for row in kept() if table.complaints(row)} == {}  # fmt: skip
 
 
-def test_the_table_holds_hopper_in_bfloat16_at_every_head_dimension() -> None:
-    held = {(row["kernel"], row["head_dim"]) for row in kept()
-            if (row["architecture"], row["dtype"]) == ("sm_90", "bfloat16")}  # fmt: skip
-    kernels = ("forward_kernel", "dq_kernel", "dkdv_kernel", "split_kernel")
-    missing = {(kernel, dim) for kernel in kernels for dim in (64, 128, 256)} - held
-    if missing:
-        pytest.skip(f"not compiled yet, make compiled does: {sorted(missing)}")
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_nothing_spills_and_products_of_16_bits_take_the_newest_tensor_core_instruction(
+    architecture: str,
+) -> None:
+    newest = {"sm_90": "wgmma.mma_async", "sm_100": "tcgen05.mma", "gfx942": "mfma"}.get(
+        architecture, "mma.sync"
+    )
+    rows = [row for row in kept() if row["architecture"] == architecture]
+    assert {row["spills"] for row in rows} == {0}
+    attention = [row for row in rows if row["kernel"] in ATTENTION and row["dtype"] != "float32"]
+    assert attention
+    for row in attention:
+        assert newest in row["tensor_core"], row
 
 
-def test_every_spill_that_is_let_stand_has_a_row_and_a_reason() -> None:
-    from bytegen.kernels.compiled import table
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_every_tile_that_a_launch_may_take_is_in_the_table(architecture: str) -> None:
+    compiled = {
+        (row["kernel"], 32 if row["dtype"] == "float32" else 16,
+         *(row["config"][name] for name in ("BLOCK_Q", "BLOCK_K", "num_warps", "num_stages", "DESCRIPTORS")))
+        for row in kept() if row["architecture"] == architecture and row["kernel"] in ATTENTION
+    }  # fmt: skip
+    kernels: tuple[Kernel, ...] = ("forward", "dq", "dkdv")
+    for kernel in kernels:
+        for head_dim in (16, 32, 64, 96, 128, 256):
+            for bits, descriptors in ((16, True), (16, False), (32, True)):
+                tile = tile_for(ARCHITECTURES[architecture], kernel, head_dim, bits, descriptors)
+                assert (f"{kernel}_kernel", bits, *tile[:5]) in compiled, (kernel, head_dim, tile)
 
-    held = {(row["kernel"], row["architecture"], row["head_dim"], row["dtype"]): row for row in kept()}
-    for key, (most, reason) in table.SPILLS.items():
-        assert most
-        assert reason
-        assert held[key]["spills"] <= most
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_every_kernel_and_dtype_is_compiled_for_every_architecture(architecture: str) -> None:
+    held = {
+        (row["kernel"], row["dtype"], row["head_dim"])
+        for row in kept()
+        if row["architecture"] == architecture
+    }
+    by_dtype = {"bfloat16": (64, 128, 256), "float16": (128,), "float32": (128, 256)}
+    assert held >= {
+        (kernel, dtype, dim)
+        for kernel in (*ATTENTION, "split_kernel")
+        for dtype, dims in by_dtype.items()
+        for dim in dims
+    }
+    assert {kernel for kernel, _, dim in held if not dim} == {
+        "sample.sample_kernel", "rms_norm.forward_kernel", "rms_norm.backward_kernel", "swiglu.forward_kernel",
+        "swiglu.backward_kernel", "rope.rope_kernel", "rope.norm_backward_kernel", "cross_entropy.forward_kernel",
+        "cross_entropy.backward_kernel",
+    }  # fmt: skip
 
 
 @pytest.mark.slow
@@ -84,6 +135,15 @@ def test_a_spill_and_a_missing_tensor_core_are_complaints() -> None:
     from bytegen.kernels.compiled import table
 
     row = {"kernel": "forward_kernel", "architecture": "sm_90", "dtype": "float16", "head_dim": 64, "registers": 255,
-           "spills": 3, "shared": 300_000, "tensor_core": ["mma.sync"], "bulk_copies": False}  # fmt: skip
+           "spills": 3, "shared": 300_000, "tensor_core": ["mma.sync"], "bulk_copies": False, "config": {}}  # fmt: skip
     assert len(table.complaints(row)) == 3
+    fine: dict[str, Any] = {"spills": 0, "shared": 0, "kernel": "split_kernel"}
+    assert table.complaints(row | fine | {"config": {"ROWS": 16}}) == []
+    assert table.complaints(row | fine | {"config": {"ROWS": 64}}) == [
+        "mma.sync where wgmma.mma_async belongs"
+    ]
+    assert table.complaints(row | fine | {"architecture": "gfx942"}) == ["mma.sync where mfma belongs"]
+    assert (
+        table.complaints(row | fine | {"architecture": "sm_86", "dtype": "float32", "tensor_core": []}) == []
+    )
     assert table.complaints({"error": "OutOfResources: x"}) == ["OutOfResources: x"]

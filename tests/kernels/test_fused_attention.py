@@ -91,7 +91,8 @@ def test_output_lse_and_every_gradient_are_those_of_float64(case: dict[str, Any]
         *want_in[:3], case["window"], case["bounds"], softcap=case["softcap"], sinks=want_in[3]
     )  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch, backend.use("triton"):
-        patch.setattr(launch, "tile_for", lambda *_: case["tile"])
+        tiles = {True: case["tile"], False: case["tile"]._replace(descriptors=False)}
+        patch.setattr(launch, "tile_for", lambda *_, descriptors=True: tiles[descriptors])
         got, lse = local_attention(*got_in[:3], cu_seqlens=cu, sinks=got_in[3], return_lse=True, **options)  # type: ignore[call-overload]
         do, dlse = tensors(case["seed"] + 1, got.shape, lse.shape)
         leaves = [x for x in got_in if x is not None]

@@ -21,8 +21,20 @@ _QUERIES = 16
 _ROWS = 128
 """Rows of a tile, at most, where a group has no more heads than that: its queries times the group's heads."""
 
-_ELEMENTS_OF_32_BITS = 4096
-"""Elements of a tile of queries in float32: plain multiply-adds hold whole rows in registers, and more spill."""
+_ELEMENTS = {16: 16_384, 32: 4096}
+"""Elements of a tile of queries, at most, by their bits: beside them lie as many sums in float32 (128 rows of 256 spill
+32 to 156). In float32 plain multiply-adds hold whole rows in registers, and more spill."""
+
+_FOUR_WARPS: dict[str, tuple[int, ...]] = {
+    "sm_90": (
+        16,
+        64,
+    ),  # a warp group of wgmma takes 64 rows; 32 would spill 2 for a third block on a processor
+    "sm_100": (16, 32),  # 64 would spill 1, in float16
+    "gfx942": (16, 32, 64),  # a warp is twice as wide
+}
+"""Rows of a tile of 16 bits that 4 warps hold; elsewhere 8, so always on sm_80 and sm_86: there mma.sync takes 128, and
+spills 1, to 255 registers with 4 warps, and 97 to 231 with 8."""
 
 
 class DecodeTile(NamedTuple):
@@ -35,7 +47,7 @@ class DecodeTile(NamedTuple):
 
 def queries_in_tile(n_new: int, groups: int, head_dim: int, bits: int) -> int:
     """Queries of one head in a tile, a power of two: those of all heads of a group lie in it."""
-    rows = _ROWS if bits < 32 else min(32, _ELEMENTS_OF_32_BITS // block_d(head_dim))
+    rows = min(_ROWS if bits < 32 else 32, _ELEMENTS[bits] // block_d(head_dim))
     most = max(1, min(_QUERIES, rows // groups))
     return min(1 << (most.bit_length() - 1), triton.next_power_of_2(n_new))
 
@@ -44,13 +56,19 @@ def queries_in_tile(n_new: int, groups: int, head_dim: int, bits: int) -> int:
 def decode_tile(architecture: str, head_dim: int, bits: int, rows: int) -> DecodeTile:
     """A tile of keys of about 16 KB, so that the loads in flight cover the latency of memory.
 
-    Few rows of queries leave the tensor cores idle anyhow: a step is bound by the bytes of the cache.
+    Few rows of queries leave the tensor cores idle anyhow: a step is bound by the bytes of the cache. Half as many
+    keys where many rows, or float32, hold more registers: heads of 256 on gfx942 spill 4 with 32 keys and a softcap.
+    In float32 a single new query takes 32 keys (16 of heads of 128 spill one register on sm_100).
     """
-    block_k = max(16, min(128, 16_384 // (block_d(head_dim) * bits // 8)))
-    if bits == 32 or rows > 64:
-        block_k = max(16, block_k // 2)
+    block_k = min(128, 16_384 // (block_d(head_dim) * bits // 8))
+    if bits == 32:
+        block_k = min(32, block_k if rows <= 16 else block_k // 2)
+    elif rows > 64 or (architecture == "gfx942" and block_d(head_dim) > 128):
+        block_k //= 2
+    block_k = max(16, block_k)
     stages = 1 if architecture == "gfx942" or bits == 32 else 2 if architecture == "sm_86" else 3
-    return DecodeTile(block_k, 8 if rows > 64 or block_d(head_dim) > 128 or bits == 32 else 4, stages)
+    four = bits < 32 and block_d(head_dim) <= 128 and rows in _FOUR_WARPS.get(architecture, ())
+    return DecodeTile(block_k, 4 if four else 8, stages)
 
 
 @functools.cache

@@ -137,6 +137,9 @@ def split_kernel(
                 seen = (n[None, :] < n_new) & (n[None, :] <= t[:, None])
                 if HAS_WINDOW:
                     seen = seen & (n[None, :] > t[:, None] - window)
+                # The new keys reach shared memory before a warp takes the queries out of it: where the compiler puts
+                # its own barrier, mma.sync holds all of them in registers across it (430 spills for heads of 256).
+                tl.debug_barrier()
                 acc, top, total = _merge(
                     acc, top, total, q, k, v, seen, scale, softcap, HAS_SOFTCAP, PRECISION
                 )

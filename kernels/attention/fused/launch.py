@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bytegen.kernels.architectures import architecture_of
 from bytegen.kernels.attention.fused.backward import delta_kernel, dkdv_kernel, dq_kernel
-from bytegen.kernels.attention.fused.configs import Tile, tile_for
+from bytegen.kernels.attention.fused.configs import Kernel, Tile, tile_for
 from bytegen.kernels.attention.fused.forward import forward_kernel
 
 
@@ -49,11 +49,14 @@ def _described(x: Tensor, tile: Tile) -> bool:
     )
 
 
-def _plain(tile: Tile, *tensors: Tensor) -> Tile:
-    """The tile without descriptors where one of the tensors cannot have one."""
-    if tile.descriptors and not all(_described(x, tile) for x in tensors):
-        return tile._replace(descriptors=False)
-    return tile
+def _fitting(asked: Tile | None, kernel: Kernel, *tensors: Tensor) -> Tile:
+    """The tile asked for or the table's; one without descriptors where one of the tensors cannot have one."""
+    q = tensors[0]
+    row = architecture_of(q.device), kernel, q.shape[3], q.element_size() * 8
+    tile = asked or tile_for(*row)
+    if not tile.descriptors or all(_described(x, tile) for x in tensors):
+        return tile
+    return asked._replace(descriptors=False) if asked else tile_for(*row, descriptors=False)
 
 
 def _sources(tile: Tile, *tensors: tuple[Tensor, int]) -> tuple[list[Any], list[int]]:
@@ -104,16 +107,14 @@ def forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return o [B, T, Hq, D] in the dtype of q and lse [B, Hq, T] in float32."""
     q, k, v = map(_rows_contiguous, (q, k, v))
-    n_batch, length, n_heads, head_dim = q.shape
+    n_batch, length, n_heads, _ = q.shape
     o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(n_batch, n_heads, length, dtype=torch.float32, device=q.device)
     if not q.numel():
         return o, lse
     starts, _ = document_limits(cu_seqlens, length)
     sinks = None if sinks is None else sinks.contiguous()
-    tile = _plain(
-        tile or tile_for(architecture_of(q.device), "forward", head_dim, q.element_size() * 8), q, k, v
-    )
+    tile = _fitting(tile, "forward", q, k, v)
     sources, strides = _sources(tile, (q, tile.block_q), (k, tile.block_k), (v, tile.block_k))
     grid = (n_heads, triton.cdiv(length, tile.block_q), n_batch)
     with torch.cuda.device_of(q):
@@ -137,11 +138,10 @@ def backward(
     if not q.numel():
         return dq, dk, dv, None if sinks is None else torch.zeros_like(sinks)
     starts, ends = document_limits(cu_seqlens, length)
-    architecture, bits = architecture_of(q.device), q.element_size() * 8
     if dlse is not None:
         dlse = dlse.to(torch.float32).contiguous()
-    first = _plain(dq_tile or tile_for(architecture, "dq", head_dim, bits), q, k, v, do)
-    second = _plain(dkdv_tile or tile_for(architecture, "dkdv", head_dim, bits), q, k, v, do)
+    first = _fitting(dq_tile, "dq", q, k, v, do)
+    second = _fitting(dkdv_tile, "dkdv", q, k, v, do)
 
     def loads(tile: Tile) -> tuple[list[Any], list[int]]:
         return _sources(tile, (q, tile.block_q), (k, tile.block_k), (v, tile.block_k), (do, tile.block_q))
