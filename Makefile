@@ -94,11 +94,14 @@ gains: install-dev
 	$(BIN)/python benchmarks/precision.py --json benchmarks/precision.jsonl
 
 # Kernels compiled ahead of time for every GPU of the tables: registers, spills, shared memory, tensor cores. Rows of
-# the sources that are here are kept, so it can be built in pieces: COMPILED="--architecture sm_80 --seconds 300".
+# the sources that are here are kept, so it can be built in pieces: COMPILED="--architecture sm_80 --seconds 300". What
+# the kernels should take on each card follows from it.
 COMPILED ?=
 
 compiled: install-dev
 	TRITON_INTERPRET=0 $(BIN)/python -m bytegen.kernels.compiled --json benchmarks/compiled.jsonl $(COMPILED)
+	$(BIN)/bytegen bench kernels --estimate --card h100 --card h200 --card b200 --card a100 --card mi300x \
+		--compiled benchmarks/compiled.jsonl --markdown docs/kernels-estimate.md
 
 # On a machine with a CUDA GPU: the kernel tests on the real thing, the benchmark, then bytes a second of a 1B and a 7B
 # shape at the end of files of 140 KB, within 8 minutes. It takes the Python that is there when that has a torch with

@@ -90,36 +90,6 @@ def _shown(row: dict[str, Any], ours: float | None) -> tuple[str, ...]:
     return row["kind"], label, row["implementation"], *_timed(row), work, memory, ratio, verdict
 
 
-def _print_estimates(card_name: str, kinds: list[str], lengths: list[int], json_path: Path | None) -> None:
-    from bytegen.kernel_bench import cases, estimate
-
-    card = estimate.CARDS[card_name]
-    console = Console(width=None if Console().is_terminal else 190)
-    console.print(
-        f"{card.name} by its data sheet: {card.flops / 1e12:.4g} TFLOP/s, {card.bandwidth / 1e12:.4g} TB/s. "
-        "Least times in bfloat16; nothing was run"
-    )
-    table = Table("kind", "case", "GFLOP", "MB", "us", "bound")
-    rows = []
-    for one in estimate.estimates(cases.GPU, card, lengths):
-        if one.kind.split()[0] not in kinds:
-            continue
-        flops, moved = one.work
-        table.add_row(
-            one.kind,
-            one.label,
-            f"{flops / 1e9:,.4g}",
-            f"{moved / 1e6:,.4g}",
-            f"{1e6 * one.seconds:,.4g}",
-            one.bound,
-        )
-        rows.append({"measure": "kernel estimate", "card": card.name, "kind": one.kind, "label": one.label,
-                     "flops": flops, "bytes": moved, "seconds": one.seconds, "bound": one.bound})  # fmt: skip
-    console.print(table)
-    if json_path:
-        write_json_lines(json_path, rows)
-
-
 @click.command("kernels")
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="These kinds only; may be repeated.")
 @click.option("--device", default="auto", show_default=True, help="cuda, cpu, or auto.")
@@ -131,21 +101,38 @@ def _print_estimates(card_name: str, kinds: list[str], lengths: list[int], json_
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines.")
 @click.option("--plots", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNG plots.")
 @click.option("--tune", is_flag=True, help="Search tile shapes on this GPU and print table rows instead.")
-@click.option("--estimate", is_flag=True, help="Run nothing: bytes, FLOPs and the least time on a card.")
+@click.option("--estimate", is_flag=True, help="Run nothing: bytes, FLOPs, times on a card.")
 @click.option(
-    "--card", default="h100", show_default=True, type=click.Choice(["h100", "h200", "b200", "a100", "mi300x"])
+    "--card",
+    "cards",
+    multiple=True,
+    default=["h100"],
+    show_default=True,
+    help="Of an estimate; may be repeated.",
+    type=click.Choice(["h100", "h200", "b200", "a100", "mi300x"]),
 )
+@click.option(
+    "--compiled",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The compile table (benchmarks/compiled.jsonl): an estimate gets expected times too.",
+)
+@click.option("--markdown", type=click.Path(dir_okay=False, path_type=Path), help="An estimate's page.")
 def kernels_bench(
     only: tuple[str, ...], device: str, dtype: str | None, lengths: tuple[int, ...], seconds: float,
-    json_path: Path | None, plots: Path | None, tune: bool, estimate: bool, card: str,
+    json_path: Path | None, plots: Path | None, tune: bool, estimate: bool, cards: tuple[str, ...],
+    compiled: Path | None, markdown: Path | None,
 ) -> None:  # fmt: skip
     """Time kernels and their peers in one run: median, p20-p80, rate, share of this device's own ceiling.
 
     On a machine without a GPU the path of a CPU is timed, at a length that it gets through.
     """
     if estimate:
-        _print_estimates(card, list(only) or list(KINDS), list(lengths), json_path)
+        from bytegen.cli.kernel_estimates import show
+
+        show(list(cards), list(only) or list(KINDS), list(lengths), compiled, json_path, markdown)
         return
+    if compiled or markdown:
+        raise UserError("--compiled and --markdown are an estimate's: add --estimate")
     import torch
 
     from bytegen.kernel_bench.clock import Clock, ceiling

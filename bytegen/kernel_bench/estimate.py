@@ -1,14 +1,16 @@
 """What a card's data sheet allows: bytes, FLOPs and the least time of every case, where no GPU is at hand.
 
-`bytegen bench kernels --estimate` prints it. The times are bounds, not predictions: a kernel takes longer than the
-slower of its products at the dense peak and its bytes at the peak bandwidth, each moved once.
+`bytegen bench kernels --estimate` prints it. These times are bounds, not predictions: a kernel takes longer than the
+slower of its products at the dense peak and its bytes at the peak bandwidth, each moved once. Beside them stands, where
+the compile table is given, what `expected` makes of the compiled kernels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from bytegen.cards import CARDS, Card
 from bytegen.kernels.attention.ops import seen_pairs
@@ -90,13 +92,15 @@ def decode_label(window: int | None, batch: int, n_new: int) -> str:
 
 
 class Estimate(NamedTuple):
-    """One case on one card: the least seconds, and which peak sets them."""
+    """One case on one card: the least seconds, which peak sets them, and what is expected of the compiled kernels."""
 
     kind: str
     label: str
     work: Work
     seconds: float
     bound: str  # "compute" or "memory"
+    expected: float | None = None  # seconds
+    why: str = ""
 
 
 def bounded(kind: str, label: str, work: Work, card: Card) -> Estimate:
@@ -107,21 +111,38 @@ def bounded(kind: str, label: str, work: Work, card: Card) -> Estimate:
     )  # fmt: skip
 
 
-def estimates(sizes: Sizes, card: Card, lengths: list[int], size: int = 2) -> Iterator[Estimate]:
-    """Every case of the benchmark at these sizes, elements of `size` bytes."""
+def estimates(
+    sizes: Sizes, card: str, lengths: list[int], rows: list[dict[str, Any]] | None = None
+) -> Iterator[Estimate]:
+    """Every case of the benchmark at these sizes in bfloat16, on a card of `CARDS`.
+
+    `rows` of the compile table give expected times too; LookupError where one that is needed is not among them.
+    """
+    from bytegen.kernel_bench import expected
+
+    def case(kind: str, label: str, work: Work, predict: Any) -> Estimate:
+        least = bounded(kind, label, work, CARDS[card])
+        if rows is None:
+            return least
+        seconds, why = predict()
+        return least._replace(expected=seconds, why=why)
+
     for length in lengths or [sizes.length]:
         for window in (sizes.window, None):
             if window is None or window < length:
                 label = f"{'global' if window is None else 'local'}, {length} tokens"
-                forward = attention_forward(sizes, length, window, size)
-                yield bounded("attention forward", label, forward, card)
-                yield bounded(
-                    "attention backward", label, attention_backward(sizes, length, window, size), card
-                )
+                for kind, count in (("forward", attention_forward), ("backward", attention_backward)):
+                    work = count(sizes, length, window, 2)
+                    predict = partial(
+                        expected.attention, rows or [], card, sizes, length, window, kind == "backward", work
+                    )
+                    yield case(f"attention {kind}", label, work, predict)
     for window, batch, n_new in decode_shapes(sizes):
-        work = decode(sizes, batch, n_new, window, size)
-        yield bounded("decode", decode_label(window, batch, n_new), work, card)
+        work = decode(sizes, batch, n_new, window, 2)
+        predict = partial(expected.decode, rows or [], card, sizes, batch, n_new, window, work)
+        yield case("decode", decode_label(window, batch, n_new), work, predict)
     for batch in sizes.batches:
-        yield bounded("sampling", f"batch {batch}", sampling(batch), card)
-    for label, work in small(sizes, size).items():
-        yield bounded("small", label, work, card)
+        work = sampling(batch)
+        yield case("sampling", f"batch {batch}", work, partial(expected.sampling, work, card))
+    for label, work in small(sizes, 2).items():
+        yield case("small", label, work, partial(expected.small, work, card))
