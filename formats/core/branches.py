@@ -32,21 +32,32 @@ class Range(NamedTuple):
     shift: int
 
 
+def _fit(ranges: tuple[Range, ...]) -> bool:
+    """Whether addresses in the ranges can be reckoned with in 64 bits."""
+    return all(-_FITS < shift < _FITS for _, _, shift in ranges)
+
+
+def _table(ranges: tuple[Range, ...]) -> memoryview:
+    """int64[n, 3]: start, stop and shift of each."""
+    return memoryview(np.array(ranges, np.int64).reshape(-1, 3))  # type: ignore[arg-type]
+
+
 class ByteBranches:
     """Targets on x86: a displacement of 1, 2 or 4 bytes, counted from the next instruction, ends the branch.
 
     ``nowhere``: whether address 0 is a target too.
     """
 
-    __slots__ = ("_fits", "_one", "_shift", "_wrap", "nowhere", "ranges", "wrap")
+    __slots__ = ("_count", "_fits", "_one", "_table", "_wrap", "nowhere", "ranges", "wrap")
 
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
         self.nowhere = nowhere
         self._one = len(ranges) == 1
-        self._fits = self._one and -_FITS < ranges[0][2] < _FITS
-        self._shift = ranges[0][2] if self._fits else 0
+        self._fits = _fit(ranges)
+        self._count = len(ranges) if self._fits else 0
+        self._table = _table(ranges if self._fits else ())
         self._wrap = self.wrap if bits < 62 else 0
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
@@ -66,6 +77,8 @@ class ByteBranches:
             return self._far(step.start, step.stop, end + prefix, 8 * k, zero, data)
         if self._one and size == 1:
             return self._near(step.start, step.stop, end, data)
+        if self._fits:
+            return self._into_any(step.shift, end, size, k, prefix, zero, data)
         out = bytearray(257)
         self._mark_all(step, end, size, k, prefix, data, out)
         if zero >= 0:
@@ -75,7 +88,7 @@ class ByteBranches:
     def _zero(self, step: StreamStep, end: int, k: int, prefix: int) -> int:
         """The byte that leads to address 0, after ``prefix``, -1 where none does."""
         if self._fits:
-            distance = -(end + self._shift)
+            distance = -(end + step.shift)
             if distance < -0x80000000:
                 distance += self._wrap
             if distance < -0x80000000 or distance > 0x7FFFFFFF or (distance ^ prefix) & (1 << 8 * k) - 1:
@@ -126,6 +139,51 @@ class ByteBranches:
             byte = byte - 1 & 255
         return blanks.views[row]
 
+    def _into_any(
+        self, shift: int, end: int, size: int, k: int, prefix: int, zero: int, data: Written
+    ) -> np.ndarray:
+        """The mask of byte ``k`` of a displacement of ``size`` bytes from ``end`` into any range."""
+        starts, table = data.starts, self._table
+        blanks, row = blank()
+        cells = blanks.cells
+        limit, bits, half, count, fixed = 8 * len(starts), 8 * k, 1, 0, prefix
+        unit = half << bits
+        half <<= 8 * size - 1
+        if zero >= 0:
+            cells[row, zero] = 1
+            count = 1
+        for i in range(self._count):
+            base = end + shift - table[i, 2]
+            low, high = table[i, 0] - base, table[i, 1] - 1 - base
+            if self._wrap:  # around the top of the address space
+                if high < -half and high + self._wrap >= -half:
+                    base, low, high = base - self._wrap, low + self._wrap, high + self._wrap
+                elif low >= half and low - self._wrap < half:
+                    base, low, high = base + self._wrap, low - self._wrap, high - self._wrap
+            low, high = low if low > -half else -half, high if high < half else half - 1
+            # A displacement is fixed + y * unit: y counts, and y & 255 is the byte. Ahead every place will do.
+            most = high - fixed >> bits
+            least = (low if low > end - base else end - base) - fixed + unit - 1 >> bits
+            y = least
+            last = most if most - y < 256 else y + 255
+            while y <= last:
+                if not cells[row, y & 255]:
+                    cells[row, y & 255] = 1
+                    count += 1
+                y += 1
+            if count >= 256:
+                return blanks.views[row]
+            y = least - 1 if least - 1 < most else most
+            last = low - fixed + unit - 1 >> bits
+            place = base + fixed + (y << bits)
+            while y >= last and count < 256:
+                if place < limit and starts[place >> 3] >> (place & 7) & 1 and not cells[row, y & 255]:
+                    cells[row, y & 255] = 1
+                    count += 1
+                y -= 1
+                place -= unit
+        return blanks.views[row]
+
     def _reach(self, shift: int, size: int, end: int, range_: Range) -> tuple[int, int, int]:
         """(base, low, high): a displacement d goes to offset base + d of a range, low <= d <= high in reach."""
         base = end + shift - range_.shift
@@ -159,6 +217,17 @@ class ByteBranches:
 
     def _outside(self, step: StreamStep, end: int, distance: int, data: Written) -> int:
         """`land` beyond the region of the branch itself."""
+        if self._fits:
+            far = end + step.shift + distance
+            if self._wrap:
+                far %= self._wrap
+            for i in range(self._count):
+                place = far - self._table[i, 2]
+                if self._wrap:
+                    place %= self._wrap
+                if self._table[i, 0] <= place < self._table[i, 1]:
+                    return place if place >= end or _set(data.starts, place) else BARRED
+            return NOWHERE if self.nowhere and far == 0 else BARRED
         address = end + step.shift + distance
         for range_ in self.ranges:
             place = (address - range_.shift) % self.wrap
@@ -248,11 +317,15 @@ _LAST = tuple((1 << group, byte) for group, byte in enumerate((0x14, 0x15, 0x16,
 class WordBranches:
     """Targets on AArch64: a signed count of words from the branch itself, inside one little-endian word."""
 
-    __slots__ = ("ranges", "wrap")
+    __slots__ = ("_count", "_fits", "_table", "_wrap", "ranges", "wrap")
 
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
+        self._fits = _fit(ranges)
+        self._count = len(ranges) if self._fits else 0
+        self._table = _table(ranges if self._fits else ())
+        self._wrap = self.wrap if bits < 62 else 0
 
     def land(self, step: StreamStep, begin: int, word: int, data: Written) -> int:
         """The offset that the branch at ``begin`` goes to; `BARRED` when there is no instruction."""
@@ -263,6 +336,15 @@ class WordBranches:
 
     def _outside(self, step: StreamStep, begin: int, place: int, data: Written) -> int:
         """`land` beyond the region of the branch itself."""
+        if self._fits:
+            far = place + step.shift
+            for i in range(self._count):
+                near = far - self._table[i, 2]
+                if self._wrap:
+                    near %= self._wrap
+                if self._table[i, 0] <= near < self._table[i, 1]:
+                    return near if near >= begin or _set(data.starts, near) else BARRED
+            return BARRED
         for range_ in self.ranges:
             offset = (place + step.shift - range_.shift) % self.wrap
             if range_.start <= offset < range_.stop:

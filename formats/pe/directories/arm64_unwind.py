@@ -57,10 +57,10 @@ def arm64_function(plan: Plan, view: View, region: Region, number: int, data: by
     unwind: list[Piece] = [Span(0, _WORD, 4, 1), Span(0, _WORD, 4, 2)]
     unwind.append(When(lambda x: _written(view, x), lambda: _records(view)))
     return IntStep(
-        start, 4, interval(4, 0, plan.image_size - 1), lambda: f"exceptions[{number}].BeginAddress",
+        start, 4, interval(4, 0, plan.image_size - 1), ("exceptions[{}].BeginAddress", number),
         "an address in the image",
         lambda value, data: IntStep(
-            start + 4, 4, IntSet(4, *unwind), lambda: f"exceptions[{number}].UnwindData",
+            start + 4, 4, IntSet(4, *unwind), ("exceptions[{}].UnwindData", number),
             "packed information, or the address of a record that is written",
             lambda value, data: arm64_function(plan, view, region, number + 1, data),
         ),

@@ -121,7 +121,7 @@ def _function(table: _Table, data: bytearray) -> Step:
             start + 4,
             4,
             interval(4, begin, highest),
-            lambda: f"exceptions[{table.number}].EndAddress",
+            ("exceptions[{}].EndAddress", table.number),
             "not before the beginning, nor past functions that must follow",
             lambda value, data: _unwind(read._replace(low=value), begin, data),
         )
@@ -134,7 +134,7 @@ def _function(table: _Table, data: bytearray) -> Step:
         start,
         4,
         choices,
-        lambda: f"exceptions[{table.number}].BeginAddress",
+        ("exceptions[{}].BeginAddress", table.number),
         "not before the end of the function before, nor past functions that must follow",
         begun,
     )
@@ -205,7 +205,7 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         start,
         4,
         IntSet(4, *pieces),
-        lambda: f"exceptions[{table.number}].UnwindInfoAddress",
+        ("exceptions[{}].UnwindInfoAddress", table.number),
         "a multiple of 4 where unwind information is or fits",
         following,
     )

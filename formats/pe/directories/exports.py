@@ -263,7 +263,7 @@ def _function(rows: _Rows, i: int, data: bytearray) -> Step:
         rows.region.start + 4 * i,
         4,
         _targets(plan, view),
-        lambda: f"exports.function[{i}]",
+        ("exports.function[{}]", i),
         "0, an address outside of the directory, or where a forwarder fits in it",
         following,
     )
@@ -294,7 +294,7 @@ def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
         rows.region.start + 4 * i,
         4,
         IntSet(4, When(lambda x: known(x) or view.ahead(plan.ledger, x) >= LEAST_STRING, build)),
-        lambda: f"exports.name[{i}]",
+        ("exports.name[{}]", i),
         "where a name is or fits",
         lambda value, data: _pointer(
             rows._replace(plan=_promise(plan, view, value, STRING, f"exports.text[{i}]")), i + 1, data
@@ -314,7 +314,7 @@ def _open_ordinals(plan: Plan, region: Region, data: bytearray) -> Step:
             region.start + 2 * i,
             2,
             choices,
-            lambda: f"exports.ordinal[{i}]",
+            ("exports.ordinal[{}]", i),
             f"below {rows.functions}",
             lambda value, data: ordinal(i + 1, data),
         )

@@ -322,7 +322,7 @@ def _entry(read: _Entries, done: int, data: bytearray) -> Step:
         read.start + 2 * done,
         2,
         IntSet(2, *pieces),
-        lambda: f"relocs[{read.after.number - 1}].entry[{done}]",
+        ("relocs[{}].entry[{}]", read.after.number - 1, done),
         "a type of the machine and an offset in a section, greater than the one before; or the zero that pads",
         following,
     )
