@@ -140,9 +140,9 @@ class Content(Kind):
                         clipped = Span(lo, hi, piece.mod, piece.rem)
                         if clipped.bounds() is not None:
                             yield clipped
-            for piece in starts:
-                if not isinstance(piece, Span):
-                    seated = self._clipped(header, first.world, seats, piece)
+            for other in starts:
+                if not isinstance(other, Span):
+                    seated = self._clipped(header, first.world, seats, other)
                     if seated.bounds() is not None:
                         yield seated
 

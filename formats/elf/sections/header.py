@@ -132,6 +132,16 @@ def _named(plan: Plan, known: naming.Naming, name: int) -> Plan:
     return plan.owe(plan.shstrndx, frozenset({STRTAB}), name + 1, None, spare)
 
 
+@lru_cache(maxsize=256)
+def _listed(types: frozenset[int]) -> Finite:
+    return Finite(types)
+
+
+@lru_cache(maxsize=256)
+def _tables(types: frozenset[int]) -> tuple[int, ...]:
+    return tuple(sorted(types & TABLES.keys()))
+
+
 def _kind(plan: Plan, before: Plan, known: naming.Naming, header: Header) -> Step:
     """``before``: the plan that has no room kept for another name, which the dynamic section does not ask for."""
     sets = kinds(plan.target)
@@ -139,13 +149,13 @@ def _kind(plan: Plan, before: Plan, known: naming.Naming, header: Header) -> Ste
     types = naming.types_left(plan, known, header.name, owed.types if owed is not None else sets.every)
     forced = owed is None and links.free_after(plan, number) < links.duties(plan)
     plain = frozenset() if forced else types & sets.plain
-    pieces: list[Piece] = [Finite(plain)] if plain else []
+    pieces: list[Piece] = [_listed(plain)] if plain else []
     if NOTE in types and not forced:
         pieces.append(Provided(NOTE, notes_fit, plan, header.table, number))
     if DYNSYM in types and not forced:
         pieces.append(Provided(DYNSYM, agreed.symbols_fit, plan, header.table, number))
     if not forced:
-        for kind in sorted(types & TABLES.keys()):
+        for kind in _tables(types):
             pieces.append(Provided(kind, agreed.table_fits, plan, header.table, number, kind))
     if DYNAMIC in types and owed is None and links.dynamic_missing(plan) is not None:
         may = naming.dynamic_names(before, known)

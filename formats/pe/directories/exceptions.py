@@ -178,9 +178,9 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
 
     def build() -> Iterable[Piece]:
         yield Ranges(view.places(plan.ledger, HEAD), 4)
-        promised = [r.start for r in plan.ledger.regions if r.kind == KIND]
-        if promised:
-            yield Finite(view.map.addresses_of(np.array(promised, np.int64)).astype(np.uint64))
+        promised = view.promised(plan.ledger, KIND)
+        if len(promised):
+            yield Finite(view.map.addresses_of(promised).astype(np.uint64))
         alone, others = _behind(view)
         yield alone
         yield Finite([x for x in others if chained(x) is not None])
