@@ -9,14 +9,14 @@ from bytegen.formats.core.written cimport Written
 cdef class ByteBranches:
     cdef public object ranges, wrap
     cdef public bint nowhere
-    cdef bint _fits, _one
+    cdef bint _one
     cdef Py_ssize_t _count, _wrap
     cdef const long long[:, ::1] _table
 
     @cython.locals(position=Py_ssize_t, k=Py_ssize_t, left=Py_ssize_t, end=Py_ssize_t, size=Py_ssize_t,
                    prefix=Py_ssize_t, zero=Py_ssize_t, i=Py_ssize_t)
     cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
-    @cython.locals(distance=Py_ssize_t, far=object)
+    @cython.locals(distance=Py_ssize_t)
     cpdef Py_ssize_t _zero(self, StreamStep step, Py_ssize_t end, Py_ssize_t k, Py_ssize_t prefix) except -3
     @cython.locals(blanks=Blanks, starts=bytearray, row=Py_ssize_t, i=Py_ssize_t, place=Py_ssize_t,
                    cells="unsigned char[:, ::1]")
@@ -34,7 +34,7 @@ cdef class ByteBranches:
                     Py_ssize_t zero, Written data)
     @cython.locals(place=Py_ssize_t)
     cpdef Py_ssize_t land(self, StreamStep step, Py_ssize_t end, Py_ssize_t distance, Written data) except -3
-    @cython.locals(far=Py_ssize_t, place=Py_ssize_t, i=Py_ssize_t, address=object)
+    @cython.locals(far=Py_ssize_t, place=Py_ssize_t, i=Py_ssize_t)
     cpdef Py_ssize_t _outside(self, StreamStep step, Py_ssize_t end, Py_ssize_t distance, Written data) except -3
     @cython.locals(end=Py_ssize_t, bits=Py_ssize_t, value=Py_ssize_t, i=Py_ssize_t)
     cpdef Py_ssize_t target(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field,
@@ -52,13 +52,12 @@ cdef Py_ssize_t _words(Py_ssize_t word) except? -3
 
 cdef class WordBranches:
     cdef public object ranges, wrap
-    cdef bint _fits
     cdef Py_ssize_t _count, _wrap
     cdef const long long[:, ::1] _table
 
     @cython.locals(place=Py_ssize_t)
     cpdef Py_ssize_t land(self, StreamStep step, Py_ssize_t begin, Py_ssize_t word, Written data) except -3
-    @cython.locals(far=Py_ssize_t, near=Py_ssize_t, i=Py_ssize_t, offset=object)
+    @cython.locals(far=Py_ssize_t, near=Py_ssize_t, i=Py_ssize_t)
     cpdef Py_ssize_t _outside(self, StreamStep step, Py_ssize_t begin, Py_ssize_t place, Written data) except -3
     @cython.locals(low=Py_ssize_t, barred=Py_ssize_t, bit=Py_ssize_t, byte=Py_ssize_t)
     cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
