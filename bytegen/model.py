@@ -124,7 +124,8 @@ class Attention(nn.Module):
             return self.out(o.flatten(-2))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        # Under autocast norms and angles are float32, and values narrower.
+        q, k = rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype)
         if cache is None:
             o = local_attention(q, k, v, window=self.window, cu_seqlens=step.cu_seqlens)
         else:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from bytegen.planning.optimizers import STACKED
 
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Quintic that pushes singular values toward one in five steps."""
@@ -30,7 +33,7 @@ def orthogonalise(batch: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised; matrices of one shape are treated in one batch."""
+    """Momentum, orthogonalised; matrices of one shape are stacked, up to `STACKED` parameters at once."""
 
     def __init__(
         self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
@@ -46,17 +49,25 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes[p.shape].append(p)
             for shape, params in shapes.items():
-                updates: list[Tensor] = []
-                for p in params:
-                    state = self.state[p]
-                    if "momentum" not in state:
-                        state["momentum"] = torch.zeros_like(p)
-                    assert p.grad is not None
-                    state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                    updates.append(torch.lerp(p.grad, state["momentum"], group["momentum"]))  # Nesterov
-                scale = 0.2 * max(shape) ** 0.5 * group["lr"]
-                for p, update in zip(params, orthogonalise(torch.stack(updates)), strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+                at_once = max(1, STACKED // shape.numel())
+                for first in range(0, len(params), at_once):
+                    self._update(params[first : first + at_once], group)
+
+    def _update(self, params: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Update parameters of one shape; what that takes is let go on return."""
+        updates = orthogonalise(torch.stack([self._moved(p, group["momentum"]) for p in params]))
+        for p, update in zip(params, updates, strict=True):
+            scale = 0.2 * max(p.shape) ** 0.5 * group["lr"]
+            p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+
+    def _moved(self, p: nn.Parameter, momentum: float) -> Tensor:
+        """Take the gradient into a parameter's momentum; return Nesterov's look ahead."""
+        state = self.state[p]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        assert p.grad is not None
+        state["momentum"].lerp_(p.grad, 1 - momentum)
+        return torch.lerp(p.grad, state["momentum"], momentum)
 
 
 def make_optimizers(

@@ -196,7 +196,9 @@ def _memory_advice(lm: Any, length: int, batch: int, device: str, precision: str
     from bytegen.planning.refusal import of_generation
 
     name = {"fp32": "float32", "bf16": "bfloat16"}.get(precision, precision)
-    return of_generation(lm.config, length=length, batch=batch, device=device, precision=name)
+    decoder = getattr(lm, "decoder", None)  # of a model that the C decoder runs
+    cached = 2 if decoder is not None and decoder.half_cache else None
+    return of_generation(lm.config, length=length, batch=batch, device=device, precision=name, cached=cached)
 
 
 def _load(model: str | None, device: str, precision: str, *, whole: bool) -> Any:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from threading import Lock
 
@@ -38,7 +38,8 @@ class Timing:
     """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept.
 
     Seconds are added up over the `groups` of sequences that were decoded at the same time (see `together`).
-    `cache_bytes` is the most that the caches of one group took when a sequence ended.
+    `cache_bytes` is the most that the caches of all groups took when a sequence of one ended, each of the others as it
+    was when one of its own did.
     """
 
     groups: int = 1
@@ -53,6 +54,14 @@ class Timing:
     drafted: int = 0
     accepted: int = 0
     cache_bytes: int = 0
+    _caches: dict[int, int] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # by group, at the last end
+
+    def note_caches(self, group: int, size: int) -> None:
+        """Take note of what the caches of a group, which a number stands for, take now."""
+        self._caches[group] = size
+        self.cache_bytes = max(self.cache_bytes, sum(self._caches.values()))
 
 
 @dataclass
@@ -144,7 +153,7 @@ class Engine:
             self._step(rows)
         ended = {id(row) for row in rows if row.sequence.ended}
         if ended:
-            self.timing.cache_bytes = max(self.timing.cache_bytes, self._runner.cache_bytes())
+            self.timing.note_caches(id(self), self._runner.cache_bytes())
         self._rows = [row if id(row) not in ended else None for row in self._rows]
         return gone + [row.sequence for row in rows if id(row) in ended]
 

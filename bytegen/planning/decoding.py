@@ -131,14 +131,19 @@ class GenerationMemory:
 
 
 def generation_memory(
-    config: ModelConfig, length: int, *, batch: int = 1, chunk: int = CHUNK, precision: str = "bfloat16"
-) -> GenerationMemory:
-    """Return what writing `batch` files of up to `length` positions (prompt included) takes on one device."""
+    config: ModelConfig, length: int, *, batch: int = 1, chunk: int = CHUNK, precision: str = "bfloat16",
+    cached: int | None = None,
+) -> GenerationMemory:  # fmt: skip
+    """Return what writing `batch` files of up to `length` positions (prompt included) takes on one device.
+
+    `cached`: the bytes of a value in the caches; by default those of the precision.
+    """
     size = value_bytes(precision)
+    cached = size if cached is None else cached
     return GenerationMemory(
         weights=weight_bytes(config, precision),
-        cache=cache_bytes(config, length, batch=batch, chunk=chunk, size=size),
-        growth=growth_bytes(config, length, batch=batch, chunk=chunk, size=size),
+        cache=cache_bytes(config, length, batch=batch, chunk=chunk, size=cached),
+        growth=growth_bytes(config, length, batch=batch, chunk=chunk, size=cached),
         step=step_bytes(config, batch=batch, chunk=chunk, size=size)
         + (2 * widened(config)[1] if precision == "int8" else 0),
     )

@@ -14,6 +14,10 @@ from bytegen.config import ModelConfig
 Optimizer = Literal["muon", "adamw"]
 OPTIMIZERS: tuple[str, ...] = get_args(Optimizer)
 
+STACKED = 1 << 27
+"""Parameters that Muon orthogonalises at once, or one matrix, if that has more. A stack of one shape's matrices is one
+product where there would be many small ones; stacks beyond this gain nothing, and take 16 bytes a parameter."""
+
 _WIDE = 4  # master weights and moments are float32
 
 
@@ -35,28 +39,28 @@ def state_bytes(config: ModelConfig, optimizer: Optimizer) -> int:
     return _WIDE * (2 * config.n_params() - momentum)
 
 
-def step_bytes(config: ModelConfig, optimizer: Optimizer, *, on_gpu: bool = True) -> int:
-    """Return the most that one update allocates beside weights, gradients and moments.
+def step_bytes(config: ModelConfig, optimizer: Optimizer, *, gpus: int = 1, on_gpu: bool = True) -> int:
+    """Return the most that one update allocates on each GPU beside weights, gradients and moments.
 
-    AdamW takes a root of every second moment at once. Muon stacks all matrices of one shape: there are the list of
-    momenta, their stack, four copies of it (in bfloat16 on a GPU) and Gram matrices while an iteration multiplies; what
-    the shape before it gave is let go only when the next is done.
+    AdamW takes a root of every second moment at once. Muon stacks momenta of one shape, `STACKED` parameters at once:
+    there are the stack, four copies of it (in bfloat16 on a GPU) and Gram matrices while an iteration multiplies.
     """
     n_matrices = matrix_params(config) if optimizer == "muon" else 0
-    adam = _WIDE * (config.n_params() - n_matrices)
+    adam = -(-_WIDE * (config.n_params() - n_matrices) // gpus)
     if optimizer == "adamw":
         return adam
     short = 2 if on_gpu else 4  # orthogonalisation runs in bfloat16 there
     counts: dict[tuple[int, int], int] = defaultdict(int)
     for shape in matrices(config):
         counts[shape] += config.n_layers
-    most = before = 0
+    most = 0
     for (rows, columns), count in counts.items():
-        values, gram = count * rows * columns, count * min(rows, columns) ** 2
+        own = -(-count * rows * columns // gpus)
+        values = min(own, max(1, STACKED // (rows * columns)) * rows * columns)
+        gram = -(-values * min(rows, columns) // max(rows, columns))
         iterating = max(4 * values + gram, 3 * values + 2 * gram, 2 * values + 4 * gram) * short
         giving_back = (_WIDE + short) * values
-        most = max(most, before + 2 * _WIDE * values + max(iterating, giving_back))
-        before = _WIDE * values
+        most = max(most, _WIDE * values + max(iterating, giving_back))
     return max(adam, most)
 
 

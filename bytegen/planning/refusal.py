@@ -39,9 +39,10 @@ def of_generation(
     device: str,
     precision: str = "float32",
     chunk: int = CHUNK,
+    cached: int | None = None,
 ) -> str:
-    """Return the line for writing `batch` files of up to `length` positions side by side."""
-    memory = generation_memory(config, length, batch=batch, chunk=chunk, precision=precision)
+    """Return the line for writing `batch` files side by side: see `generation_memory`."""
+    memory = generation_memory(config, length, batch=batch, chunk=chunk, precision=precision, cached=cached)
     return f"{against(memory.parts(), device)}; fewer files side by side or a shorter limit take less"
 
 

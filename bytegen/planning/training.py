@@ -139,7 +139,7 @@ def training_moments(
             whole = gathered(layers, block, leaving + 1)
             moments.append(at(f"the gradients of layer {i}", before + 2 * stream, done, whole))
     losses = BATCH_ROW * layout.rows + end.kept
-    update = -(-step_bytes(config, optimizer, on_gpu=on_gpu) // gpus)
+    update = step_bytes(config, optimizer, gpus=gpus, on_gpu=on_gpu)
     moments.append(at("the update", losses, config.n_params(), 0, update))
     return moments
 

@@ -14,14 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.masks import ANY_BYTE, blank, shared
+from bytegen.formats.core.masks import ANY_BYTE, blank
 from bytegen.formats.core.steps import Machine, StreamStep
 from bytegen.formats.core.stream import RELATIVE
 from bytegen.formats.core.written import Written
 
 NOWHERE, BARRED = -1, -2
-_RECENT = 4096  # bytes behind whose starts are looked at first: mostly they have every low byte
-_FITS = 1 << 61  # addresses below it, either way, are counted in 64 bits
+_FITS = 1 << 61
 
 
 class Range(NamedTuple):
@@ -32,21 +31,28 @@ class Range(NamedTuple):
     shift: int
 
 
+def _table(ranges: tuple[Range, ...]) -> memoryview:
+    """int64[n, 3]: start, stop and shift of each. Addresses are reckoned with in 64 bits."""
+    if any(abs(shift) >= _FITS for _, _, shift in ranges):
+        raise ValueError(f"code at addresses below {_FITS:#x} is what branches are counted in, got {ranges}")
+    return memoryview(np.array(ranges, np.int64).reshape(-1, 3))  # type: ignore[arg-type]
+
+
 class ByteBranches:
     """Targets on x86: a displacement of 1, 2 or 4 bytes, counted from the next instruction, ends the branch.
 
     ``nowhere``: whether address 0 is a target too.
     """
 
-    __slots__ = ("_fits", "_one", "_shift", "_wrap", "nowhere", "ranges", "wrap")
+    __slots__ = ("_count", "_one", "_table", "_wrap", "nowhere", "ranges", "wrap")
 
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
         self.nowhere = nowhere
         self._one = len(ranges) == 1
-        self._fits = self._one and -_FITS < ranges[0][2] < _FITS
-        self._shift = ranges[0][2] if self._fits else 0
+        self._count = len(ranges)
+        self._table = _table(ranges)
         self._wrap = self.wrap if bits < 62 else 0
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
@@ -66,27 +72,16 @@ class ByteBranches:
             return self._far(step.start, step.stop, end + prefix, 8 * k, zero, data)
         if self._one and size == 1:
             return self._near(step.start, step.stop, end, data)
-        out = bytearray(257)
-        self._mark_all(step, end, size, k, prefix, data, out)
-        if zero >= 0:
-            out[zero] = 1
-        return shared(bytes(out))
+        return self._into_any(step.shift, end, size, k, prefix, zero, data)
 
     def _zero(self, step: StreamStep, end: int, k: int, prefix: int) -> int:
         """The byte that leads to address 0, after ``prefix``, -1 where none does."""
-        if self._fits:
-            distance = -(end + self._shift)
-            if distance < -0x80000000:
-                distance += self._wrap
-            if distance < -0x80000000 or distance > 0x7FFFFFFF or (distance ^ prefix) & (1 << 8 * k) - 1:
-                return -1
-            return distance >> 8 * k & 255
-        far = -(end + step.shift)
-        if far < -(1 << 31):
-            far += self.wrap
-        if not (far ^ prefix) & (1 << 8 * k) - 1 and -(1 << 31) <= far < 1 << 31:
-            return far >> 8 * k & 255
-        return -1
+        distance = -(end + step.shift)
+        if self._wrap and distance < -0x80000000:
+            distance += self._wrap
+        if distance < -0x80000000 or distance > 0x7FFFFFFF or (distance ^ prefix) & (1 << 8 * k) - 1:
+            return -1
+        return distance >> 8 * k & 255
 
     def _near(self, start: int, stop: int, end: int, data: Written) -> np.ndarray:
         """The mask of a displacement of one byte from ``end``, within [start, stop)."""
@@ -126,29 +121,50 @@ class ByteBranches:
             byte = byte - 1 & 255
         return blanks.views[row]
 
-    def _reach(self, shift: int, size: int, end: int, range_: Range) -> tuple[int, int, int]:
-        """(base, low, high): a displacement d goes to offset base + d of a range, low <= d <= high in reach."""
-        base = end + shift - range_.shift
-        half = 1 << 8 * size - 1
-        low, high = range_.start - base, range_.stop - 1 - base
-        if high < -half and high + self.wrap >= -half:  # around the top of the address space
-            base, low, high = base - self.wrap, low + self.wrap, high + self.wrap
-        elif low >= half and low - self.wrap < half:
-            base, low, high = base + self.wrap, low - self.wrap, high - self.wrap
-        return base, max(low, -half), min(high, half - 1)
-
-    def _mark_all(
-        self, step: StreamStep, end: int, size: int, k: int, prefix: int, data: Written, out: bytearray
-    ) -> None:
-        """Mark the bytes that lead into any range."""
-        marks = np.frombuffer(out, dtype=bool)
-        for range_ in self.ranges:
-            base, low, high = self._reach(step.shift, size, end, range_)
-            _mark_ahead(max(low, end - base), high, k, prefix, marks)
-            if k == 0:
-                _mark_lowest(base, low, min(high, end - 1 - base), data, marks)
-            else:
-                _mark_behind(base, low, min(high, end - 1 - base), k, prefix, data, marks)
+    def _into_any(
+        self, shift: int, end: int, size: int, k: int, prefix: int, zero: int, data: Written
+    ) -> np.ndarray:
+        """The mask of byte ``k`` of a displacement of ``size`` bytes from ``end`` into any range."""
+        starts, table = data.starts, self._table
+        blanks, row = blank()
+        cells = blanks.cells
+        limit, bits, half, count, fixed = 8 * len(starts), 8 * k, 1, 0, prefix
+        unit = half << bits
+        half <<= 8 * size - 1
+        if zero >= 0:
+            cells[row, zero] = 1
+            count = 1
+        for i in range(self._count):
+            base = end + shift - table[i, 2]
+            low, high = table[i, 0] - base, table[i, 1] - 1 - base
+            if self._wrap:  # around the top of the address space
+                if high < -half and high + self._wrap >= -half:
+                    base, low, high = base - self._wrap, low + self._wrap, high + self._wrap
+                elif low >= half and low - self._wrap < half:
+                    base, low, high = base + self._wrap, low - self._wrap, high - self._wrap
+            low, high = low if low > -half else -half, high if high < half else half - 1
+            # A displacement is fixed + y * unit: y counts, and y & 255 is the byte. Ahead every place will do.
+            most = high - fixed >> bits
+            least = (low if low > end - base else end - base) - fixed + unit - 1 >> bits
+            y = least
+            last = most if most - y < 256 else y + 255
+            while y <= last:
+                if not cells[row, y & 255]:
+                    cells[row, y & 255] = 1
+                    count += 1
+                y += 1
+            if count >= 256:
+                return blanks.views[row]
+            y = least - 1 if least - 1 < most else most
+            last = low - fixed + unit - 1 >> bits
+            place = base + fixed + (y << bits)
+            while y >= last and count < 256:
+                if place < limit and starts[place >> 3] >> (place & 7) & 1 and not cells[row, y & 255]:
+                    cells[row, y & 255] = 1
+                    count += 1
+                y -= 1
+                place -= unit
+        return blanks.views[row]
 
     def land(self, step: StreamStep, end: int, distance: int, data: Written) -> int:
         """The offset that a branch ending at ``end`` goes to; `NOWHERE` is allowed too, `BARRED` is not."""
@@ -159,14 +175,16 @@ class ByteBranches:
 
     def _outside(self, step: StreamStep, end: int, distance: int, data: Written) -> int:
         """`land` beyond the region of the branch itself."""
-        address = end + step.shift + distance
-        for range_ in self.ranges:
-            place = (address - range_.shift) % self.wrap
-            if range_.start <= place < range_.stop:
-                return place if place >= end or data.is_start(place) else BARRED
-        if self.nowhere and address % self.wrap == 0:
-            return NOWHERE
-        return BARRED
+        far = end + step.shift + distance
+        if self._wrap:
+            far %= self._wrap
+        for i in range(self._count):
+            place = far - self._table[i, 2]
+            if self._wrap:
+                place %= self._wrap
+            if self._table[i, 0] <= place < self._table[i, 1]:
+                return place if place >= end or _set(data.starts, place) else BARRED
+        return NOWHERE if self.nowhere and far == 0 else BARRED
 
     def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """See `Targets.target`."""
@@ -195,64 +213,20 @@ def _set(starts: bytearray, place: int) -> bool:
     return i < len(starts) and starts[i] >> (place & 7) & 1 == 1
 
 
-def _mark_ahead(low: int, high: int, k: int, prefix: int, out: np.ndarray) -> None:
-    """Bytes after ``prefix`` of the displacements in [low, high], all of them allowed."""
-    shift = 8 * k
-    first = (low - prefix + (1 << shift) - 1) >> shift
-    last = (high - prefix) >> shift
-    if last - first >= 255:
-        out[:256] = True
-    elif first <= last:
-        first, last = first & 255, last & 255
-        if first <= last:
-            out[first : last + 1] = True
-        else:
-            out[first:256] = True
-            out[: last + 1] = True
-
-
-def _mark_lowest(base: int, low: int, high: int, data: Written, out: np.ndarray) -> None:
-    """Low bytes of the displacements in [low, high] that lead to a start."""
-    while low <= high and not out[:256].all():
-        first = max(low, high - _RECENT)
-        found = _starts(data, base + first, base + high + 1)
-        out[(found - base) & 255] = True
-        high = first - 1
-
-
-def _starts(data: Written, first: int, stop: int) -> np.ndarray:
-    """Offsets of the instruction starts in [first, stop)."""
-    byte = first >> 3
-    raw = data.starts[byte : (stop + 7) >> 3]
-    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
-    return np.flatnonzero(bits[first - byte * 8 : stop - byte * 8]) + first
-
-
-def _mark_behind(base: int, low: int, high: int, k: int, prefix: int, data: Written, out: np.ndarray) -> None:
-    """Bytes after ``prefix`` of the displacements in [low, high] that lead to a start."""
-    shift = 8 * k
-    first = (low - prefix + (1 << shift) - 1) >> shift
-    last = (high - prefix) >> shift
-    if first > last:
-        return
-    place = base + prefix + (first << shift)
-    stride = 1 << shift - 3
-    raw = data.starts[place >> 3 :: stride][: last - first + 1]
-    found = np.flatnonzero(np.frombuffer(raw, np.uint8) & (1 << (place & 7)))
-    out[(found + first) & 255] = True
-
-
 _LAST = tuple((1 << group, byte) for group, byte in enumerate((0x14, 0x15, 0x16, 0x17, 0x36, 0x54)))
 
 
 class WordBranches:
     """Targets on AArch64: a signed count of words from the branch itself, inside one little-endian word."""
 
-    __slots__ = ("ranges", "wrap")
+    __slots__ = ("_count", "_table", "_wrap", "ranges", "wrap")
 
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
         self.ranges = ranges
         self.wrap = 1 << bits
+        self._count = len(ranges)
+        self._table = _table(ranges)
+        self._wrap = self.wrap if bits < 62 else 0
 
     def land(self, step: StreamStep, begin: int, word: int, data: Written) -> int:
         """The offset that the branch at ``begin`` goes to; `BARRED` when there is no instruction."""
@@ -263,10 +237,13 @@ class WordBranches:
 
     def _outside(self, step: StreamStep, begin: int, place: int, data: Written) -> int:
         """`land` beyond the region of the branch itself."""
-        for range_ in self.ranges:
-            offset = (place + step.shift - range_.shift) % self.wrap
-            if range_.start <= offset < range_.stop:
-                return offset if offset >= begin or data.is_start(offset) else BARRED
+        far = place + step.shift
+        for i in range(self._count):
+            near = far - self._table[i, 2]
+            if self._wrap:
+                near %= self._wrap
+            if self._table[i, 0] <= near < self._table[i, 1]:
+                return near if near >= begin or _set(data.starts, near) else BARRED
         return BARRED
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:

@@ -74,6 +74,9 @@ class IntSet:
             elif isinstance(piece, Finite):
                 finite = piece
                 finite.write(k, prefix, cells, row, out)
+            elif isinstance(piece, Bits):
+                bits = piece
+                bits.write(k, prefix, cells, row, out)
             else:
                 piece.mark(k, prefix, out)
         self._keep(k, prefix, found)

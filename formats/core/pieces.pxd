@@ -31,6 +31,9 @@ cdef class Finite:
 cdef class Bits:
     cdef public object may, must
 
+    @cython.locals(may="unsigned int", must="unsigned int", byte="unsigned int")
+    cpdef write(self, Py_ssize_t k, prefix, unsigned char[:, ::1] cells, Py_ssize_t row, out)
+
 
 cdef class Ranges:
     cdef public object highs, lows, mod, rem

@@ -299,11 +299,19 @@ class Bits:
     def __init__(self, may: int, must: int = 0) -> None:
         self.may, self.must = may | must, must
 
+    def write(self, k: int, prefix: int, cells: memoryview, row: int, out: np.ndarray) -> None:
+        """`mark`, into that row of the cells of `Blanks`, which is ``out``."""
+        if not self.has(k, prefix):
+            return
+        may, must, byte = (self.may >> 8 * k) & 255, (self.must >> 8 * k) & 255, 0
+        while byte < 256:
+            if not byte & ~may and not must & ~byte:
+                cells[row, byte] = 1
+            byte += 1
+
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`: every byte is independent of the others."""
-        if self.has(k, prefix):
-            may, must = (self.may >> 8 * k) & 255, (self.must >> 8 * k) & 255
-            out[:256] |= (_COUNT & ~may == 0) & (_COUNT & must == must)
+        self.write(k, prefix, memoryview(out.view(np.uint8)[None]), 0, out)  # type: ignore[arg-type]
 
     def has(self, k: int, prefix: int) -> bool:
         """See `Piece.has`."""

@@ -6,7 +6,8 @@ constrains. Steps are immutable and linked to their predecessor, so that a fork 
 walks back.
 
 ``path`` and ``rule`` name the field and say what it may be; only messages and listings read them. Where
-making them would cost (a number in a path), give a function instead: `text` calls it when it is asked for.
+making them would cost, give what makes them: a function, or (which Python's collector of garbage has less to do
+with) a format with what `str.format` puts in it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bytegen.formats.core.written import Written
 if TYPE_CHECKING:
     from bytegen.formats.core.records import RecordsStep
 
-Text = str | Callable[[], str]
+Text = str | Callable[[], str] | tuple[str | int, ...]
 
 
 class IntStep:
@@ -213,7 +214,9 @@ class StreamStep:
 
 def text(given: Text) -> str:
     """The path or rule itself."""
-    return given if isinstance(given, str) else given()
+    if isinstance(given, str):
+        return given
+    return str(given[0]).format(*given[1:]) if isinstance(given, tuple) else given()
 
 
 Step = Union[IntStep, FreeStep, StreamStep, "RecordsStep"]

@@ -187,7 +187,7 @@ def _windows(duties: Duties, slots: int) -> Iterator[Later]:
         yield from _around(duties, alone, slots)
 
 
-def _around(duties: Duties, runs: list[Run], slots: int) -> Iterator[Later]:
+def _around(duties: Duties, runs: tuple[Run, ...], slots: int) -> Iterator[Later]:
     """The addresses beside and between runs."""
     page, limit = duties.page, duties.limit
     before = [duties.low, *(up(run.end, page) for run in runs)]

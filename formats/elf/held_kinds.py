@@ -8,6 +8,7 @@ seats, of which each field keeps those that its value leaves.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -123,23 +124,27 @@ class Content(Kind):
     # The fields.
 
     def _offsets(self, header: Header) -> Iterator[Piece]:
-        least = self.least(header)
-        world: World | None = None
-        starts: list[Piece] = []
-        for way in header.ways:
-            bounds = (0, header.plan.limit) if way.seat is None else way.seat.offsets(least)
-            if way.world is not world:  # the seats of a world come one after another
-                world = way.world
-                starts = sorted(self.starts(header, world), key=lambda piece: not isinstance(piece, Span))
-            for piece in starts:
-                if not isinstance(piece, Span):
-                    clipped: Piece = self._clipped(header, way, piece)
-                elif bounds is None:
-                    continue
-                else:
-                    clipped = Span(max(bounds[0], piece.lo), min(bounds[1], piece.hi), piece.mod, piece.rem)
-                if clipped.bounds() is not None:
-                    yield clipped
+        least, limit = self.least(header), header.plan.limit
+        # The seats of a world come one after another.
+        for _, ways in groupby(header.ways, key=lambda way: id(way.world)):
+            first = next(ways)
+            starts = self.starts(header, first.world)
+            spans = [piece for piece in starts if isinstance(piece, Span)]
+            seats: list[Seat | None] = []
+            for way in chain((first,), ways):
+                seats.append(way.seat)
+                bounds = (0, limit) if way.seat is None else way.seat.offsets(least)
+                for piece in spans if bounds is not None else ():
+                    lo, hi = max(bounds[0], piece.lo), min(bounds[1], piece.hi)
+                    if lo <= hi:
+                        clipped = Span(lo, hi, piece.mod, piece.rem)
+                        if clipped.bounds() is not None:
+                            yield clipped
+            for other in starts:
+                if not isinstance(other, Span):
+                    seated = self._clipped(header, first.world, seats, other)
+                    if seated.bounds() is not None:
+                        yield seated
 
     def _shortest(self, header: Header, world: World, offset: int) -> int | None:
         """Size of the shortest content at that offset; None when there is none."""
@@ -159,23 +164,27 @@ class Content(Kind):
             behind.cache[key] = offsets, sizes
         return sizes
 
-    def _clipped(self, header: Header, way: Way, piece: Piece) -> Piece:
-        """The offsets of a piece at which the shortest content has a seat."""
-        if way.seat is None:
+    def _clipped(self, header: Header, world: World, seats: list[Seat | None], piece: Piece) -> Piece:
+        """The offsets of a piece at which the shortest content has one of the seats."""
+        there = [seat for seat in seats if seat is not None]
+        if len(there) < len(seats):
             return piece
-        seat = way.seat
 
         def good(offset: int) -> bool:
-            size = self._shortest(header, way.world, offset)
-            bounds = None if size is None else seat.offsets(size)
-            return bounds is not None and bounds[0] <= offset <= bounds[1]
+            size = self._shortest(header, world, offset)
+            if size is None:
+                return False
+            found = (seat.offsets(size) for seat in there)
+            return any(bounds is not None and bounds[0] <= offset <= bounds[1] for bounds in found)
 
         def build() -> np.ndarray:
             assert isinstance(piece, Finite | Lazily)
             members = piece.members()
-            sizes = self._all_shortest(header, way.world, members)
-            keep = (sizes >= 0) & seat.hold(members.astype(np.int64), sizes)
-            return members[keep]
+            sizes = self._all_shortest(header, world, members)
+            offsets, held = members.astype(np.int64), np.zeros(len(members), dtype=bool)
+            for seat in there:
+                held |= seat.hold(offsets, sizes)
+            return members[(sizes >= 0) & held]
 
         return Lazily(lambda x: piece.contains(x) and good(x), build)
 

@@ -18,6 +18,7 @@ glibc elf/rtld.c (finds the load address by PT_PHDR, reads PT_INTERP, PT_NOTE an
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import IntSet
@@ -95,23 +96,15 @@ class Duties(NamedTuple):
             items.insert(place, Run(self.entry, self.entry + self.entry_size, None, True))
         return items
 
-    def runs(self, *, alone: bool = False) -> list[Run] | None:
+    def runs(self, *, alone: bool = False) -> tuple[Run, ...] | None:
         """What is owed at an address, in as few segments as hold it; None where pages would be shared.
 
         ``alone``: the entry in a segment of its own, as it may be where others could hold it.
         """
-        items = self.items()
-        found: list[Run] = []
-        for i, item in enumerate(items):
-            last = found[-1] if found else None
-            apart = last is not None and alone and (item.entry or last.entry)
-            if last is not None and not apart and self._together(last, item, items[i + 1 : i + 2]):
-                found[-1] = _joined(last, item)
-            elif last is not None and up(last.end, self.page) > down(item.start, self.page):
-                return None
-            else:
-                found.append(item)
-        return found
+        same = Duties(
+            self.entry, None, self.held, 0, 0, 0, self.page, 0, self.places, self.entry_size
+        )  # what it depends on
+        return _runs(same, alone)
 
     def _together(self, last: Run, item: Run, following: list[Run]) -> bool:
         """Whether one segment holds both; the entry goes with what follows where they share a page."""
@@ -220,6 +213,23 @@ class Duties(NamedTuple):
                 needs_x, low_shift, high_shift, self.congruent, self.least, self.code_start if needs_x else 0,
                 needs_w,
             )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def _runs(owed: Duties, alone: bool) -> tuple[Run, ...] | None:
+    """`Duties.runs`; program headers ask for the same ones again and again."""
+    items = owed.items()
+    found: list[Run] = []
+    for i, item in enumerate(items):
+        last = found[-1] if found else None
+        apart = last is not None and alone and (item.entry or last.entry)
+        if last is not None and not apart and owed._together(last, item, items[i + 1 : i + 2]):
+            found[-1] = _joined(last, item)
+        elif last is not None and up(last.end, owed.page) > down(item.start, owed.page):
+            return None
+        else:
+            found.append(item)
+    return tuple(found)
 
 
 def duties(plan: Plan, ledger: Ledger | None = None) -> Duties:

@@ -26,6 +26,7 @@ from bytegen.formats.elf.written import Behind, Lazily
 
 DYNSTR, DYNAMIC, STAB = b".dynstr\0", b".dynamic\0", b".stab\0"
 STAB_SIZE = 12
+_FEW = 8
 SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC = 1, 3, 6
 _NONE = np.zeros(0, np.uint64)
 
@@ -46,11 +47,9 @@ class Asked(NamedTuple):
             return False
         if self.wanted and not (len(places(behind, DYNAMIC)) and places(behind, DYNAMIC)[-1] > start):
             return False
-        if any(raw.startswith(DYNAMIC, start + name) for name in self.plain):
+        if _held(behind, DYNAMIC, start, self.plain) or _held(behind, STAB, start, self.ragged):
             return False
-        if sum(raw.startswith(DYNSTR, start + name) for name in self.strings) > 1:
-            return False
-        return not any(raw.startswith(STAB, start + name) for name in self.ragged)
+        return _held(behind, DYNSTR, start, self.strings) <= 1
 
     @property
     def free(self) -> int:
@@ -103,6 +102,14 @@ def places(behind: Behind, text: bytes) -> np.ndarray:
         behind.cache[text] = np.array(found, np.int64)
     stored: np.ndarray = behind.cache[text]
     return stored
+
+
+def _held(behind: Behind, text: bytes, start: int, names: tuple[int, ...]) -> int:
+    """How many of the names in the table that begins at ``start`` are ``text``, which mostly stands nowhere."""
+    stands = places(behind, text)
+    if len(stands) <= _FEW:
+        return sum(names.count(place - start) for place in stands.tolist())
+    return sum(behind.raw.startswith(text, start + name) for name in names)
 
 
 def _bad(behind: Behind, asks: Asked) -> np.ndarray:

@@ -14,6 +14,7 @@ from bytegen.formats.elf.kinds import Choice, Kind
 from bytegen.formats.elf.notes import (
     LEAST,
     NoteDetail,
+    first_end,
     note_aligns,
     note_offsets,
     note_sizes,
@@ -52,6 +53,12 @@ class Note(Content):
     def lengths(self, header: Header, world: World, offset: int) -> list[Piece]:
         """See `Content.lengths`."""
         return note_sizes(header.plan._replace(ledger=world.ledger), header.table, offset)
+
+    def _shortest(self, header: Header, world: World, offset: int) -> int | None:
+        if self.single or offset >= header.table.start:
+            return super()._shortest(header, world, offset)
+        end = first_end(header.table.behind, header.plan.target, offset)
+        return None if end is None else end - offset
 
     def align(self, header: Header) -> Choice:
         """See `Kind.align`."""

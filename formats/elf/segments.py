@@ -61,7 +61,7 @@ def _entry(plan: Plan, table: Table, index: int, data: bytearray) -> Step:
         kind.begin(header)
         return _field(kind, header, 0, data)
 
-    return IntStep(start, 4, _types(plan, table, slots), lambda: f"phdr[{index}].p_type", _TYPE_RULE, then)
+    return IntStep(start, 4, _types(plan, table, slots), ("phdr[{}].p_type", index), _TYPE_RULE, then)
 
 
 _TYPE_RULE = (

@@ -83,16 +83,32 @@ def _kept(plan: Plan, table: Table, gap: int, needs: Longest, also: tuple[int, .
     """
     if not needs.plain and not needs.names:
         return 0
-    others = longest(plan, table, (gap, *also))
+    return _short(needs, longest(plan, table, (gap, *also)))
+
+
+def _short(needs: Longest, found: Longest) -> int:
+    """The longest table that is needed and not found; 0 when there is none."""
     return max(
-        needs.plain if others.plain < needs.plain else 0, needs.names if others.names < needs.names else 0
+        needs.plain if found.plain < needs.plain else 0, needs.names if found.names < needs.names else 0
     )
+
+
+def _kept_of_each(plan: Plan, table: Table, needs: Longest) -> list[int]:
+    """`_kept` of each gap ahead."""
+    gaps = plan.ledger.gaps(table.end)
+    if not gaps or (not needs.plain and not needs.names):
+        return [0] * len(gaps)
+    # Without any gap but the widest the longest tables are as long as with it.
+    found = [_short(needs, longest(plan, table))] * len(gaps)
+    widest = max(range(len(gaps)), key=lambda i: gaps[i][1] - gaps[i][0])
+    found[widest] = _kept(plan, table, gaps[widest][0], needs)
+    return found
 
 
 def free(plan: Plan, table: Table) -> list[tuple[int, int]]:
     """The gaps ahead of which nothing must be left to string tables still owed."""
-    needs = _needs(plan, 0)
-    return [gap for gap in plan.ledger.gaps(table.end) if not _kept(plan, table, gap[0], needs)]
+    kept = _kept_of_each(plan, table, _needs(plan, 0))
+    return [gap for gap, need in zip(plan.ledger.gaps(table.end), kept, strict=True) if not need]
 
 
 def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[int]:
@@ -104,10 +120,9 @@ def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[
 
 def starts(plan: Plan, table: Table, kind: str, index: int, least: int, align: int = 1) -> list[Piece]:
     """Offsets ahead at which a region of that kind with at least ``least`` bytes may begin."""
-    needs = _needs(plan, index)
+    kept = _kept_of_each(plan, table, _needs(plan, index))
     pieces: list[Piece] = []
-    for low, high in plan.ledger.gaps(table.end):
-        need = _kept(plan, table, low, needs)
+    for (low, high), need in zip(plan.ledger.gaps(table.end), kept, strict=True):
         if not need:
             pieces.append(Span(low, high - least, align))
         elif kind == "strings":

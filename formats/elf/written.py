@@ -53,18 +53,19 @@ class Lazily:
 
 
 class Provided:
-    """The set of one value where the condition holds, which is asked once, and only when it matters."""
+    """The set of one value where ``condition(*given)`` holds, which is asked once, and only when it matters."""
 
-    __slots__ = ("_condition", "_holds", "value")
+    __slots__ = ("_condition", "_given", "_holds", "value")
 
-    def __init__(self, value: int, condition: Callable[[], bool]) -> None:
+    def __init__(self, value: int, condition: Callable[..., bool], *given: object) -> None:
         self.value = value
         self._condition = condition
+        self._given = given
         self._holds: bool | None = None
 
     def _there(self) -> bool:
         if self._holds is None:
-            self._holds = self._condition()
+            self._holds = self._condition(*self._given)
         return self._holds
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:

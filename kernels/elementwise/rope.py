@@ -29,7 +29,8 @@ def _compute(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, back: bool) -> tupl
 
         return fused.rope(q, k, cos, sin, back)
     sin = -sin if back else sin
-    return rotate(q, cos, sin), rotate(k, cos, sin)
+    # The angles are float32 beside narrower queries and keys; what is turned keeps its own type, as in the kernel.
+    return rotate(q, cos, sin).to(q.dtype), rotate(k, cos, sin).to(k.dtype)
 
 
 def _fake(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, back: bool) -> tuple[Tensor, Tensor]:

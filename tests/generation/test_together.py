@@ -64,6 +64,17 @@ def test_groups_change_no_byte(
     assert set(together) == set(range(count))
 
 
+def test_caches_are_those_of_all_groups(lm: cpu.LightLM) -> None:
+    """Two groups of equal sequences hold twice what one of them does alone."""
+    both, one = (files(lm, count, threads, batch_size=8)[1] for count, threads in ((8, 2), (4, 1)))
+    assert (both.groups, one.groups) == (2, 1)
+    assert both.cache_bytes == pytest.approx(2 * one.cache_bytes, rel=0.3)
+    timing = Timing()
+    for group, size in ((1, 5), (2, 7), (1, 3)):
+        timing.note_caches(group, size)
+    assert timing.cache_bytes == 12
+
+
 def test_bytes_are_told_by_one_thread_at_a_time(lm: cpu.LightLM) -> None:
     told: dict[int, bytes] = {}
     inside, most, who = [0], [0], set[int]()

@@ -86,6 +86,20 @@ def test_rope_is_a_rotation(batch: int, length: int, dim: int, seed: int) -> Non
     agree(turn, [q.float(), k.float()], 1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rope_keeps_the_type_of_queries_beside_float32_angles(dtype: torch.dtype) -> None:
+    """As under autocast, where angles stay float32; rounded once, from what float32 gives."""
+    q, k = (torch.randn(2, 5, heads, 8).to(dtype).requires_grad_() for heads in (4, 2))
+    cos, sin = (torch.randn(2, 5, 4) for _ in range(2))
+    turned = rope(q, k, cos, sin)
+    wide = rope(q.detach().float(), k.detach().float(), cos, sin)
+    for narrow, right in zip(turned, wide, strict=True):
+        assert torch.equal(narrow, right.to(dtype))
+    torch.library.opcheck(torch.ops.bytegen.rope, (q, k, cos, sin, False))
+    dq, dk = torch.autograd.grad(turned[0].sum() + turned[1].sum(), (q, k))
+    assert dq.dtype == dk.dtype == dtype
+
+
 @settings(max_examples=5, deadline=None)
 @given(st.integers(1, 2), st.integers(1, 5), st.sampled_from([2, 8, 24]), st.integers(0, 99))
 def test_rope_with_a_norm_is_the_norm_and_then_the_rotation(

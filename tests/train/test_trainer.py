@@ -220,6 +220,39 @@ def test_muon_makes_updates_of_equal_singular_values() -> None:
     )  # AdamW's usual size of an update
 
 
+@pytest.mark.parametrize("stacked", [1, 600, 10_000])
+def test_muon_gives_the_same_whatever_is_stacked(monkeypatch: pytest.MonkeyPatch, stacked: int) -> None:
+    """Against one matrix at a time, by torch's own Muon with the same coefficients."""
+    shapes = [(12, 20), (20, 12), (12, 20), (12, 20), (12, 20)]
+    torch.manual_seed(1)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    monkeypatch.setattr("bytegen.train.optim.STACKED", stacked)
+    optimizers = (
+        Muon(ours, lr=0.1, weight_decay=0.5),
+        torch.optim.Muon(
+            theirs, lr=0.1, weight_decay=0.5, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw"
+        ),
+    )
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape)
+            q.grad = p.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=0.02, atol=0.02)  # torch's multiplies in bfloat16
+
+
+def test_training_in_bfloat16_follows_training_in_float32(config_path: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        trainer = Trainer(load_config(config_path, [f'run.precision="{precision}"']))
+        losses.append([trainer.train_step()["loss"] for _ in range(4)])
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_the_learning_rate_rises_stays_and_falls_to_zero() -> None:
     scales = [lr_scale(s, steps=100, warmup=10, decay=20) for s in range(101)]
     assert scales[0] == pytest.approx(0.1)

@@ -65,7 +65,7 @@ def _entry(state: State) -> Step:
         state.start,
         word,
         IntSet(word, *_tags(state)),
-        lambda: f"dynamic[{state.number}].d_tag",
+        ("dynamic[{}].d_tag", state.number),
         lambda: _tag_rule(state),
         lambda value, data: _value(state, value, data),
     )
@@ -117,7 +117,7 @@ def _tags(state: State) -> list[Piece]:
     names = cache(partial(_possible, state, tags.SONAME))  # the names of paths may be the same
     for tag in _conditional(state):
         if room.fits(tag):
-            pieces.append(Provided(tag, names if tag in tags.PATHS else partial(_possible, state, tag)))
+            pieces.append(Provided(tag, names) if tag in tags.PATHS else Provided(tag, _possible, state, tag))
     return pieces
 
 
@@ -228,7 +228,7 @@ def _value(state: State, tag: int, data: bytearray) -> Step:
         state.start + word,
         word,
         IntSet(word, *_pieces(state, tag)),
-        lambda: f"dynamic[{state.number}].{label}",
+        ("dynamic[{}].{}", state.number, label),
         lambda: tags.rule(tag),
         lambda value, data: _end(state, data) if tag == tags.NULL else _entry(_after(state, tag, value)),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from operator import is_
+from typing import Any, NamedTuple
 
 from bytegen.formats.elf import tables
 from bytegen.formats.elf.dynamic import gnu_hash, hashes, tags
@@ -94,6 +95,9 @@ def count_settled(plan: Plan, count: int) -> Plan:
     return plan._replace(named=settled._replace(places=places, pending=False))
 
 
+_last: list[tuple[tuple[Any, ...], tables.Dynamic] | None] = [None]  # of what, and what was found
+
+
 def settled(plan: Plan) -> tables.Dynamic | None:
     """What section headers have to agree with; None where there is no PT_DYNAMIC.
 
@@ -104,11 +108,18 @@ def settled(plan: Plan) -> tables.Dynamic | None:
     offset, size, address = plan.dynamic
     if plan.named is None:
         return tables.Dynamic(offset, size, address)
+    # Section headers ask several times for each field, and nothing else changes what is found.
+    key = plan.dynamic, plan.named, plan.of_kind.get(SHT_DYNSYM)
+    known = _last[0]
+    if known is not None and all(map(is_, known[0], key)):
+        return known[1]
     places = dict(plan.named.places)
     pending = plan.named.pending
     if not pending and "versym" in places and places["versym"].size is None:
         _count_by_section(plan, places)
-    return tables.Dynamic(offset, size, address, True, places, pending)
+    found = tables.Dynamic(offset, size, address, True, places, pending)
+    _last[0] = key, found
+    return found
 
 
 def _count_by_section(plan: Plan, places: dict[str, tables.Place]) -> None:

@@ -38,7 +38,7 @@ def tables(state: State, tag: int) -> list[Piece]:
     """Addresses of the table of a tag."""
     if tag in state.foreseen:
         place = state.foreseen[tag]
-        return [] if place is None else [Provided(place.address, partial(_is_foreseen, state, tag))]
+        return [] if place is None else [Provided(place.address, _is_foreseen, state, tag)]
     # Layouts differ in little: most of their pieces are the same.
     ahead = {(piece.lo, piece.hi, piece.mod, piece.rem): piece for piece in _ahead(state, tag)}
     pieces: list[Piece] = [_behind(state, tag), *ahead.values()]

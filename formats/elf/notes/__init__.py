@@ -11,12 +11,13 @@ from bytegen.formats.elf.notes.places import (
     notes_fit,
     promise_notes,
 )
-from bytegen.formats.elf.notes.written import property_end, property_starts
+from bytegen.formats.elf.notes.written import first_end, property_end, property_starts
 
 __all__ = [
     "LEAST",
     "PROPERTY_SIZES",
     "NoteDetail",
+    "first_end",
     "note_aligns",
     "note_offsets",
     "note_sizes",

@@ -61,6 +61,14 @@ def note_ends(behind: Behind, target: Target, start: int, align: int) -> tuple[i
     return found
 
 
+def first_end(behind: Behind, target: Target, start: int) -> int | None:
+    """Where the first of good notes, padded to 4 bytes, that begin at ``start`` ends; None when there are none."""
+    ends: dict[int, int | None] = behind.cache.setdefault("first ends", {})
+    if start not in ends:
+        ends[start] = None if start % 4 else _note_end(behind.raw, start, start, 4, target)
+    return ends[start]
+
+
 def _candidates(behind: Behind) -> np.ndarray:
     """Offsets of words that may begin a good note, by its sizes and the zero that ends its name."""
     whole = len(behind.raw) // 4
@@ -81,7 +89,7 @@ def _starts(behind: Behind, target: Target) -> np.ndarray:
     key = "notes"
     if key not in behind.cache:
         places = _candidates(behind).tolist()
-        found = [x for x in places if _note_end(behind.raw, x, x, 4, target) is not None]
+        found = [x for x in places if first_end(behind, target, x) is not None]
         behind.cache[key] = np.array(found, np.uint64)
     starts: np.ndarray = behind.cache[key]
     return starts
@@ -99,10 +107,8 @@ def has_notes(behind: Behind, target: Target) -> bool:
     """Whether there is any good note."""
     key = "any note"
     if key not in behind.cache:
-        raw = behind.raw
-        behind.cache[key] = any(
-            _note_end(raw, x, x, 4, target) is not None for x in _candidates(behind).tolist()
-        )
+        places = _candidates(behind).tolist()
+        behind.cache[key] = any(first_end(behind, target, x) is not None for x in places)
     return bool(behind.cache[key])
 
 

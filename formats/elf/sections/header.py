@@ -79,8 +79,8 @@ class Header(NamedTuple):
     def step(self, name: str, choices: IntSet, rule: str, then: object) -> Step:
         """The step of one field; ``then(value, data)`` gives the next."""
         offset, size = _layout(self.target)[name]
-        number = self.number
-        return IntStep(self.start + offset, size, choices, lambda: f"shdr[{number}].{name}", rule, then)  # type: ignore[arg-type]
+        path = ("shdr[{}].{}", self.number, name)
+        return IntStep(self.start + offset, size, choices, path, rule, then)  # type: ignore[arg-type]
 
 
 @opener("shdrs")
@@ -132,6 +132,16 @@ def _named(plan: Plan, known: naming.Naming, name: int) -> Plan:
     return plan.owe(plan.shstrndx, frozenset({STRTAB}), name + 1, None, spare)
 
 
+@lru_cache(maxsize=256)
+def _listed(types: frozenset[int]) -> Finite:
+    return Finite(types)
+
+
+@lru_cache(maxsize=256)
+def _tables(types: frozenset[int]) -> tuple[int, ...]:
+    return tuple(sorted(types & TABLES.keys()))
+
+
 def _kind(plan: Plan, before: Plan, known: naming.Naming, header: Header) -> Step:
     """``before``: the plan that has no room kept for another name, which the dynamic section does not ask for."""
     sets = kinds(plan.target)
@@ -139,16 +149,14 @@ def _kind(plan: Plan, before: Plan, known: naming.Naming, header: Header) -> Ste
     types = naming.types_left(plan, known, header.name, owed.types if owed is not None else sets.every)
     forced = owed is None and links.free_after(plan, number) < links.duties(plan)
     plain = frozenset() if forced else types & sets.plain
-    pieces: list[Piece] = [Finite(plain)] if plain else []
+    pieces: list[Piece] = [_listed(plain)] if plain else []
     if NOTE in types and not forced:
-        pieces.append(Provided(NOTE, lambda: notes_fit(plan, header.table, number)))
+        pieces.append(Provided(NOTE, notes_fit, plan, header.table, number))
     if DYNSYM in types and not forced:
-        pieces.append(Provided(DYNSYM, lambda: agreed.symbols_fit(plan, header.table, number)))
+        pieces.append(Provided(DYNSYM, agreed.symbols_fit, plan, header.table, number))
     if not forced:
-        for kind in sorted(types & TABLES.keys()):
-            pieces.append(
-                Provided(kind, lambda kind=kind: agreed.table_fits(plan, header.table, number, kind))  # type: ignore[misc]
-            )
+        for kind in _tables(types):
+            pieces.append(Provided(kind, agreed.table_fits, plan, header.table, number, kind))
     if DYNAMIC in types and owed is None and links.dynamic_missing(plan) is not None:
         may = naming.dynamic_names(before, known)
         name = header.name

@@ -38,14 +38,19 @@ def _written(view: View, address: int) -> bool:
 
 def _records(view: View) -> Iterable[Piece]:
     """Addresses of the records written."""
-    if "records" not in view._memo:
-        found = []
-        for address, offset, length in view.map.spans:
-            stop = min(address + length, address + max(view.here - offset, 0))
-            found.append(Finite([a for a in range(address + -address % 4, stop, 4) if _written(view, a)]))
-        view._memo["records"] = found
-    records: list[Piece] = view._memo["records"]
-    return records
+    for address, offset, length in view.map.spans:
+        stop = min(address + length, address + max(view.here - offset, 0))
+        yield Finite([a for a in range(address + -address % 4, stop, 4) if _written(view, a)])
+
+
+def _unwind(view: View) -> IntSet:
+    """The values of UnwindData: packed information, and the records that are written. One set for the whole table."""
+    found: IntSet | None = view._memo.get("unwind data")
+    if found is None:
+        written = When(lambda x: _written(view, x), lambda: _records(view))
+        found = IntSet(4, Span(0, _WORD, 4, 1), Span(0, _WORD, 4, 2), written)
+        view._memo["unwind data"] = found
+    return found
 
 
 def arm64_function(plan: Plan, view: View, region: Region, number: int, data: bytearray) -> Step:
@@ -54,13 +59,11 @@ def arm64_function(plan: Plan, view: View, region: Region, number: int, data: by
     if start == region.end:
         return proceed(plan, start, data)
 
-    unwind: list[Piece] = [Span(0, _WORD, 4, 1), Span(0, _WORD, 4, 2)]
-    unwind.append(When(lambda x: _written(view, x), lambda: _records(view)))
     return IntStep(
-        start, 4, interval(4, 0, plan.image_size - 1), lambda: f"exceptions[{number}].BeginAddress",
+        start, 4, interval(4, 0, plan.image_size - 1), ("exceptions[{}].BeginAddress", number),
         "an address in the image",
         lambda value, data: IntStep(
-            start + 4, 4, IntSet(4, *unwind), lambda: f"exceptions[{number}].UnwindData",
+            start + 4, 4, _unwind(view), ("exceptions[{}].UnwindData", number),
             "packed information, or the address of a record that is written",
             lambda value, data: arm64_function(plan, view, region, number + 1, data),
         ),

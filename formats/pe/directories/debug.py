@@ -5,6 +5,7 @@ The data are free but for what LIEF and pefile read of some types: sizes, and th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -66,12 +67,13 @@ def _head(entry: _Entry, i: int, data: bytearray) -> Step:
 
 
 def _kind(entry: _Entry, data: bytearray) -> Step:
-    pieces: list[Piece] = []
-    for kind in range(21):
-        if kind == REPRO or kind not in _LEAST or any(True for _ in _offsets(entry, kind, _LEAST[kind])):
-            pieces.append(Finite((kind,)))
+    known = [
+        kind
+        for kind in range(21)
+        if kind == REPRO or kind not in _LEAST or any(True for _ in _offsets(entry, kind, _LEAST[kind]))
+    ]
     return IntStep(
-        entry.start + 12, 4, IntSet(4, *pieces), entry.path("Type"), "a known type",
+        entry.start + 12, 4, IntSet(4, Finite(known)), entry.path("Type"), "a known type",
         lambda value, data: _size(entry._replace(kind=value), data),
     )  # fmt: skip
 
@@ -125,20 +127,23 @@ def _offsets(entry: _Entry, kind: int, size: int) -> Iterable[Span | int]:
         most = min(high - _WORD, entry.view.map.stop(low) - size)
         if low <= most:
             yield Span(low, most)
-    raw = entry.view.raw
 
     def whole(start: int) -> bool:
         return start + size <= entry.view.map.stop(start)
 
-    for signature in (b"GCTL", b"\0UGP"):
-        place_ = raw.find(signature)
-        while place_ >= 0:
-            if whole(place_):
-                yield place_
-            place_ = raw.find(signature, place_ + 1)
+    yield from filter(whole, _signatures(entry.view))
     for region in plan.ledger.regions:
         if region.kind == "pogo" and region.start >= entry.view.free and whole(region.start):
             yield region.start
+
+
+def _signatures(view: View) -> list[int]:
+    """Where the signatures of profile-guided optimisation are written."""
+    found: list[int] | None = view._memo.get("signatures")
+    if found is None:
+        found = [match.start() for match in re.finditer(rb"GCTL|\0UGP", view.raw)]
+        view._memo["signatures"] = found
+    return found
 
 
 def _pointer(entry: _Entry, data: bytearray) -> Step:

@@ -118,7 +118,7 @@ def _entry(read: _Reading, data: bytearray) -> Step:
         read.start,
         word,
         IntSet(word, *pieces),
-        lambda: f"{read.region.path}[{count}]",
+        ("{}[{}]", read.region.path, count),
         "what the other table has too: an entry, or the zero at the end",
         following,
     )

@@ -121,7 +121,7 @@ def _function(table: _Table, data: bytearray) -> Step:
             start + 4,
             4,
             interval(4, begin, highest),
-            lambda: f"exceptions[{table.number}].EndAddress",
+            ("exceptions[{}].EndAddress", table.number),
             "not before the beginning, nor past functions that must follow",
             lambda value, data: _unwind(read._replace(low=value), begin, data),
         )
@@ -134,7 +134,7 @@ def _function(table: _Table, data: bytearray) -> Step:
         start,
         4,
         choices,
-        lambda: f"exceptions[{table.number}].BeginAddress",
+        ("exceptions[{}].BeginAddress", table.number),
         "not before the end of the function before, nor past functions that must follow",
         begun,
     )
@@ -178,9 +178,9 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
 
     def build() -> Iterable[Piece]:
         yield Ranges(view.places(plan.ledger, HEAD), 4)
-        promised = [r.start for r in plan.ledger.regions if r.kind == KIND]
-        if promised:
-            yield Finite(view.map.addresses_of(np.array(promised, np.int64)).astype(np.uint64))
+        promised = view.promised(plan.ledger, KIND)
+        if len(promised):
+            yield Finite(view.map.addresses_of(promised).astype(np.uint64))
         alone, others = _behind(view)
         yield alone
         yield Finite([x for x in others if chained(x) is not None])
@@ -205,7 +205,7 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
         start,
         4,
         IntSet(4, *pieces),
-        lambda: f"exceptions[{table.number}].UnwindInfoAddress",
+        ("exceptions[{}].UnwindInfoAddress", table.number),
         "a multiple of 4 where unwind information is or fits",
         following,
     )

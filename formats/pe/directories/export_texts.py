@@ -32,15 +32,15 @@ def _stop(plan: Plan, region: Region) -> int:
 def _open_string(plan: Plan, region: Region, data: bytearray) -> Step:
     stop = _stop(plan, region)
 
-    def letter(position: int, data: bytearray) -> Step:
+    def letter(position: int) -> Step:
         last = position == stop - 1
         choices = _END if last else _FIRST if position == region.start else _LATER
-        return IntStep(
-            position, 1, choices, region.path, "a letter, or the zero at the end",
-            lambda value, data: letter(position + 1, data) if value else proceed(plan, position + 1, data),
-        )  # fmt: skip
+        return IntStep(position, 1, choices, region.path, "a letter, or the zero at the end", following)
 
-    return letter(region.start, data)
+    def following(value: int, data: bytearray) -> Step:
+        return letter(len(data)) if value else proceed(plan, len(data), data)
+
+    return letter(region.start)
 
 
 _WORD, _WORD_DOT = IntSet(1, *letters(_WORDS)), IntSet(1, *letters(_WORDS + b"."))

@@ -10,6 +10,7 @@ Sources: Microsoft's PE format specification; LIEF and pefile (which functions a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -250,23 +251,22 @@ def _targets(plan: Plan, view: View) -> IntSet:
 def _function(rows: _Rows, i: int, data: bytearray) -> Step:
     if i == rows.total:
         return proceed(rows.plan, rows.region.end, data)
-    plan, view = rows.plan, rows.view
-    first, size = plan.directories[INDEX]
-
-    def following(value: int, data: bytearray) -> Step:
-        settled = plan
-        if first <= value < first + size:
-            settled = _promise(plan, view, value, FORWARDER, f"exports.forwarder[{i}]")
-        return _function(rows._replace(plan=settled), i + 1, data)
-
     return IntStep(
         rows.region.start + 4 * i,
         4,
-        _targets(plan, view),
-        lambda: f"exports.function[{i}]",
+        _targets(rows.plan, rows.view),
+        ("exports.function[{}]", i),
         "0, an address outside of the directory, or where a forwarder fits in it",
-        following,
+        partial(_after_function, rows, i),
     )
+
+
+def _after_function(rows: _Rows, i: int, value: int, data: bytearray) -> Step:
+    first, size = rows.plan.directories[INDEX]
+    if first <= value < first + size:
+        plan = _promise(rows.plan, rows.view, value, FORWARDER, f"exports.forwarder[{i}]")
+        rows = rows._replace(plan=plan)
+    return _function(rows, i + 1, data)
 
 
 @opener("export_names")
@@ -287,14 +287,13 @@ def _pointer(rows: _Rows, i: int, data: bytearray) -> Step:
 
     def build() -> Iterable[Piece]:
         yield Ranges(view.places(plan.ledger, LEAST_STRING))
-        promised = np.array([r.start for r in plan.ledger.regions if r.kind == STRING], np.int64)
-        yield Finite(view.map.addresses_of(promised).astype(np.uint64))
+        yield Finite(view.map.addresses_of(view.promised(plan.ledger, STRING)).astype(np.uint64))
 
     return IntStep(
         rows.region.start + 4 * i,
         4,
         IntSet(4, When(lambda x: known(x) or view.ahead(plan.ledger, x) >= LEAST_STRING, build)),
-        lambda: f"exports.name[{i}]",
+        ("exports.name[{}]", i),
         "where a name is or fits",
         lambda value, data: _pointer(
             rows._replace(plan=_promise(plan, view, value, STRING, f"exports.text[{i}]")), i + 1, data
@@ -314,7 +313,7 @@ def _open_ordinals(plan: Plan, region: Region, data: bytearray) -> Step:
             region.start + 2 * i,
             2,
             choices,
-            lambda: f"exports.ordinal[{i}]",
+            ("exports.ordinal[{}]", i),
             f"below {rows.functions}",
             lambda value, data: ordinal(i + 1, data),
         )

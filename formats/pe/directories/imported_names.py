@@ -85,43 +85,55 @@ def _stop(plan: Plan, region: Region, most: int) -> int:
 def _open_function(plan: Plan, region: Region, data: bytearray) -> Step:
     stop = _stop(plan, region, HINT + MOST_FUNCTION)
     name = _Name(plan, region, region.start + HINT, stop, 1)
+    letters = _Letters(name)
     return IntStep(
         region.start,
         2,
         _ANY_HINT,
         f"{region.path}.hint",
         "any",
-        lambda value, data: _letter(name, name.begin, data),
+        lambda value, data: letters.step(name.begin, data),
     )
 
 
 @opener(DLL)
 @opener(DELAYED_DLL)
 def _open_dll(plan: Plan, region: Region, data: bytearray) -> Step:
-    return _letter(_Name(plan, region, region.start, _stop(plan, region, MOST_DLL), 4), region.start, data)
+    name = _Name(plan, region, region.start, _stop(plan, region, MOST_DLL), 4)
+    return _Letters(name).step(name.begin, data)
 
 
-def _letter(name: _Name, position: int, data: bytearray) -> Step:
-    region, plan = name.region, name.plan
-    if name.resolved:
-        written = bytes(data[name.begin : position])
-        group = group_of(plan, region.detail.group)
-        room = name.stop - name.begin - 1
-        piece = (Continued if region.kind == FUNCTION else ContinuedDll)(
-            table_of(plan), group.dlls, written, room
-        )
-        choices = IntSet(1, piece)
-        rule = "a name that the DLL exports" if region.kind == FUNCTION else "a DLL that exports these names"
-    elif position == name.stop - 1:
-        choices, rule = _ZERO, f"a zero: the name fits {name.stop - name.begin} bytes"
-    else:
-        choices = _SETS[region.kind][position - name.begin >= name.least]
-        rule = "a letter of a name, or the zero after it"
+class _Letters:
+    """The steps of a name's letters."""
 
-    def following(value: int, data: bytearray) -> Step:
-        return _letter(name, position + 1, data) if value else _done(name, position, data)
+    __slots__ = ("_name",)
 
-    return IntStep(position, 1, choices, region.path, rule, following)
+    def __init__(self, name: _Name) -> None:
+        self._name = name
+
+    def step(self, position: int, data: bytearray) -> Step:
+        """The step of the letter at a position."""
+        name = self._name
+        region, plan = name.region, name.plan
+        if name.resolved:
+            written = bytes(data[name.begin : position])
+            group = group_of(plan, region.detail.group)
+            room = name.stop - name.begin - 1
+            piece = (Continued if region.kind == FUNCTION else ContinuedDll)(
+                table_of(plan), group.dlls, written, room
+            )
+            choices = IntSet(1, piece)
+            is_function = region.kind == FUNCTION
+            rule = "a name that the DLL exports" if is_function else "a DLL that exports these names"
+        elif position == name.stop - 1:
+            choices, rule = _ZERO, f"a zero: the name fits {name.stop - name.begin} bytes"
+        else:
+            choices = _SETS[region.kind][position - name.begin >= name.least]
+            rule = "a letter of a name, or the zero after it"
+        return IntStep(position, 1, choices, region.path, rule, self._after)
+
+    def _after(self, value: int, data: bytearray) -> Step:
+        return self.step(len(data), data) if value else _done(self._name, len(data) - 1, data)
 
 
 def _done(name: _Name, end: int, data: bytearray) -> Step:

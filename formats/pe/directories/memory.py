@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import compress, count, islice
+from itertools import chain, compress, count, islice
 from operator import is_not
 from typing import Any, NamedTuple
 
@@ -56,13 +56,15 @@ def contents(plan: Plan) -> Contents:
 class Mapping:
     """The file-backed parts of the sections, by address and by file offset (both ascend together)."""
 
-    __slots__ = ("addresses", "offsets", "spans")
+    __slots__ = ("_begins", "_moves", "addresses", "offsets", "spans")
 
     def __init__(self, sections: Iterable[Section]) -> None:
         spans = [(s.address, s.offset, s.backed) for s in sections if s.raw_size and s.backed]
         self.spans = spans
         self.addresses = [address for address, _, _ in spans]
         self.offsets = [offset for _, offset, _ in spans]
+        self._begins = np.array(self.offsets, np.int64)
+        self._moves = np.array(self.addresses, np.int64) - self._begins
 
     def offset(self, address: int) -> int | None:
         """File offset of a mapped address."""
@@ -79,9 +81,7 @@ class Mapping:
 
     def addresses_of(self, offsets: np.ndarray) -> np.ndarray:
         """int64: `address` of each offset (int64)."""
-        begins = np.array(self.offsets, np.int64)
-        moves = np.array([start - begin for start, begin, _ in self.spans], np.int64)
-        found: np.ndarray = offsets + moves[np.searchsorted(begins, offsets, side="right") - 1]
+        found: np.ndarray = offsets + self._moves[self._begins.searchsorted(offsets, side="right") - 1]
         return found
 
     def stop(self, offset: int) -> int:
@@ -260,11 +260,28 @@ class View:
                 found += [(c, d) for c, d in parts if c < d]
         return found
 
+    def promised(self, ledger: Ledger, kind: str) -> np.ndarray:
+        """int64: where promises of that kind begin; kept for the ledger asked last, as in `gaps`."""
+        known: tuple[Ledger, np.ndarray] | None = self._memo.get(("promised", kind))
+        more = None if known is None else _grown_by(known[0], ledger)
+        if known is None or more is None:
+            found = np.array([region.start for region in ledger.regions if region.kind == kind], np.int64)
+        else:
+            new = [region.start for region in more if region.kind == kind]
+            found = np.append(known[1], np.array(new, np.int64)) if new else known[1]
+        self._memo["promised", kind] = ledger, found
+        return found
+
     def places(self, ledger: Ledger, least: int) -> np.ndarray:
         """int64[n, 2]: the first and last address ahead of each gap where ``least`` bytes fit (or past it)."""
-        gaps = np.array(self.gaps(ledger), np.int64).reshape(-1, 2)
-        first = self.map.addresses_of(gaps[:, 0])
-        return np.stack((first, first + (gaps[:, 1] - gaps[:, 0] - least)), axis=1)
+        gaps = self.gaps(ledger)
+        # Three times as fast as `np.array` of pairs.
+        found = np.fromiter(chain.from_iterable(gaps), np.int64, 2 * len(gaps)).reshape(-1, 2)
+        lows, highs = found.T
+        highs -= lows + least
+        lows[:] = self.map.addresses_of(lows)
+        highs += lows
+        return found
 
     def spans(self, ledger: Ledger, least: int, need: int = 0, align: int = 1, shift: int = 0) -> list[Span]:
         """Addresses (plus ``shift``) ahead where ``least`` bytes fit so that ``need`` bytes in a row fit still."""

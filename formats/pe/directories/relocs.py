@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -312,20 +313,20 @@ def _entry(read: _Entries, done: int, data: bytearray) -> Step:
     pieces: list[Piece] = [Span(kind << 12 | a, kind << 12 | b) for a, b in spans]
     if left == 1 and not owed:
         pieces.append(Span(0, 0))
-
-    def following(value: int, data: bytearray) -> Step:
-        offset = value & 0xFFF
-        duties = read.duties[1:] if read.duties and read.duties[0] == offset else read.duties
-        return _entry(read._replace(duties=duties, least=offset + 1), done + 1, data)
-
     return IntStep(
         read.start + 2 * done,
         2,
         IntSet(2, *pieces),
-        lambda: f"relocs[{read.after.number - 1}].entry[{done}]",
+        ("relocs[{}].entry[{}]", read.after.number - 1, done),
         "a type of the machine and an offset in a section, greater than the one before; or the zero that pads",
-        following,
+        partial(_after_entry, read, done),
     )
+
+
+def _after_entry(read: _Entries, done: int, value: int, data: bytearray) -> Step:
+    offset = value & 0xFFF
+    duties = read.duties[1:] if read.duties and read.duties[0] == offset else read.duties
+    return _entry(read._replace(duties=duties, least=offset + 1), done + 1, data)
 
 
 __all__ = ["HEAD", "INDEX", "can_owe", "cost", "owing", "relocated"]

@@ -170,7 +170,7 @@ def _code(unwind: _Unwind, i: int, data: bytearray) -> Step:
             place + 2,
             place + 2 * taken,
             None,
-            lambda: f"{unwind.region.path}.code[{i}].operand",
+            ("{}.code[{}].operand", unwind.region.path, i),
             "",
             lambda data: _code(later, i + taken, data),
         )
@@ -179,7 +179,7 @@ def _code(unwind: _Unwind, i: int, data: bytearray) -> Step:
         place,
         2,
         _CODES[unwind.version, min(unwind.codes - i, 3)],
-        lambda: f"{unwind.region.path}.code[{i}]",
+        ("{}.code[{}]", unwind.region.path, i),
         "an operation whose slots fit",
         following,
     )
