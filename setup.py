@@ -18,6 +18,7 @@ FOLDERS = {
     "bytegen.train": "train",
 }
 COMPILED = ("pieces", "branches", "constraint", "intset", "masks", "records", "steps", "stream", "written")
+INLINE = ("octets",)  # its functions are compiled into those that take them from its .pxd
 CORE = "bytegen.formats.core"
 
 packages = [
@@ -70,7 +71,7 @@ def inner_loop() -> list[Extension]:
         (parent / "__init__.py").touch()
     for kind in ("py", "pxd"):
         for source in Path("formats", "core").glob(f"*.{kind}"):
-            if source.stem in COMPILED:
+            if source.stem in COMPILED or (source.stem in INLINE and kind == "pxd"):
                 shutil.copy2(source, core / source.name)
     flags = [] if os.name == "nt" else ["-O2", "-g0"]
     made = [

@@ -105,7 +105,7 @@ class Machine:
             grouped = np.array([group < _GROUPS for group in _WORD_GROUPS])
             alive = table[late] != DEAD
             assert (relative[late] == (alive & grouped)).all(), "another byte ends a direct branch"
-        self.masks: dict[int, np.ndarray] = {}
+        self.masks: list[np.ndarray | None] = [None] * (self.accepted << 4)
         self._last: dict[int, np.ndarray] = {}
         self._one_byte: dict[bool, np.ndarray] = {}
         self._same: dict[bytes, np.ndarray] = {}
@@ -117,7 +117,7 @@ class Machine:
         out[:256] = (self._least[row] < room) & (row != DEAD)
         out.flags.writeable = False
         out = self._same.setdefault(out.tobytes(), out)
-        if state < self.plain:
+        if state < self.plain and room < 16:
             self.masks[state << 4 | room] = out
         return out
 

@@ -2,11 +2,12 @@
 cimport cython
 
 from bytegen.formats.core.masks cimport Blanks, blank
-from bytegen.formats.core.steps cimport StreamStep
+from bytegen.formats.core cimport octets
+from bytegen.formats.core.steps cimport StreamStep, Targets
 from bytegen.formats.core.written cimport Written
 
 
-cdef class ByteBranches:
+cdef class ByteBranches(Targets):
     cdef public object ranges, wrap
     cdef public bint nowhere
     cdef bint _one
@@ -50,7 +51,7 @@ cdef bint _set(bytearray starts, Py_ssize_t place) except -1
 cdef Py_ssize_t _words(Py_ssize_t word) except? -3
 
 
-cdef class WordBranches:
+cdef class WordBranches(Targets):
     cdef public object ranges, wrap
     cdef Py_ssize_t _count, _wrap
     cdef const long long[:, ::1] _table
@@ -61,6 +62,7 @@ cdef class WordBranches:
     cpdef Py_ssize_t _outside(self, StreamStep step, Py_ssize_t begin, Py_ssize_t place, Written data) except -3
     @cython.locals(low=Py_ssize_t, barred=Py_ssize_t, bit=Py_ssize_t, byte=Py_ssize_t)
     cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
+    @cython.locals(word=Py_ssize_t, i=Py_ssize_t)
     cpdef Py_ssize_t target(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field,
                             Written data) except -3
     cpdef Py_ssize_t whole(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, raw, Written data) except -3

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bytegen.formats.core import octets
 from bytegen.formats.core.masks import ANY_BYTE, blank
-from bytegen.formats.core.steps import Machine, StreamStep
+from bytegen.formats.core.steps import Machine, StreamStep, Targets
 from bytegen.formats.core.stream import RELATIVE
 from bytegen.formats.core.written import Written
 
@@ -38,7 +39,7 @@ def _table(ranges: tuple[Range, ...]) -> memoryview:
     return memoryview(np.array(ranges, np.int64).reshape(-1, 3))  # type: ignore[arg-type]
 
 
-class ByteBranches:
+class ByteBranches(Targets):
     """Targets on x86: a displacement of 1, 2 or 4 bytes, counted from the next instruction, ends the branch.
 
     ``nowhere``: whether address 0 is a target too.
@@ -57,16 +58,16 @@ class ByteBranches:
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
-        position = len(data)
+        position = octets.size_of(data)
         k = position - field
-        left: int = step.machine.displacement_left[state]
+        left = octets.byte_at(step.displacement_left, state)
         end = position + left
         size = k + left
         if not k and size > 1 and step.stop - end >= 256:
             return ANY_BYTE
         prefix = 0
         for i in range(k):
-            prefix |= data[field + i] << 8 * i
+            prefix |= octets.byte_at(data, field + i) << 8 * i
         zero = self._zero(step, end, k, prefix) if self.nowhere and size == 4 else -1
         if self._one and k:
             return self._far(step.start, step.stop, end + prefix, 8 * k, zero, data)
@@ -188,16 +189,16 @@ class ByteBranches:
 
     def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """See `Targets.target`."""
-        end = len(data)
+        end = octets.size_of(data)
         bits = 8 * (end - field)
         value = 0
         for i in range(end - field):
-            value |= data[field + i] << 8 * i
+            value |= octets.byte_at(data, field + i) << 8 * i
         return self.land(step, end, value - (value >> bits - 1 << bits), data)
 
     def whole(self, step: StreamStep, state: int, begin: int, raw: memoryview, data: Written) -> int:
         """See `Targets.whole`."""
-        size: int = step.machine.displacement_left[state]
+        size = octets.byte_at(step.displacement_left, state)
         if len(raw) < size:
             return 0
         value = 0
@@ -216,7 +217,7 @@ def _set(starts: bytearray, place: int) -> bool:
 _LAST = tuple((1 << group, byte) for group, byte in enumerate((0x14, 0x15, 0x16, 0x17, 0x36, 0x54)))
 
 
-class WordBranches:
+class WordBranches(Targets):
     """Targets on AArch64: a signed count of words from the branch itself, inside one little-endian word."""
 
     __slots__ = ("_count", "_table", "_wrap", "ranges", "wrap")
@@ -248,7 +249,11 @@ class WordBranches:
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
-        low = data[begin] | data[begin + 1] << 8 | data[begin + 2] << 16
+        low = (
+            octets.byte_at(data, begin)
+            | octets.byte_at(data, begin + 1) << 8
+            | octets.byte_at(data, begin + 2) << 16
+        )
         barred = 0
         for bit, byte in _LAST:
             if self.land(step, begin, low | byte << 24, data) == BARRED:
@@ -257,7 +262,10 @@ class WordBranches:
 
     def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """See `Targets.target`."""
-        return self.land(step, begin, int.from_bytes(data[begin : begin + 4], "little"), data)
+        word = 0
+        for i in range(4):
+            word |= octets.byte_at(data, begin + i) << 8 * i
+        return self.land(step, begin, word, data)
 
     def whole(self, step: StreamStep, state: int, begin: int, raw: memoryview, data: Written) -> int:
         """See `Targets.whole`."""

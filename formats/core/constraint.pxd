@@ -2,6 +2,7 @@
 cimport cython
 
 from bytegen.formats.core.intset cimport IntSet
+from bytegen.formats.core cimport octets
 from bytegen.formats.core.stream cimport StreamCursor
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bytegen.formats.core import octets
 from bytegen.formats.core.intset import IntSet, anything
 from bytegen.formats.core.masks import ANY, ANY_OR_END, END, ONLY_END, fill_bitmasks
 from bytegen.formats.core.records import RecordsStep
@@ -70,7 +71,6 @@ class Constraint(StreamCursor):
         self.level = level
         self.max_bytes = max_bytes
         self._data = Written(privileged=privileged, static=static, min_bytes=min_bytes)
-        self._push = self._data.append
         self._ended = 0
         self._no_stream()
         self._choices: IntSet = anything(1)
@@ -160,11 +160,11 @@ class Constraint(StreamCursor):
 
     def mask(self) -> np.ndarray:
         """bool[257], read-only: the bytes that may come next, then whether the file may end here."""
-        position = len(self._data)
+        position = octets.size_of(self._data)
         if position < self._free_until:
             return ANY_OR_END if self._free_end else ANY
         if self._kind == _STREAM:
-            found = self._masks.get(self._state << 4 | self._until - position)
+            found = self._masks[self._state << 4 | self._until - position]
             return found if found is not None else self._stream_mask(self._stream)
         if self._mask is None:
             self._mask = self._compute(position)
@@ -184,12 +184,12 @@ class Constraint(StreamCursor):
 
         Raises `FormatError` (offset, field, rule) when the mask refuses it; nothing has changed then.
         """
-        position = len(self._data)
+        position = octets.size_of(self._data)
         kind = self._kind
         if not 0 <= byte < END:
             pass
         elif position < self._free_until:
-            self._push(byte)
+            octets.put(self._data, byte)
             if position + 1 == self._free_until:
                 self._leave()
             return
@@ -199,7 +199,7 @@ class Constraint(StreamCursor):
             if was < self._plain:
                 if self._least[state] >= self._until - position:
                     raise FormatError(self._complaint(byte))
-                self._push(byte)
+                octets.put(self._data, byte)
                 self._state = state
                 if state >= self._plain:
                     if state >= self._accepted:
@@ -220,7 +220,7 @@ class Constraint(StreamCursor):
             self._ended = 1
             self._settle()
             return
-        self._push(byte)
+        octets.put(self._data, byte)
         self._mask = None
         self._value |= byte << 8 * (position - self._field)
         if position + 1 == self._field_end:
@@ -356,7 +356,6 @@ class Constraint(StreamCursor):
         twin = Constraint.__new__(Constraint)
         twin.format, twin.level, twin.max_bytes = self.format, self.level, self.max_bytes
         twin._data = self._data.twin()
-        twin._push = twin._data.append
         twin._ended, twin._step, twin._kind, twin._mask = self._ended, self._step, self._kind, self._mask
         twin._free_until, twin._free_end = self._free_until, self._free_end
         twin._choices, twin._value = self._choices, self._value

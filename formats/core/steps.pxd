@@ -1,4 +1,5 @@
 # Types for the compiled form; the code is in steps.py.
+from bytegen.formats.core.written cimport Written
 
 cdef class IntStep:
     cdef public object parent, choices, then, _path, _rule
@@ -8,7 +9,15 @@ cdef class FreeStep:
     cdef public object parent, end_from, then, _path, _rule
     cdef public Py_ssize_t start, stop
 
+cdef class Targets:
+    cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
+    cpdef Py_ssize_t target(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field,
+                            Written data) except -3
+    cpdef Py_ssize_t whole(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, raw, Written data) except -3
+
 cdef class StreamStep:
-    cdef public object parent, machine, shift, tail, targets, then, _path
+    cdef public object parent, machine, shift, tail, then, _path
+    cdef public Targets targets
     cdef public list traits
+    cdef public bytearray displacement_left
     cdef public Py_ssize_t start, stop, first, lists, longest, phase, word

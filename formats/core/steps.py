@@ -125,7 +125,9 @@ class Machine(Protocol):
     word: int  # instructions start at addresses that are multiples of it
     table: memoryview
     least: list[int]
-    masks: dict[int, np.ndarray]
+    masks: list[
+        np.ndarray | None
+    ]  # of a state and the room left: [state << 4 | room], where it has been asked for
 
     def mask(self, state: int, room: int) -> np.ndarray:
         """bool[257], read-only: the bytes after ``state``, ``room`` bytes being left for the instruction.
@@ -140,23 +142,28 @@ class Machine(Protocol):
         """bool[257], read-only: the last bytes of a word, without the branches of the groups in ``barred``."""
 
 
-class Targets(Protocol):
+class Targets:
     """Where branches may go; see `bytegen.formats.core.branches`.
 
     ``begin`` is where the branch begins, ``field`` where its displacement does (x86), ``state`` the automaton's.
     """
 
+    __slots__ = ()
+
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """bool[257], read-only: the bytes that leave the branch a target."""
+        raise NotImplementedError
 
     def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """Offset that the branch [begin, len(data)), which has just ended, goes to; negative for none."""
+        raise NotImplementedError
 
     def whole(self, step: StreamStep, state: int, begin: int, raw: memoryview, data: Written) -> int:
         """How many bytes of ``raw`` complete the branch, and lead to a target; 0 when they do not.
 
         ``state`` is the one in which the first of them comes.
         """
+        raise NotImplementedError
 
 
 class StreamStep:
@@ -168,8 +175,8 @@ class StreamStep:
     """
 
     __slots__ = (
-        "_path", "first", "lists", "longest", "machine", "parent", "phase", "shift", "start", "stop", "tail", "targets",
-        "then", "traits", "word",
+        "_path", "displacement_left", "first", "lists", "longest", "machine", "parent", "phase", "shift", "start",
+        "stop", "tail", "targets", "then", "traits", "word",
     )  # fmt: skip
 
     def __init__(
@@ -193,7 +200,7 @@ class StreamStep:
         self.phase = shift % 16  # an address, as far as alignments ask
         self.machine = machine
         self.first, self.longest, self.word = machine.start, machine.longest, machine.word
-        self.traits = machine.traits
+        self.traits, self.displacement_left = machine.traits, machine.displacement_left
         self.targets = targets
         self._path = path
         self.then = then

@@ -1,6 +1,7 @@
 # Types for the compiled form; the code is in stream.py.
 cimport cython
 
+from bytegen.formats.core cimport octets
 from bytegen.formats.core.steps cimport StreamStep
 from bytegen.formats.core.written cimport Written
 
@@ -8,9 +9,8 @@ from bytegen.formats.core.written cimport Written
 cdef class StreamCursor:
     cdef public Py_ssize_t _accepted, _begin, _bound, _displacement, _plain, _recheck, _state, _until
     cdef public Written _data
-    cdef public object _mask, _push, _step
-    cdef public dict _masks
-    cdef public list _least
+    cdef public object _mask, _step
+    cdef public list _least, _masks
     cdef public StreamStep _stream
     cdef const unsigned short[::1] _table
 

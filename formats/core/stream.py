@@ -10,10 +10,9 @@ starts. Filler (`Machine`) is read byte by byte as if each were an instruction, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from bytegen.formats.core import octets
 from bytegen.formats.core.steps import Machine, Step, StreamStep
 from bytegen.formats.core.written import LOOKED, Snapshot, Written
 
@@ -38,7 +37,6 @@ class StreamCursor:
         "_mask",
         "_masks",
         "_plain",
-        "_push",
         "_recheck",
         "_state",
         "_step",
@@ -53,8 +51,7 @@ class StreamCursor:
     _step: Step
     _stream: StreamStep
     _mask: np.ndarray | None
-    _push: Callable[[int], None]
-    _masks: dict[int, np.ndarray]
+    _masks: list[np.ndarray | None]
 
     def _next(self, step: Step) -> None:
         """Another step begins."""
@@ -66,7 +63,7 @@ class StreamCursor:
 
     def _no_stream(self) -> None:
         """Before any stream."""
-        self._table, self._least, self._masks = _NO_TABLE, [], {}
+        self._table, self._least, self._masks = _NO_TABLE, [], []
         self._plain = self._accepted = self._state = self._begin = self._displacement = self._until = 0
         self._bound = self._recheck = -1
 
@@ -162,7 +159,7 @@ class StreamCursor:
         self._recheck = -1
 
     def _stream_mask(self, step: StreamStep) -> np.ndarray:
-        room = self._until - len(self._data)
+        room = self._until - octets.size_of(self._data)
         if self._state < self._plain:
             return step.machine.mask(self._state, room)
         if self._mask is None and self._state == step.machine.skip:
@@ -178,11 +175,11 @@ class StreamCursor:
 
     def _advance_late(self, step: StreamStep, byte: int, state: int) -> None:
         """Take an allowed byte of a branch's displacement, or one that may be a prefix which a branch skips."""
-        self._push(byte)
+        octets.put(self._data, byte)
         self._mask = None
         was, self._state = self._state, state
         if was <= step.machine.list_head:  # or ``skip``, the only late states that are not inside a branch
-            self._displacement = len(self._data)
+            self._displacement = octets.size_of(self._data)
             if was == step.machine.skip:
                 if byte == LOCK:
                     self._cross(step)
@@ -244,7 +241,7 @@ class StreamCursor:
         """An instruction or a byte of filler has just ended, by that state, and perhaps the stream."""
         step, data, begin = self._stream, self._data, self._begin
         stop = step.stop
-        position = len(data)
+        position = octets.size_of(data)
         traits = step.traits[state]
         if traits & RELATIVE:
             target = step.targets.target(step, state, begin, self._displacement, data)
@@ -260,7 +257,7 @@ class StreamCursor:
             if position != stop and position != _aligned(step, position):
                 self._fill(step, position)
                 return
-        elif step.word == 1 and data[begin] == LOCK:
+        elif step.word == 1 and octets.byte_at(data, begin) == LOCK:
             data.start(begin + 1)
         if position == stop:
             self._leave()
