@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bytegen.benchmark import Timing, environment, interleave, measure, summarise, write_json_lines
+from bytegen.benchmark import Timing, environment, measure, summarise, write_json_lines
 from bytegen.cli.bench_inputs import Input, compiled, named, of_this_system, random_walk
 from bytegen.cli.bench_peers import PEERS, Steps, peer_steps
 from bytegen.errors import UserError
@@ -59,6 +59,8 @@ _clock = time.thread_time
 
 
 Row = dict[str, object]
+Subject = Callable[[Input], float]
+"""Seconds over one input."""
 
 
 def row(
@@ -144,38 +146,53 @@ def speed_rows(what: str, kind: str, inputs: list[Input], level: str, rounds: in
 
 
 def peer_rows(inputs: dict[str, list[Input]], rounds: int) -> Iterator[Row]:
-    """The constraint at each level and its peers taking turns on the same bytes, and how much slower the peers are.
+    """The constraint at each level and its peers taking turns on each file, and how much slower the peers are.
 
-    The inputs are those that every level takes, up to `PEER_BYTES` of each.
+    The inputs are those that every level takes, up to `PEER_BYTES` of each. Turns are short on purpose: a machine that
+    is shared may be half as fast a moment later.
     """
     common = set.intersection(*(set(kept) for kept in inputs.values()))
     cut = sorted(common)
     size = sum(len(given.data[:PEER_BYTES]) for given in cut)
     if not size:
         return
-    subjects = {f"bytegen {level}": partial(_all_steps, level, cut) for level in inputs}
+    subjects: dict[str, Subject] = {f"bytegen {level}": partial(_own, level) for level in inputs}
     peers = {peer: peer_steps(peer) for peer in PEERS}
-    subjects |= {peer: partial(_all_peer, found, cut) for peer, found in peers.items() if found is not None}
-    taken = interleave(subjects, (rounds + 1) // 2)
+    subjects |= {peer: partial(_theirs, found) for peer, found in peers.items() if found is not None}
+    taken = _by_turns(subjects, cut, rounds)
     source = f"first {PEER_BYTES:,} bytes of {len(cut)}"
-    for name, timing in taken.items():
+    for name, seconds in taken.items():
         subject, _, level = name.partition(" ")
-        scaled = timing.scaled(_MICRO / size)
+        scaled = summarise(seconds).scaled(_MICRO / size)
         yield row(subject, "mask+advance", source, size, "us/byte", scaled, "every", level or "any text")
-    for peer in set(taken) & set(PEERS):
+    for peer in (peer for peer in PEERS if peer in taken):
         for level in inputs:
-            ours = taken[f"bytegen {level}"].median
-            ratio = taken[peer].scaled(1 / ours)
+            ours = taken[f"bytegen {level}"]
+            ratio = summarise(their / own for their, own in zip(taken[peer], ours, strict=True))
             yield row(peer, f"against bytegen at {level}", source, size, "times", ratio, "every", level)
 
 
-def _all_steps(level: str, inputs: list[Input]) -> float:
+def _by_turns(subjects: dict[str, Subject], inputs: list[Input], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each subject over all inputs, in each round but a first one; all take turns on each input."""
+    taken: dict[str, list[float]] = {name: [] for name in subjects}
+    for number in range(rounds + 1):
+        sums = dict.fromkeys(subjects, 0.0)
+        for given in inputs:
+            for name, subject in subjects.items():
+                sums[name] += subject(given)
+        for name, seconds in sums.items():
+            if number:
+                taken[name].append(seconds)
+    return taken
+
+
+def _own(level: str, given: Input) -> float:
     # A file's beginning names its end, so there is room for the whole.
-    return sum(steps(fresh(given, level), given.data[:PEER_BYTES]) for given in inputs)
+    return steps(fresh(given, level), given.data[:PEER_BYTES])
 
 
-def _all_peer(found: Steps, inputs: list[Input]) -> float:
-    return sum(found(given.data[:PEER_BYTES], 0) for given in inputs)
+def _theirs(found: Steps, given: Input) -> float:
+    return found(given.data[:PEER_BYTES], 0)
 
 
 def flatness_rows(given: Input, kind: str, level: str, rounds: int) -> Iterator[Row]:
