@@ -36,8 +36,8 @@ class Processor:
 
 
 # NVIDIA: CUDA C++ Programming Guide, tables of compute capabilities and of arithmetic throughput; AMD: CDNA 3 ISA and
-# white paper. Sustained: 720 of 989 TFLOP/s on the H100 and 620 of 1,307 on the MI300X by SemiAnalysis (December
-# 2024); 0.85 for the A100 and 0.75 for the B200 are this project's guesses.
+# white paper. Sustained: 720 of 989 TFLOP/s on the H100 and 620 of 1,307 on the MI300X, as SemiAnalysis reported in
+# December 2024 (remembered, not looked up); 0.85 for the A100 and 0.75 for the B200 are this project's guesses.
 PROCESSORS = {
     p.card: p
     for p in (
