@@ -38,8 +38,7 @@ class Timing:
     """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept.
 
     Seconds are added up over the `groups` of sequences that were decoded at the same time (see `together`).
-    `cache_bytes` is the most that the caches of all groups took when a sequence of one ended, each of the others as it
-    was when one of its own did.
+    `cache_bytes` adds up the most that the caches of each group took when one of its sequences ended.
     """
 
     groups: int = 1
@@ -54,14 +53,12 @@ class Timing:
     drafted: int = 0
     accepted: int = 0
     cache_bytes: int = 0
-    _caches: dict[int, int] = field(
-        default_factory=dict, repr=False, compare=False
-    )  # by group, at the last end
+    _caches: dict[int, int] = field(default_factory=dict, repr=False, compare=False)  # by group
 
     def note_caches(self, group: int, size: int) -> None:
         """Take note of what the caches of a group, which a number stands for, take now."""
-        self._caches[group] = size
-        self.cache_bytes = max(self.cache_bytes, sum(self._caches.values()))
+        self._caches[group] = max(size, self._caches.get(group, 0))
+        self.cache_bytes = sum(self._caches.values())
 
 
 @dataclass
