@@ -7,13 +7,16 @@ from bytegen.formats.core.steps cimport StreamStep, Targets
 from bytegen.formats.core.written cimport Written
 
 
-cdef class ByteBranches(Targets):
-    cdef public object ranges, wrap
+cdef class _Places(Targets):
     cdef public bint nowhere
-    cdef bint _one
     cdef Py_ssize_t _count, _wrap
     cdef const long long[:, ::1] _table
 
+    @cython.locals(far=Py_ssize_t, near=Py_ssize_t, i=Py_ssize_t)
+    cpdef Py_ssize_t _landing(self, StreamStep step, Py_ssize_t place, Py_ssize_t ahead, Written data) except -3
+
+
+cdef class ByteBranches(_Places):
     @cython.locals(position=Py_ssize_t, k=Py_ssize_t, left=Py_ssize_t, end=Py_ssize_t, size=Py_ssize_t,
                    prefix=Py_ssize_t, zero=Py_ssize_t, i=Py_ssize_t)
     cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
@@ -33,10 +36,7 @@ cdef class ByteBranches(Targets):
                    most=Py_ssize_t, least=Py_ssize_t, y=Py_ssize_t, last=Py_ssize_t, place=Py_ssize_t)
     cpdef _into_any(self, Py_ssize_t shift, Py_ssize_t end, Py_ssize_t size, Py_ssize_t k, Py_ssize_t prefix,
                     Py_ssize_t zero, Written data)
-    @cython.locals(place=Py_ssize_t)
     cpdef Py_ssize_t land(self, StreamStep step, Py_ssize_t end, Py_ssize_t distance, Written data) except -3
-    @cython.locals(far=Py_ssize_t, place=Py_ssize_t, i=Py_ssize_t)
-    cpdef Py_ssize_t _outside(self, StreamStep step, Py_ssize_t end, Py_ssize_t distance, Written data) except -3
     @cython.locals(end=Py_ssize_t, bits=Py_ssize_t, value=Py_ssize_t, i=Py_ssize_t)
     cpdef Py_ssize_t target(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field,
                             Written data) except -3
@@ -51,15 +51,8 @@ cdef bint _set(bytearray starts, Py_ssize_t place) except -1
 cdef Py_ssize_t _words(Py_ssize_t word) except? -3
 
 
-cdef class WordBranches(Targets):
-    cdef public object ranges, wrap
-    cdef Py_ssize_t _count, _wrap
-    cdef const long long[:, ::1] _table
-
-    @cython.locals(place=Py_ssize_t)
+cdef class WordBranches(_Places):
     cpdef Py_ssize_t land(self, StreamStep step, Py_ssize_t begin, Py_ssize_t word, Written data) except -3
-    @cython.locals(far=Py_ssize_t, near=Py_ssize_t, i=Py_ssize_t)
-    cpdef Py_ssize_t _outside(self, StreamStep step, Py_ssize_t begin, Py_ssize_t place, Written data) except -3
     @cython.locals(low=Py_ssize_t, barred=Py_ssize_t, bit=Py_ssize_t, byte=Py_ssize_t)
     cpdef mask(self, StreamStep step, Py_ssize_t state, Py_ssize_t begin, Py_ssize_t field, Written data)
     @cython.locals(word=Py_ssize_t, i=Py_ssize_t)

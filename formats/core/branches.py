@@ -32,29 +32,46 @@ class Range(NamedTuple):
     shift: int
 
 
-def _table(ranges: tuple[Range, ...]) -> memoryview:
-    """int64[n, 3]: start, stop and shift of each. Addresses are reckoned with in 64 bits."""
-    if any(abs(shift) >= _FITS for _, _, shift in ranges):
-        raise ValueError(f"code at addresses below {_FITS:#x} is what branches are counted in, got {ranges}")
-    return memoryview(np.array(ranges, np.int64).reshape(-1, 3))  # type: ignore[arg-type]
-
-
-class ByteBranches(Targets):
-    """Targets on x86: a displacement of 1, 2 or 4 bytes, counted from the next instruction, ends the branch.
+class _Places(Targets):
+    """Where a branch may land: in any of the ranges, whose addresses have ``bits`` bits.
 
     ``nowhere``: whether address 0 is a target too.
     """
 
-    __slots__ = ("_count", "_one", "_table", "_wrap", "nowhere", "ranges", "wrap")
+    __slots__ = ("_count", "_table", "_wrap", "nowhere")
 
     def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
-        self.ranges = ranges
-        self.wrap = 1 << bits
+        # Addresses are reckoned with in 64 bits.
+        if any(abs(shift) >= _FITS for _, _, shift in ranges):
+            raise ValueError(
+                f"code at addresses below {_FITS:#x} is what branches are counted in, got {ranges}"
+            )
         self.nowhere = nowhere
-        self._one = len(ranges) == 1
         self._count = len(ranges)
-        self._table = _table(ranges)
-        self._wrap = self.wrap if bits < 62 else 0
+        # int64[n, 3]: start, stop and shift of each
+        self._table = memoryview(np.array(ranges, np.int64).reshape(-1, 3))  # type: ignore[arg-type]
+        self._wrap = 1 << bits if bits < 62 else 0
+
+    def _landing(self, step: StreamStep, place: int, ahead: int, data: Written) -> int:
+        """``place``, or what is mapped there beyond the region of ``step``; from ``ahead`` on starts are promised."""
+        if step.start <= place < step.stop:
+            return place if place >= ahead or _set(data.starts, place) else BARRED
+        far = place + step.shift
+        if self._wrap:
+            far %= self._wrap
+        for i in range(self._count):
+            near = far - self._table[i, 2]
+            if self._wrap:
+                near %= self._wrap
+            if self._table[i, 0] <= near < self._table[i, 1]:
+                return near if near >= ahead or _set(data.starts, near) else BARRED
+        return NOWHERE if self.nowhere and far == 0 else BARRED
+
+
+class ByteBranches(_Places):
+    """Targets on x86: a displacement of 1, 2 or 4 bytes, counted from the next instruction, ends the branch."""
+
+    __slots__ = ()
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
@@ -69,9 +86,9 @@ class ByteBranches(Targets):
         for i in range(k):
             prefix |= octets.byte_at(data, field + i) << 8 * i
         zero = self._zero(step, end, k, prefix) if self.nowhere and size == 4 else -1
-        if self._one and k:
+        if self._count == 1 and k:
             return self._far(step.start, step.stop, end + prefix, 8 * k, zero, data)
-        if self._one and size == 1:
+        if self._count == 1 and size == 1:
             return self._near(step.start, step.stop, end, data)
         return self._into_any(step.shift, end, size, k, prefix, zero, data)
 
@@ -169,23 +186,7 @@ class ByteBranches(Targets):
 
     def land(self, step: StreamStep, end: int, distance: int, data: Written) -> int:
         """The offset that a branch ending at ``end`` goes to; `NOWHERE` is allowed too, `BARRED` is not."""
-        place = end + distance
-        if step.start <= place < step.stop:
-            return place if place >= end or _set(data.starts, place) else BARRED
-        return self._outside(step, end, distance, data)
-
-    def _outside(self, step: StreamStep, end: int, distance: int, data: Written) -> int:
-        """`land` beyond the region of the branch itself."""
-        far = end + step.shift + distance
-        if self._wrap:
-            far %= self._wrap
-        for i in range(self._count):
-            place = far - self._table[i, 2]
-            if self._wrap:
-                place %= self._wrap
-            if self._table[i, 0] <= place < self._table[i, 1]:
-                return place if place >= end or _set(data.starts, place) else BARRED
-        return NOWHERE if self.nowhere and far == 0 else BARRED
+        return self._landing(step, end + distance, end, data)
 
     def target(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> int:
         """See `Targets.target`."""
@@ -217,35 +218,14 @@ def _set(starts: bytearray, place: int) -> bool:
 _LAST = tuple((1 << group, byte) for group, byte in enumerate((0x14, 0x15, 0x16, 0x17, 0x36, 0x54)))
 
 
-class WordBranches(Targets):
+class WordBranches(_Places):
     """Targets on AArch64: a signed count of words from the branch itself, inside one little-endian word."""
 
-    __slots__ = ("_count", "_table", "_wrap", "ranges", "wrap")
-
-    def __init__(self, ranges: tuple[Range, ...], bits: int, nowhere: bool = False) -> None:
-        self.ranges = ranges
-        self.wrap = 1 << bits
-        self._count = len(ranges)
-        self._table = _table(ranges)
-        self._wrap = self.wrap if bits < 62 else 0
+    __slots__ = ()
 
     def land(self, step: StreamStep, begin: int, word: int, data: Written) -> int:
         """The offset that the branch at ``begin`` goes to; `BARRED` when there is no instruction."""
-        place = begin + 4 * _words(word)
-        if step.start <= place < step.stop:
-            return place if place >= begin or _set(data.starts, place) else BARRED
-        return self._outside(step, begin, place, data)
-
-    def _outside(self, step: StreamStep, begin: int, place: int, data: Written) -> int:
-        """`land` beyond the region of the branch itself."""
-        far = place + step.shift
-        for i in range(self._count):
-            near = far - self._table[i, 2]
-            if self._wrap:
-                near %= self._wrap
-            if self._table[i, 0] <= near < self._table[i, 1]:
-                return near if near >= begin or _set(data.starts, near) else BARRED
-        return BARRED
+        return self._landing(step, begin + 4 * _words(word), begin, data)
 
     def mask(self, step: StreamStep, state: int, begin: int, field: int, data: Written) -> np.ndarray:
         """See `Targets.mask`."""
@@ -293,4 +273,4 @@ def branches(
     machine: Machine, ranges: tuple[Range, ...], bits: int, nowhere: bool = False
 ) -> ByteBranches | WordBranches:
     """The branches of an instruction set over executable ranges; addresses have that many bits."""
-    return (WordBranches if machine.word == 4 else ByteBranches)(ranges, bits, nowhere)
+    return WordBranches(ranges, bits) if machine.word == 4 else ByteBranches(ranges, bits, nowhere)

@@ -125,9 +125,7 @@ class Machine(Protocol):
     word: int  # instructions start at addresses that are multiples of it
     table: memoryview
     least: list[int]
-    masks: list[
-        np.ndarray | None
-    ]  # of a state and the room left: [state << 4 | room], where it has been asked for
+    masks: list[np.ndarray | None]  # [state << 4 | room], where one has been asked for
 
     def mask(self, state: int, room: int) -> np.ndarray:
         """bool[257], read-only: the bytes after ``state``, ``room`` bytes being left for the instruction.
