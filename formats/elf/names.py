@@ -20,6 +20,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf.plan import Plan, Section, opener, proceed
 from bytegen.formats.elf.written import Behind, Lazily
@@ -31,6 +32,7 @@ SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC = 1, 3, 6
 _NONE = np.zeros(0, np.uint64)
 
 
+@replacing
 class Asked(NamedTuple):
     """What sections ask of the name table, as offsets in it."""
 

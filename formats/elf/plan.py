@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from bytegen.formats.code.region import Code
 from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.promised import Grammar
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.elf.constants import ET_DYN, ET_EXEC
 from bytegen.formats.elf.target import Target
 
@@ -72,6 +73,7 @@ class Owed(NamedTuple):
         return max(self.sure, self.spare)
 
 
+@replacing
 class Plan(NamedTuple):
     """The settled part of a file. Immutable; every step carries the one that holds at its start."""
 

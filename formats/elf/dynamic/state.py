@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.elf.dynamic import tags
 from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.version_state import contiguous, raise_owed
@@ -35,6 +36,7 @@ class Place(NamedTuple):
         return self.high > 0
 
 
+@replacing
 class State(NamedTuple):
     """Immutable; ``seen`` is never changed in place."""
 

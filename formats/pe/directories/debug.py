@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import View, room
@@ -27,6 +28,7 @@ _ANY = {2: anything(2), 4: anything(4)}
 _WORD = 4
 
 
+@replacing
 class _Entry(NamedTuple):
     """An entry being read."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from bytegen.formats.core.intset import IntSet, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.directories import arm64_unwind
 from bytegen.formats.pe.directories.groups import place
@@ -45,6 +46,7 @@ def _among(begins: Begins, begin: int) -> bool:
     return i >= 0 and begin in begins[i]
 
 
+@replacing
 class _Table(NamedTuple):
     """A table being read: at function ``number``, which begins at ``low`` or above."""
 
