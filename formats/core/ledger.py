@@ -23,20 +23,32 @@ class Region(NamedTuple):
 class Ledger:
     """Sorted, disjoint promises of a file that is at most ``limit`` bytes long."""
 
-    __slots__ = ("_asked", "_starts", "limit", "regions")
+    __slots__ = ("_asked", "_starts", "limit", "more", "regions")
 
     def __init__(self, limit: int, regions: tuple[Region, ...] = ()) -> None:
         self.limit = limit
         self.regions = regions
         self._starts = [region.start for region in regions]
         self._asked: tuple[int, list[tuple[int, int]]] = (-1, [])  # the last answer of `gaps`
+        # What it was made from by one promise, new or longer: what is known of that ledger need not be found anew.
+        self.more: tuple[Ledger, Region] | None = None
 
     def add(self, region: Region) -> Ledger:
         """A ledger with one promise more; a promise of the same place and kind is kept once."""
         i = bisect_left(self._starts, region.start)
         if i < len(self.regions) and self.regions[i].start == region.start:
             return self
-        return Ledger(self.limit, (*self.regions[:i], region, *self.regions[i:]))
+        return self.inserted(i, region)
+
+    def inserted(self, i: int, region: Region) -> Ledger:
+        """A ledger with a promise more, before the ``i``-th."""
+        new = object.__new__(Ledger)
+        new.limit, new._asked, new.more = self.limit, (-1, []), (self, region)
+        new.regions = (*self.regions[:i], region, *self.regions[i:])
+        starts = self._starts.copy()
+        starts.insert(i, region.start)
+        new._starts = starts
+        return new
 
     def replace(self, old: Region, new: Region) -> Ledger:
         """A ledger with the detail of one promise changed."""

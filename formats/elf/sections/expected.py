@@ -15,7 +15,7 @@ from operator import itemgetter
 import numpy as np
 
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece
 from bytegen.formats.elf import space
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.dynamic.addresses import AddressMap, map_of

@@ -173,7 +173,9 @@ def _least_name(table: Table, kind: int, ranges: list[tuple[int, int, int]]) -> 
     key = ("least name", kind)
     if key not in table.behind.cache:
         found = [_version_places(table, kind, low, high)[1] for low, high, _ in ranges]
-        table.behind.cache[key] = int(min((names.min() for names in found if len(names)), default=UNBOUNDED * 2))
+        table.behind.cache[key] = int(
+            min((names.min() for names in found if len(names)), default=UNBOUNDED * 2)
+        )
     least: int = table.behind.cache[key]
     return least
 

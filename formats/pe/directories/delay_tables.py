@@ -14,7 +14,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import MEM_EXECUTE
 from bytegen.formats.pe.directories.groups import DELAYED_FUNCTION, LEAST_FUNCTION, place
@@ -143,8 +143,8 @@ def _names(read: _Reading) -> list[Piece]:
         return ahead if offset >= view.free else written_name(view, x) is not None
 
     def build() -> Iterable[Piece]:
-        for span in view.spans(plan.ledger, LEAST_FUNCTION):
-            yield Span(max(span.lo, low), min(span.hi, high))
+        ends = view.places(plan.ledger, LEAST_FUNCTION).T
+        yield Ranges(np.stack((np.maximum(ends[0], low), np.minimum(ends[1], high)), axis=1))
         known = [view.map.address(r.start) for r in plan.ledger.regions if r.kind == DELAYED_FUNCTION]
         for match in FUNCTION_NAME.finditer(view.raw):
             places = range(max(match.start() - 2, 0), match.end() - 3)

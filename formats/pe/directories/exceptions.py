@@ -200,7 +200,7 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
             owed = chained(value) or ()
         return _function(table._replace(plan=settled, number=table.number + 1, owed=owed), data)
 
-    pieces: list[Piece] = [When(allowed, build)]
+    pieces: list[Piece] = [When(allowed, build, 4)]
     if itself >= 0:
         pieces.append(Span(itself, itself))
     return IntStep(

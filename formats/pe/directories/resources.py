@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from bytegen.formats.core.intset import IntSet, anything, interval
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Piece, Span
+from bytegen.formats.core.pieces import Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
@@ -184,8 +186,7 @@ def _entry(read: _Reading, data: bytearray) -> Step:
         return x >= _HIGH and view.fits(plan.ledger, x - shift, _LEAST_NAME, need)
 
     def build() -> Iterable[Piece]:
-        for span in view.spans(plan.ledger, _LEAST_NAME, need, shift=shift):
-            yield from _without(span)
+        yield Ranges(_without(view.room_in_row(plan.ledger, _LEAST_NAME, need) + shift))
 
     def following(value: int, data: bytearray) -> Step:
         offset = view.map.offset(value - shift)
@@ -198,15 +199,17 @@ def _entry(read: _Reading, data: bytearray) -> Step:
     )  # fmt: skip
 
 
-def _without(span: Span) -> list[Piece]:
-    """A span without the integers whose low half is that of version information."""
-    low, pieces = span.lo, []
-    for barred in range(span.lo - span.lo % 0x10000 + _VERSION, span.hi + 1, 0x10000):
-        if barred >= low:
-            pieces.append(Span(low, barred - 1))
-            low = barred + 1
-    pieces.append(Span(low, span.hi))
-    return [piece for piece in pieces if piece.lo <= piece.hi]
+def _without(ranges: np.ndarray) -> np.ndarray:
+    """The ranges [n, 2] without the integers whose low half is that of version information."""
+    low, high = ranges.T
+    cut = np.flatnonzero(low + (_VERSION - low) % 0x10000 <= high)
+    parts = []
+    for first, last in ranges[cut].tolist():
+        for barred in range(first + (_VERSION - first) % 0x10000, last + 1, 0x10000):
+            parts.append((first, barred - 1))
+            first = barred + 1
+        parts.append((first, last))
+    return np.concatenate((np.delete(ranges, cut, axis=0), np.array(parts, np.int64).reshape(-1, 2)))
 
 
 def _below(read: _Reading) -> int:
