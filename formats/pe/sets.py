@@ -101,11 +101,14 @@ class When:
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`."""
-        whole = out[:256] if k else out[: 256 : self._align]
-        for piece in self.pieces():
-            piece.mark(k, prefix, out)
-            if whole.all():
+        if k and prefix % self._align:
+            return
+        whole, pieces = out[:256] if k else out[: 256 : self._align], self.pieces()
+        while not whole.all():
+            piece = next(pieces, None)
+            if piece is None:
                 return
+            piece.mark(k, prefix, out)
 
     def has(self, k: int, prefix: int) -> bool:
         """See `Piece.has`."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bytegen.formats.core.intset import IntSet, anything, exactly
-from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import IntStep, Step
@@ -112,7 +112,7 @@ def _offsets(entry: _Entry, kind: int, size: int) -> list[Piece]:
     view = entry.view
     if kind != POGO:
         return [Span(begin, begin + length - size) for _, begin, length in view.map.spans if size <= length]
-    low, high, _ = view.open_gaps(entry.plan.ledger).table()
+    low, high, _ = view.open_gaps(entry.plan.ledger).table
     known = _known(entry)
     whole = known[known + size <= view.map.stops(known)]
     ahead = np.stack((low, np.minimum(high - _WORD, view.map.stops(low) - size)), axis=1)
@@ -124,9 +124,13 @@ def _most(entry: _Entry, kind: int) -> int:
     view, plan = entry.view, entry.plan
     if kind != POGO:
         return min(max((length for _, _, length in view.map.spans), default=0), plan.limit)
-    low, high, _ = view.open_gaps(plan.ledger).table()
-    starts = np.concatenate((low[high - low >= _WORD], _known(entry)))
-    return min(int((view.map.stops(starts) - starts).max()), plan.limit) if len(starts) else 0
+    known: tuple[Ledger, int] | None = view._memo.get("most")
+    if known is None or known[0] is not plan.ledger:
+        low, high, _ = view.open_gaps(plan.ledger).table
+        starts = np.concatenate((low[high - low >= _WORD], _known(entry)))
+        most = int((view.map.stops(starts) - starts).max()) if len(starts) else 0
+        known = view._memo["most"] = plan.ledger, min(most, plan.limit)
+    return known[1]
 
 
 def _known(entry: _Entry) -> np.ndarray:

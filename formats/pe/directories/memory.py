@@ -8,17 +8,18 @@ directory itself. Addresses are relative to the image (RVAs); "mapped" is the fi
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bytegen.formats.core.ledger import Ledger, Region
-from bytegen.formats.core.pieces import Ranges
+from bytegen.formats.core.pieces import Piece, Ranges, Span
 from bytegen.formats.pe.directories.gaps import Gaps, grown_by
 from bytegen.formats.pe.plan import Plan, Section
 
+_ROOM_OF_RANGES = 61  # bits that a number of `Ranges` may have, and an address of the image besides
 IMPORT_ADDRESSES = 12  # index of the directory of import address tables
 
 
@@ -54,16 +55,16 @@ def contents(plan: Plan) -> Contents:
 class Mapping:
     """The file-backed parts of the sections, by address and by file offset (both ascend together)."""
 
-    __slots__ = ("_begins", "_ends", "_moves", "addresses", "offsets", "spans")
+    __slots__ = ("_moves", "addresses", "begins", "ends", "offsets", "spans")
 
     def __init__(self, sections: Iterable[Section]) -> None:
         spans = [(s.address, s.offset, s.backed) for s in sections if s.raw_size and s.backed]
         self.spans = spans
         self.addresses = [address for address, _, _ in spans]
         self.offsets = [offset for _, offset, _ in spans]
-        self._begins = np.array(self.offsets, np.int64)
-        self._moves = np.array(self.addresses, np.int64) - self._begins
-        self._ends = self._begins + np.array([size for _, _, size in spans], np.int64)
+        self.begins = np.array(self.offsets, np.int64)
+        self._moves = np.array(self.addresses, np.int64) - self.begins
+        self.ends = self.begins + np.array([size for _, _, size in spans], np.int64)
 
     def offset(self, address: int) -> int | None:
         """File offset of a mapped address."""
@@ -80,13 +81,13 @@ class Mapping:
 
     def addresses_of(self, offsets: np.ndarray) -> np.ndarray:
         """int64: `address` of each offset (int64)."""
-        found: np.ndarray = offsets + self._moves[self._begins.searchsorted(offsets, side="right") - 1]
+        found: np.ndarray = offsets + self._moves[self.begins.searchsorted(offsets, side="right") - 1]
         return found
 
     def stops(self, offsets: np.ndarray) -> np.ndarray:
         """int64: `stop` of each offset (int64)."""
-        i = self._begins.searchsorted(offsets, side="right") - 1
-        ends = np.where(i >= 0, self._ends[i], 0) if len(self._ends) else np.zeros(len(offsets), np.int64)
+        i = self.begins.searchsorted(offsets, side="right") - 1
+        ends = np.where(i >= 0, self.ends[i], 0) if len(self.ends) else np.zeros(len(offsets), np.int64)
         return np.where(offsets < ends, ends, 0)
 
     def stop(self, offset: int) -> int:
@@ -191,7 +192,7 @@ class View:
 
         Those of the import address tables are left out, or alone given with ``barred``.
         """
-        return self._gaps(ledger, True).pairs if barred else self.open_gaps(ledger).pairs
+        return (self._gaps(ledger, True) if barred else self.open_gaps(ledger)).pairs()
 
     def open_gaps(self, ledger: Ledger) -> Gaps:
         """`gaps`, kept for the ledger asked last, and found from it where a ledger promises little more."""
@@ -209,22 +210,23 @@ class View:
         return found
 
     def _gaps(self, ledger: Ledger, barred: bool) -> Gaps:
+        free = np.array(ledger.gaps(self.free), np.int64).reshape(-1, 2)
+        begins, ends = self.map.begins, self.map.ends
+        first = ends.searchsorted(free[:, 0], side="right")
+        many = np.maximum(begins.searchsorted(free[:, 1]) - first, 0)
+        gap = np.repeat(np.arange(len(free)), many)
+        span = np.arange(many.sum()) + np.repeat(first - many.cumsum() + many, many)
+        low = np.maximum(free[gap, 0], begins[span])
+        high = np.minimum(np.minimum(free[gap, 1], ends[span]), self.stop)
         low_barred, high_barred = self.barred
-        pairs, moves = list[tuple[int, int]](), list[int]()
-        spans, offsets = self.map.spans, self.map.offsets
-        for low, high in ledger.gaps(self.free):
-            first = max(bisect_right(offsets, low) - 1, 0)
-            for address, begin, size in spans[first : bisect_left(offsets, high)]:
-                a, b = max(low, begin), min(high, begin + size, self.stop)
-                if barred:
-                    parts = [(max(a, low_barred), min(b, high_barred))]
-                else:
-                    parts = [(a, min(b, low_barred)), (max(a, high_barred), b)] if high_barred else [(a, b)]
-                for part in parts:
-                    if part[0] < part[1]:
-                        pairs.append(part)
-                        moves.append(address - begin)
-        return Gaps(pairs, moves)
+        if barred:
+            low, high = np.maximum(low, low_barred), np.minimum(high, high_barred)
+        elif high_barred:
+            low = np.stack((low, np.maximum(low, high_barred)), axis=1).reshape(-1)
+            high = np.stack((np.minimum(high, low_barred), high), axis=1).reshape(-1)
+        there = low < high
+        low, high = low[there], high[there]
+        return Gaps(np.stack((low, high, self.map.addresses_of(low))))
 
     def promised(self, ledger: Ledger, kind: str) -> np.ndarray:
         """int64: where promises of that kind begin; kept for the ledger asked last, as in `gaps`."""
@@ -242,12 +244,12 @@ class View:
 
     def places(self, ledger: Ledger, least: int) -> np.ndarray:
         """int64[n, 2]: the first and last address ahead of each gap where ``least`` bytes fit (or past it)."""
-        low, high, address = self.open_gaps(ledger).table()
+        low, high, address = self.open_gaps(ledger).table
         return np.stack((address, address + (high - low - least)), axis=1)
 
     def room_in_row(self, ledger: Ledger, least: int, need: int = 0) -> np.ndarray:
         """int64[n, 2]: first and last addresses ahead where ``least`` bytes fit so that ``need`` in a row fit still."""
-        low, high, address = self.open_gaps(ledger).table()
+        low, high, address = self.open_gaps(ledger).table
         sizes = high - low
         last = address + (sizes - least)
         if not need or not len(sizes):
@@ -262,12 +264,16 @@ class View:
 
     def spans(
         self, ledger: Ledger, least: int, need: int = 0, align: int = 1, shift: int = 0
-    ) -> list[Ranges]:
+    ) -> Sequence[Piece]:
         """The set of `room_in_row` (plus ``shift``), a power of two up to 256 being what addresses are multiples of.
 
         Empty where there is none.
         """
-        found = Ranges(self.room_in_row(ledger, least, need) + shift, align, shift)
+        rows = self.room_in_row(ledger, least, need)
+        if shift >> _ROOM_OF_RANGES not in (0, -1):  # an image may be based anywhere
+            spans = (Span(low + shift, high + shift, align, shift % align) for low, high in rows.tolist())
+            return [span for span in spans if span.bounds()]
+        found = Ranges(rows + shift, align, shift)
         return [found] if len(found.lows) else []
 
     def fits(self, ledger: Ledger, address: int, least: int, need: int = 0) -> bool:

@@ -9,13 +9,15 @@ the file's).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from bytegen.formats.core.intset import IntSet, anything, interval
-from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.pieces import Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
@@ -89,18 +91,28 @@ def _fitting(read: _Reading, named: int) -> int:
     view, ledger = read.view, read.plan.ledger
     end = read.region.end
     here = min(after(ledger, read.region) - HEAD, min(view.map.stop(read.region.start), view.stop) - end)
-    gaps = view.gaps(ledger)
+    gaps, widest = view.gaps(ledger), _widest_from(view, ledger)
 
     def possible(entries: int) -> bool:
         # The entries take their bytes from the gap after the head.
         past, need = end + _ENTRY * entries, LEAF * entries + _LEAST_NAME * named
-        return any(high - max(low, past) >= need for low, high in gaps)
+        i = bisect_left(gaps, (past,))
+        return widest[i] >= need or (i > 0 and gaps[i - 1][1] - past >= need)
 
     low, high = 0, min(max(here, 0) // _ENTRY, _MOST_ENTRIES)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if possible(middle) else (low, middle - 1)
     return low
+
+
+def _widest_from(view: View, ledger: Ledger) -> list[int]:
+    """Of each gap ahead: the size of the widest from it on; and 0 at the end."""
+    known: tuple[Ledger, list[int]] | None = view._memo.get("widest")
+    if known is None or known[0] is not ledger:
+        sizes = (high - low for low, high in reversed(view.gaps(ledger)))
+        known = view._memo["widest"] = ledger, [*accumulate(sizes, max, initial=0)][::-1]
+    return known[1]
 
 
 def _most_named(read: _Reading) -> int:
