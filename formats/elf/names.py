@@ -90,7 +90,7 @@ def with_section(plan: Plan, section: Section, dynamic: bool) -> Plan:
     elif kind == SHT_PROGBITS and section.size % STAB_SIZE:
         asks = asks._replace(ragged=(*asks.ragged, section.name))
     of_kind = {**plan.of_kind, kind: (*plan.of_kind.get(kind, ()), index)}
-    return plan._replace(sections=(*plan.sections, section), of_kind=of_kind, asks=asks)
+    return plan._replace(sections=plan.sections.with_item(section), of_kind=of_kind, asks=asks)
 
 
 def places(behind: Behind, text: bytes) -> np.ndarray:

@@ -6,6 +6,7 @@ from bisect import bisect_left, insort
 from typing import Any, NamedTuple
 
 from bytegen.formats.code.region import Code
+from bytegen.formats.core.grown import Grown
 from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.promised import Grammar
 from bytegen.formats.core.quick import replacing
@@ -114,7 +115,7 @@ class Plan(NamedTuple):
     segments_read: bool = False
     labels: tuple[tuple[int, int, str], ...] = ()
     # section headers
-    sections: tuple[Section, ...] = ()
+    sections: Grown[Section] = Grown()
     of_kind: dict[int, tuple[int, ...]] = {}  # noqa: RUF012  # type -> indices; never changed in place
     asks: Any = None  # what they ask of the name table (`names.Asked`)
     owed: tuple[tuple[int, Owed], ...] = ()  # sorted by index; indices not read yet

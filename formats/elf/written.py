@@ -14,6 +14,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 import numpy as np
 
 from bytegen.formats.core.pieces import Finite
+from bytegen.formats.core.recent import remember
 
 _NONE = np.zeros(0, np.uint64)
 _Rest = ParamSpec("_Rest")
@@ -35,9 +36,15 @@ class Lazily:
         self._finite: Finite | None = None
 
     def _all(self) -> Finite:
-        if self._finite is None:
-            self._finite = Finite(self._build())
-        return self._finite
+        finite = self._finite
+        if finite is None:
+            finite = self._finite = Finite(self._build())
+            remember(self)
+        return finite
+
+    def forget(self) -> None:
+        """Lets go of the members, which can be listed again."""
+        self._finite = None
 
     def members(self) -> np.ndarray:
         """uint64, ascending: all of them."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from bytegen.formats.core.pieces import Piece, Window
+from bytegen.formats.core.recent import remember
 
 
 class Slot:
@@ -94,10 +95,15 @@ class When:
         """The pieces, each made when it is asked for."""
         if self._rest is None:
             self._rest = iter(self._build())
+            remember(self)
         yield from self._made
         for piece in self._rest:
             self._made.append(piece)
             yield piece
+
+    def forget(self) -> None:
+        """Lets go of the pieces, which can be made again."""
+        self._made, self._rest = [], None
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.pieces import Span
 from bytegen.formats.elf.constants import PT_LOAD
 from bytegen.formats.elf.plan import Plan, Segment
@@ -54,7 +55,7 @@ class AddressMap:
     """The file and memory of the PT_LOADs. ``stop``: offset from which on bytes are not yet written."""
 
     __slots__ = (
-        "_by_offset", "_edges", "_ends", "_ranges", "_reach", "_spoken", "loads", "others", "stop",
+        "_asked", "_by_offset", "_edges", "_ends", "_ranges", "_reach", "_spoken", "loads", "others", "stop",
     )  # fmt: skip
 
     def __init__(self, loads: tuple[Segment, ...], stop: int, others: tuple[Other, ...] = ()) -> None:
@@ -70,6 +71,7 @@ class AddressMap:
         found = [(*self.written(load), load.shift) for load in self.loads]
         self._ranges = [(low, high, shift) for low, high, shift in found if low < high]
         self._edges: dict[int, np.ndarray] = {}
+        self._asked: tuple[Ledger, int, list[tuple[int, int, int]]] | None = None
 
     def find(self, address: int) -> Segment | None:
         """The segment whose file bytes hold the address."""
@@ -171,8 +173,14 @@ class AddressMap:
         return not any(other.low <= address < other.stop for other in self.others)
 
     def gaps(self, plan: Plan, position: int) -> list[tuple[int, int, int]]:
-        """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised."""
-        found = []
+        """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised.
+
+        Not to be changed: it is kept for the ledger asked last.
+        """
+        known = self._asked
+        if known is not None and known[0] is plan.ledger and known[1] == position:
+            return known[2]
+        found = list[tuple[int, int, int]]()
         for low, high in plan.ledger.gaps(position):
             first, last = bisect_right(self._reach, low), bisect_left(self._by_offset, (high,))
             here = [file for file in self._by_offset[first:last] if file[1] > low]
@@ -180,6 +188,7 @@ class AddressMap:
                 here.sort(key=itemgetter(3))
             for start, end, shift, _ in here:
                 found.append((start if start > low else low, end if end < high else high, shift))
+        self._asked = plan.ledger, position, found
         return found
 
     def room(self, plan: Plan, offset: int, address: int) -> int:

@@ -175,8 +175,7 @@ class State(NamedTuple):
         if region is None:
             return self
         kept = tuple(item for item in self.reserved if item[0] != name)
-        regions = tuple(item for item in self.plan.ledger.regions if item is not region)
-        plan = self.plan._replace(ledger=type(self.plan.ledger)(self.plan.ledger.limit, regions))
+        plan = self.plan._replace(ledger=self.plan.ledger.dropped(region))
         return self._replace(plan=plan, reserved=kept)
 
     def reserve(self, name: str, size: int, align: int) -> State | None:

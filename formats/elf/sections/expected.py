@@ -67,15 +67,17 @@ def released(plan: Plan) -> Plan:
     seen = foreseen(plan)
     if seen.reserved is None:
         return plan
-    regions = tuple(region for region in plan.ledger.regions if region is not seen.reserved)
-    ledger = type(plan.ledger)(plan.ledger.limit, regions)
-    return plan._replace(ledger=ledger, foreseen=seen._replace(reserved=None))
+    return plan._replace(ledger=plan.ledger.dropped(seen.reserved), foreseen=seen._replace(reserved=None))
 
 
 def gaps(plan: Plan, table: Table) -> Iterator[tuple[int, int, int]]:
     """(low, high, shift): mapped room ahead, the last first, that string tables still owed can do without."""
     free = space.free(plan, table)
-    for low, high, shift in sorted(map_to(plan, table).gaps(plan, table.end), reverse=True):
+    every = sorted(map_to(plan, table).gaps(plan, table.end), reverse=True)
+    if len(free) == len(plan.ledger.gaps(table.end)):
+        yield from every
+        return
+    for low, high, shift in every:
         i = bisect_right(free, low, key=itemgetter(0)) - 1
         if i >= 0 and low < free[i][1]:
             yield low, high, shift

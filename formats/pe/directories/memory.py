@@ -7,7 +7,7 @@ directory itself. Addresses are relative to the image (RVAs); "mapped" is the fi
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -114,43 +114,21 @@ def address_tables(plan: Plan) -> tuple[int, int]:
 
 def room(ledger: Ledger, offset: int) -> int:
     """Bytes from ``offset`` to the next promise; 0 inside of one."""
-    regions = ledger.regions
-    i = bisect_right(ledger._starts, offset)
-    if i and regions[i - 1].end > offset:
+    before, following = ledger.before(offset + 1), ledger.after(offset + 1)
+    if before is not None and before.end > offset:
         return 0
-    return (regions[i].start if i < len(regions) else ledger.limit) - offset
+    return (following.start if following is not None else ledger.limit) - offset
 
 
 def after(ledger: Ledger, region: Region) -> int:
     """Bytes from the start of a promise to the next one."""
-    i = bisect_right(ledger._starts, region.start)
-    return (ledger.regions[i].start if i < len(ledger.regions) else ledger.limit) - region.start
-
-
-def added(ledger: Ledger, region: Region) -> Ledger:
-    """A ledger with one promise more; the same one where there is one at its start already."""
-    i = bisect_left(ledger._starts, region.start)
-    if i < len(ledger.regions) and ledger.regions[i].start == region.start:
-        return ledger
-    return ledger.inserted(i, region)
+    following = ledger.after(region.start + 1)
+    return (following.start if following is not None else ledger.limit) - region.start
 
 
 def merged(ledger: Ledger, regions: list[Region]) -> Ledger:
     """A ledger with promises more, none of which begins where another does."""
     return Ledger(ledger.limit, tuple(sorted((*ledger.regions, *regions), key=lambda r: r.start)))
-
-
-def grown(ledger: Ledger, start: int, end: int) -> Ledger:
-    """A ledger in which the promise at ``start`` ends at ``end``."""
-    i = bisect_left(ledger._starts, start)
-    regions = ledger.regions
-    old = regions[i]
-    assert old.start == start
-    longer = old._replace(end=end)
-    new = Ledger(ledger.limit, (*regions[:i], longer, *regions[i + 1 :]))
-    if end >= old.end:
-        new.more = ledger, longer
-    return new
 
 
 class View:

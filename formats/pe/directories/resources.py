@@ -156,9 +156,7 @@ def _ids(read: _Reading) -> Step:
         region = read.region._replace(end=read.region.end + _ENTRY * total)
         plan = owing_leaves(read.plan, total) if read.version == INFORMATION else read.plan
         if total:
-            ledger = plan.ledger
-            regions = tuple(region if r is read.region else r for r in ledger.regions)
-            plan = plan._replace(ledger=type(ledger)(ledger.limit, regions))
+            plan = plan._replace(ledger=plan.ledger.replace(read.region, region))
         view = View(plan, read.region.start, region.end, data, read.view.stop)
         return _entry(read._replace(plan=plan, view=view, entries=total, region=region), data)
 
