@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Protocol
 
-_MOST = 16
+_MOST = 128
 
 
 class Forgetful(Protocol):
