@@ -58,7 +58,7 @@ class Owner(NamedTuple):
 
 def table_of(plan: Plan) -> Names:
     """The names that resolve on the plan's machine."""
-    return names(plan.target.plus)
+    return names(plan.target.plus, plan.libraries)
 
 
 def group_of(plan: Plan, index: int) -> Group:
@@ -83,12 +83,12 @@ def fitting(plan: Plan, group: Group) -> int:
 
 def least_function(plan: Plan, group: Group) -> int:
     """Bytes that a new name of a function in the group needs."""
-    return HINT + 1 + table_of(plan).shortest(group.dlls) if plan.strict else LEAST_FUNCTION
+    return HINT + 1 + table_of(plan).shortest(group.dlls) if plan.resolved else LEAST_FUNCTION
 
 
 def least_dll(plan: Plan, group: Group) -> int:
     """Bytes that the name of the group's DLL needs."""
-    return 1 + table_of(plan).shortest_dll(group.dlls) if plan.strict else LEAST_DLL
+    return 1 + table_of(plan).shortest_dll(group.dlls) if plan.resolved else LEAST_DLL
 
 
 def narrowed(plan: Plan, index: int, dlls: int) -> Plan:
@@ -127,7 +127,7 @@ def place(plan: Plan, region: Region) -> Plan:
     if ledger is plan.ledger:
         return plan
     plan = plan._replace(ledger=ledger)
-    if not plan.strict:
+    if not plan.resolved:
         return plan
     i = bisect_left(ledger._starts, region.start)
     if i:
@@ -141,7 +141,7 @@ def placed_all(plan: Plan, regions: list[Region]) -> Plan:
     """`place` for several new promises, sorted, whose own group knows the room that they have."""
     ledger = merged(plan.ledger, regions)
     plan = plan._replace(ledger=ledger)
-    if plan.strict:
+    if plan.resolved:
         own = {region.start for region in regions}
         for region in regions:
             i = bisect_left(ledger._starts, region.start)

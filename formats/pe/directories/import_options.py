@@ -51,7 +51,7 @@ def _least_name(option: Option) -> int:
 
 def need(option: Option) -> int:
     """Bytes in a row that the name of the DLL needs, whatever a table placed before it does to other names."""
-    if option.plan.strict and option.values is not None:
+    if option.plan.resolved and option.values is not None:
         return 1 + table_of(option.plan).longest_dll(group_of(option.plan, -1).dlls)
     return _least_name(option)
 
@@ -60,10 +60,10 @@ def options_of(plan: Plan, view: View, start: int, end: int) -> Iterable[Option]
     """The ways to complete one more descriptor, before any of its fields is known."""
     plan = plan._replace(ledger=grown(plan.ledger, start, end))
     index, word = len(contents(plan).imports), plan.target.word
-    all_dlls = table_of(plan).all if plan.strict else -1
+    all_dlls = table_of(plan).all if plan.resolved else -1
     fresh = with_group(plan, index, Group(dlls=all_dlls))
     if any(high - low - low % 2 >= 2 * word for low, high in view.gaps(plan.ledger, barred=True)):
-        option = _with_spare(fresh, index, view) if plan.strict else Option(fresh)
+        option = _with_spare(fresh, index, view) if plan.resolved else Option(fresh)
         if option is not None and view.spans(option.plan.ledger, 2 * word, need(option)):
             yield option
     for address, values in _written_tables(plan, view):
@@ -118,7 +118,7 @@ def _placed(plan: Plan, index: int, view: View, address: int, values: tuple[int,
     """The option of a written address table: its names are promised, or written and right."""
     flag = ordinal_flag(plan)
     dlls = group_of(plan, index).dlls
-    table = table_of(plan) if plan.strict else None
+    table = table_of(plan) if plan.resolved else None
     ahead: list[int] = []
     for value in values:
         if value & flag:
@@ -150,7 +150,7 @@ def _names(plan: Plan, index: int, view: View, offsets: list[int]) -> Plan | Non
     if not offsets:
         return plan
     group, ledger = group_of(plan, index), plan.ledger
-    owner = Owner(index if plan.strict else 0)
+    owner = Owner(index if plan.resolved else 0)
     path = f"imports[{index - 1}].name"
     new: list[Region] = []
     rooms = []
@@ -167,7 +167,7 @@ def _names(plan: Plan, index: int, view: View, offsets: list[int]) -> Plan | Non
         new.append(Region(offset, offset, FUNCTION, path, owner))
     if not new:
         return plan
-    if plan.strict:
+    if plan.resolved:
         group = group._replace(room=min(group.room, *rooms))
         group = group._replace(dlls=fitting(plan, group))
         if not group.dlls:

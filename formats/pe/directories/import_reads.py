@@ -1,7 +1,9 @@
 """What a loader reads of the imports once it has relocated the image, found in a file that is written so far.
 
-That is all there is to imports but their directory: tables, names of functions, names of DLLs. By the time that
-relocations are read all of it is written, at level "load" (see `directories_table`).
+That is all there is to imports: descriptors up to the null one, tables, names of functions, names of DLLs. By the time
+that relocations are read all of it is written, at level "load" (see `directories_table`). Linkers give the directory
+the size of the whole section (GNU ld), which holds other things too: address tables of delayed imports, which must
+be relocated.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ def _ranges(plan: Plan, raw: bytes | bytearray) -> Iterator[Range]:
     if offset is None:
         return
     for at in range(offset, offset + size - _DESCRIPTOR + 1, _DESCRIPTOR):
+        yield address + at - offset, address + at - offset + _DESCRIPTOR
         lookup, _, _, name, addresses = (
             int.from_bytes(raw[at + i : at + i + 4], "little") for i in range(0, _DESCRIPTOR, 4)
         )

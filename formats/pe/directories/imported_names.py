@@ -71,7 +71,7 @@ class _Name(NamedTuple):
     @property
     def resolved(self) -> bool:
         """Whether it must be a name that resolves: those of delayed imports need not before they are called."""
-        return self.plan.strict and self.region.kind in (FUNCTION, DLL)
+        return self.plan.resolved and self.region.kind in (FUNCTION, DLL)
 
 
 def _stop(plan: Plan, region: Region, most: int) -> int:
@@ -163,7 +163,7 @@ def dll_at(raw: bytes, offset: int, stop: int) -> bytes | None:
 
 def possible(plan: Plan, group: Group, name: bytes) -> int:
     """The DLLs of the group that export a name; -1 at level "parse"."""
-    return table_of(plan).exporters(name) & group.dlls if plan.strict else -1
+    return table_of(plan).exporters(name) & group.dlls if plan.resolved else -1
 
 
 __all__ = ["dll_at", "function_at", "letters", "possible"]

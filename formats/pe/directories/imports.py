@@ -203,7 +203,7 @@ def _name(read: Descriptor, data: bytearray) -> Step:
 def _accepts(option: Option, name: bytes) -> bool:
     """Whether the DLL of a written name can be the option's."""
     plan = option.plan
-    return not plan.strict or bool(table_of(plan).dll(name) & group_of(plan, -1).dlls)
+    return not plan.resolved or bool(table_of(plan).dll(name) & group_of(plan, -1).dlls)
 
 
 def _named(read: Descriptor, option: Option, value: int, written: bytes | None) -> Option:
@@ -211,15 +211,15 @@ def _named(read: Descriptor, option: Option, value: int, written: bytes | None) 
     if not dll_fits(plan, view, value):
         assert written is not None
         return option._replace(
-            plan=narrowed(plan, index, table_of(plan).dll(written)) if plan.strict else plan
+            plan=narrowed(plan, index, table_of(plan).dll(written)) if plan.resolved else plan
         )
     offset = view.map.offset(value)
     assert offset is not None
     group = group_of(plan, index)._replace(dll_at=offset, dll_room=view.ahead(plan.ledger, value))
-    if plan.strict:
+    if plan.resolved:
         group = group._replace(dlls=fitting(plan, group))
     plan = with_group(plan, index, group)
-    owner = Owner(index if plan.strict else 0)
+    owner = Owner(index if plan.resolved else 0)
     end = offset + least_dll(plan, group)
     return option._replace(plan=place(plan, Region(offset, end, DLL, read.path("dll"), owner)))
 

@@ -148,7 +148,7 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
     flag, view = ordinal_flag(plan), reading.view
     group = group_of(plan, reading.group)
     pieces: list[Piece] = []
-    if plan.strict:
+    if plan.resolved:
         ordinals = table_of(plan).ordinal_entries(group.dlls, flag)
         if ordinals is not None:
             pieces.append(ordinals)
@@ -181,7 +181,7 @@ def _existing(plan: Plan, reading: Reading, group: Group) -> np.ndarray:
     ahead = [view.map.address(r.start) for r in promised if r.start >= view.free and r.detail == owner]
     found = [np.array(ahead, np.uint64)]
     for dlls, addresses in _names_behind(plan, view).items():
-        if dlls & group.dlls or not plan.strict:
+        if dlls & group.dlls or not plan.resolved:
             found.append(addresses)
     known = np.concatenate(found)
     if spent and len(known):
@@ -205,7 +205,7 @@ def _written_names(plan: Plan, view: View) -> dict[int, list[int]]:
     if not view.raw.startswith(raw):  # a fork has written other bytes
         raw, known = b"", {}
     found = {dlls: places.copy() for dlls, places in known.items()}
-    table = table_of(plan) if plan.strict else None
+    table = table_of(plan) if plan.resolved else None
     barred = range(*view.barred)
     for match in FUNCTION_NAME.finditer(view.raw, raw.rfind(0) + 1):
         end = match.end()
@@ -244,14 +244,14 @@ def written_name(view: View, x: int) -> bytes | None:
 
 
 def _owner(plan: Plan, group: int) -> Owner:
-    return Owner(group if plan.strict else 0)
+    return Owner(group if plan.resolved else 0)
 
 
 def referred(plan: Plan, index: int, view: View, x: int, path: str) -> Plan:
     """The plan after an entry: a name is promised, or what is known of the DLL gets narrower."""
     flag = ordinal_flag(plan)
     if x & flag:
-        if plan.strict:
+        if plan.resolved:
             plan = narrowed(plan, index, table_of(plan).with_ordinal(x & 0xFFFF))
         return plan
     offset = view.map.offset(x)
@@ -259,7 +259,7 @@ def referred(plan: Plan, index: int, view: View, x: int, path: str) -> Plan:
     if offset < view.here:
         name = written_name(view, x)
         assert name is not None
-        return narrowed(plan, index, table_of(plan).exporters(name)) if plan.strict else plan
+        return narrowed(plan, index, table_of(plan).exporters(name)) if plan.resolved else plan
     end = offset + least_function(plan, group_of(plan, index))
     return place(plan, Region(offset, end, FUNCTION, path, _owner(plan, index)))
 
