@@ -27,6 +27,8 @@ from bytegen.formats.pe.directories.memory import (
 from bytegen.formats.pe.plan import Plan
 
 FUNCTION, DLL, TABLE = "import_name", "import_dll", "import_table"
+SPARE = "import_spare"  # room kept for names of a bound table: see `import_options`
+SPARE_NAME = 15  # a name of at most 12 letters, its hint and its zero
 DELAYED_FUNCTION, DELAYED_DLL = "delay_name", "delay_dll"
 HINT = 2
 LEAST_FUNCTION = HINT + 2  # a name of one letter and its zero
@@ -48,6 +50,8 @@ class Group(NamedTuple):
     tables: tuple[int, ...] = ()  # file offsets of its copies ahead
     spare: int = -1  # file offset of a name that no entry refers to yet
     most: int = MOST_ENTRIES  # entries that the table may have
+    bound_at: int = -1  # file offset of an address table ahead that may be bound
+    exact: int = 0  # entries that it must have, where the address table is written and bound
 
 
 class Owner(NamedTuple):
@@ -169,6 +173,17 @@ def _squeezed(plan: Plan, region: Region) -> Plan:
             return plan
         group = group._replace(dll_room=room)
     return narrowed(with_group(plan, index, group), index, group.dlls)
+
+
+def kept_spare(plan: Plan, index: int, count: int) -> Plan:
+    """The plan in which a bound group's room in reserve is that of ``count`` more names."""
+    group = group_of(plan, index)
+    regions = list(plan.ledger.regions)
+    i = next(i for i, r in enumerate(regions) if r.start == group.spare and r.kind == SPARE)
+    start = regions[i].end - SPARE_NAME * count
+    regions[i : i + 1] = [regions[i]._replace(start=start)] if count else []
+    plan = plan._replace(ledger=Ledger(plan.ledger.limit, tuple(regions)))
+    return with_group(plan, index, group._replace(spare=start if count else -1))
 
 
 def released(plan: Plan, index: int) -> Plan:

@@ -52,7 +52,8 @@ def _ranges(plan: Plan, raw: bytes | bytearray) -> Iterator[Range]:
             return
         yield _text(plan, raw, name, 0)
         for table in {lookup, addresses} - {0}:
-            yield from _table(plan, raw, table)
+            # Names are read from the lookup table, where there is one.
+            yield from _table(plan, raw, table, named=not lookup or table == lookup)
 
 
 def _text(plan: Plan, raw: bytes | bytearray, address: int, before: int) -> Range:
@@ -62,14 +63,14 @@ def _text(plan: Plan, raw: bytes | bytearray, address: int, before: int) -> Rang
     return address, address + (1 if offset is None or end < 0 else end + 1 - offset)
 
 
-def _table(plan: Plan, raw: bytes | bytearray, address: int) -> Iterator[Range]:
+def _table(plan: Plan, raw: bytes | bytearray, address: int, named: bool) -> Iterator[Range]:
     word, offset = plan.target.word, mapping(plan.sections).offset(address)
     flag, count = 1 << 8 * word - 1, 1
     while offset is not None:
         value = int.from_bytes(raw[offset : offset + word], "little")
         if not value:
             break
-        if not value & flag:
+        if named and not value & flag:
             yield _text(plan, raw, value, HINT)
         offset, count = offset + word, count + 1
     yield address, address + word * count

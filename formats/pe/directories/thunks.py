@@ -23,6 +23,7 @@ from bytegen.formats.pe.directories.groups import (
     Group,
     Owner,
     group_of,
+    kept_spare,
     least_function,
     narrowed,
     place,
@@ -33,7 +34,7 @@ from bytegen.formats.pe.directories.groups import (
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
-from bytegen.formats.pe.directories.memory import Scanned, View, contents, grown, room
+from bytegen.formats.pe.directories.memory import Scanned, View, contents, grown, mapping, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -50,6 +51,7 @@ class Reading(NamedTuple):
     view: View
     values: tuple[int, ...] = ()
     repeated: int = 0
+    near: int = -1  # the address of the room kept for names of a bound table
 
 
 def ordinal_flag(plan: Plan) -> int:
@@ -61,11 +63,14 @@ def ordinal_flag(plan: Plan) -> int:
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     group = group_of(plan, region.detail.group)
     if group.values is not None:
+        if region.start == group.bound_at:
+            return _address(plan, region, len(group.values), 0)
         return _repeat(plan, region, (*group.values, 0), 0)
     if contents(plan).scanned is None:
         plan = plan._replace(contents=contents(plan)._replace(scanned=Scanned()))
     view = View(plan, region.start, region.end, data, stop_of_imports(plan))
-    return _entry(plan, Reading(region.detail.group, region, view), data)
+    near = view.map.address(group.spare) if group.exact and group.spare >= 0 else -1
+    return _entry(plan, Reading(region.detail.group, region, view, near=near), data)
 
 
 def _repeat(plan: Plan, region: Region, values: tuple[int, ...], i: int) -> Step:
@@ -83,6 +88,31 @@ def _repeat(plan: Plan, region: Region, values: tuple[int, ...], i: int) -> Step
     )
 
 
+def _address(plan: Plan, region: Region, entries: int, i: int) -> Step:
+    """An entry of the address table behind the lookup table, where the table may be bound: any address.
+
+    pefile takes an address inside the table for a sign of nonsense.
+    """
+    word = plan.target.word
+    stop = region.start + word * (i + 1)
+    if i == entries:
+        choices, rule = exactly(word, 0), "0: the end of the table"
+    else:
+        first = mapping(plan.sections).address(region.start)
+        choices = IntSet(word, Span(1, first - 1), Span(first + word * i + 1, (1 << 8 * word) - 1))
+        rule = "any but 0 and addresses in the table: it may be bound"
+    return IntStep(
+        stop - word,
+        word,
+        choices,
+        ("{}[{}]", region.path, i),
+        rule,
+        lambda value, data: (
+            proceed(plan, stop, data) if i == entries else _address(plan, region, entries, i + 1)
+        ),
+    )
+
+
 def entries(plan: Plan) -> int:
     """Entries of the tables that are read."""
     return sum(len(group.values or ()) + 1 for group in contents(plan).imports)
@@ -92,9 +122,11 @@ def _extended(plan: Plan, reading: Reading) -> Plan | None:
     """The plan in which every copy of the table has place for one more entry; None where there is none."""
     word, count = plan.target.word, len(reading.values)
     ledger = plan.ledger
+    group = group_of(plan, reading.group)
     if not count:
         return plan
-    group = group_of(plan, reading.group)
+    if group.exact:
+        return plan if count < group.exact else None
     if count >= group.most or count + entries(plan) >= MOST_ENTRIES:
         return None
     for start in group.tables:
@@ -113,9 +145,12 @@ def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
     word, count = plan.target.word, len(reading.values)
     start = reading.region.start + word * count
     longer = _extended(plan, reading)
-    pieces: list[Piece] = [Span(0, 0)] if count else []
+    exact, spare = _bound(plan, reading)
+    pieces: list[Piece] = [Span(0, 0)] if (count == exact if exact else count) else []
     if longer is not None:
-        if not count:
+        if spare >= 0:
+            longer = kept_spare(longer, reading.group, exact - count - 1)
+        elif not count:
             longer = released(longer, reading.group)
         pieces += _choices(longer, reading)
 
@@ -133,6 +168,12 @@ def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
         "an ordinal, the address of a hint and a name, or the zero at the end",
         following,
     )
+
+
+def _bound(plan: Plan, reading: Reading) -> tuple[int, int]:
+    """How many entries the table must have, where it is bound, and the file offset of the room kept for names."""
+    group = group_of(plan, reading.group)
+    return group.exact, group.spare if group.exact else -1
 
 
 def spread(values: tuple[int, ...], flag: int) -> tuple[int, int]:
@@ -156,6 +197,9 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
         pieces.append(Span(flag | 1, flag | 0xFFFF))
 
     low, high = spread(reading.values, flag)
+    if reading.near >= 0:
+        # The room in reserve must stay within reach.
+        low, high = max(low, reading.near - MOST_SPREAD // 2), min(high, reading.near + MOST_SPREAD // 2)
 
     def allowed(x: int) -> bool:
         if not low <= x <= high:
