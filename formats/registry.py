@@ -109,6 +109,10 @@ def constraint(
         raise FormatError(f"min_bytes is {min_bytes}; it may be from 0 to max_bytes, which is {max_bytes}")
     if isinstance(imports, str) and imports not in ("known", "any"):
         raise FormatError(f'imports is {imports!r}; it may be "known", "any", or a list of libraries')
+    if not isinstance(imports, str):
+        for library in imports:
+            if not library.names:
+                raise FormatError(f"{library.name}: a library to import from has at least one name")
     if imports == "known" or found.begin_importing is None:
         begin = found.begin(max_bytes, level)
     else:
