@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _E_TYPE = slice(16, 18)
 _LOADABLE = (2, 3)  # ET_EXEC, ET_DYN
 ANY_IMPORTS = "any imports"
-_NO_DLL = "no DLL "  # in what the judge Wine says
+_NO_DLL = ("no DLL ", "0xc0000135")  # in what the judge Wine says; the second is STATUS_DLL_NOT_FOUND
 # Whose complaints count at a level: those of its judges, and of the levels below.
 _JUDGED_BY = {
     "parse": ("parse",),
@@ -98,7 +98,9 @@ def measure(found: Found, *, judge: bool = True, levels: tuple[str, ...] = ("par
 def _whatever_it_imports(row: Row, data: bytes) -> None:
     """Holds a PE file to `load` whatever it imports, after it was held to `load`."""
     if "load" in row.judged:
-        row.judged[ANY_IMPORTS] = [line for line in row.judged["load"] if _NO_DLL not in line]
+        row.judged[ANY_IMPORTS] = [
+            line for line in row.judged["load"] if not any(words in line for words in _NO_DLL)
+        ]
     if row.refused["load"] is None:
         row.refused[ANY_IMPORTS] = None
     else:
