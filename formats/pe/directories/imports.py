@@ -14,12 +14,12 @@ function one that it exports, by the table of `exported`. A file that imports a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import (
     DLL,
@@ -93,16 +93,13 @@ def _descriptor(plan: Plan, view: View, region: Region, number: int) -> Step:
     if room(plan.ledger, start + SIZE) >= SIZE and start + 2 * SIZE <= stop:
         options = tuple(options_of(plan, view, region.start, start + 2 * SIZE))
     read = Descriptor(plan, view, region, number, options)
-    word = plan.target.word
 
     def allowed(x: int) -> bool:
         return any(_takes_lookup(view, o, x) for o in options)
 
     def build() -> Iterable[Piece]:
         for option in options:
-            for span in view.spans(option.plan.ledger, word * option.entries, need(option)):
-                if not option.bound or _before_spare(view, option, span):
-                    yield span
+            yield from _lookup_places(view, option)
 
     pieces: list[Piece] = [Span(0, 0)]
     if options:
@@ -126,10 +123,14 @@ def _takes_lookup(view: View, option: Option, x: int) -> bool:
     return offset is not None and option.takes_lookup(offset)
 
 
-def _before_spare(view: View, option: Option, span: Span) -> bool:
-    """Whether the option `takes_lookup` in a gap, which lies on one side of the room in reserve."""
-    offset = view.map.offset(span.lo)
-    return offset is not None and option.takes_lookup(offset)
+def _lookup_places(view: View, option: Option) -> Sequence[Piece]:
+    """The addresses for which `_takes_lookup`: each gap lies on one side of the room in reserve."""
+    size = option.plan.target.word * option.entries
+    if not option.bound:
+        return view.spans(option.plan.ledger, size, need(option))
+    rows = view.room_in_row(option.plan.ledger, size, need(option))
+    kept = [_takes_lookup(view, option, first) for first in rows[:, 0].tolist()]
+    return [Ranges(rows[kept])] if any(kept) else []
 
 
 def _looked_up(read: Descriptor, value: int) -> Descriptor:
