@@ -334,6 +334,6 @@ def read_resources(raw: RawPe, enter: Callable[[int, bool], bool] = lambda place
             if leaf is not None:
                 found.append(Leaf((*path, name), leaf[0], leaf[1], leaf[2]))
 
-    if rva and size:
+    if rva and size and enter(0, True):
         walk(0, ())
     return found
