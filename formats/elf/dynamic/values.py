@@ -8,7 +8,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.pieces import Bits, Finite, Piece, Span
-from bytegen.formats.elf.dynamic import accept, tags
+from bytegen.formats.elf.dynamic import accept, tags, version_places
 from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.state import (
     RELOCATIONS,
@@ -278,5 +278,7 @@ def packed_sizes(state: State) -> list[Piece]:
 def version_counts(state: State, tag: int) -> list[Piece]:
     """DT_VERNEEDNUM, DT_VERDEFNUM: as many as the chain has."""
     table = tags.SIZED[tag]
+    if not state.places[table].behind:
+        return version_places.counts(state, tag)
     found = dict(state.view.versions(table == tags.VERDEF, version_table(state, 0)))
     return [Finite((found[state.places[table].address].entries,))]

@@ -20,7 +20,7 @@ from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES, string_at
 
 _NEED, _NEED_AUX = struct.Struct("<HHIII"), struct.Struct("<IHHII")
 _DEFINITION, _DEFINITION_AUX = struct.Struct("<HHHHIII"), struct.Struct("<II")
-_C_VERSION = re.compile(rb"GLIBC_2\.\d{1,2}(\.\d{1,2})?|GLIBC_PRIVATE|GLIBC_ABI_DT_RELR")
+C_VERSION = re.compile(rb"GLIBC_2\.\d{1,2}(\.\d{1,2})?|GLIBC_PRIVATE|GLIBC_ABI_DT_RELR")
 RELR_VERSION = b"GLIBC_ABI_DT_RELR"
 MOST_NAMES = 1 << 12
 _NONE = np.zeros(0, np.int64)
@@ -117,7 +117,7 @@ def _need_names(table: Table, position: int, count: int, file: bytes) -> Version
         if table.strict and table.strings is not None:
             if not name or hashed != elf_hash(name):
                 return None
-            if file in KNOWN_LIBRARIES and not _C_VERSION.fullmatch(name):
+            if file in KNOWN_LIBRARIES and not C_VERSION.fullmatch(name):
                 return None
         packed |= name == RELR_VERSION
         indices.add(index & 0x7FFF)
