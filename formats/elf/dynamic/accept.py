@@ -22,7 +22,7 @@ from bytegen.formats.elf.dynamic.state import (
 )
 from bytegen.formats.elf.dynamic.version_state import version_table
 
-GNU_HASH_LEAST = 24  # and a word: head, one bucket, one symbol
+GNU_HASH_LEAST = 20  # and a word: head, one bucket
 HASH_LEAST = 16
 
 

@@ -14,9 +14,9 @@ from bytegen.formats.core.steps import Step
 from bytegen.formats.elf.contents.symbols import local_symbols, symbol_record
 from bytegen.formats.elf.dynamic import tags, version_places
 from bytegen.formats.elf.dynamic.addresses import AddressMap
-from bytegen.formats.elf.dynamic.settled import settle_places, version_indices
+from bytegen.formats.elf.dynamic.settled import MOST, settle_places, version_indices
 from bytegen.formats.elf.dynamic.state import State
-from bytegen.formats.elf.dynamic.version_debts import must_be_defined, written_symbols
+from bytegen.formats.elf.dynamic.version_debts import must_be_defined, symbols_known
 from bytegen.formats.elf.dynamic.version_state import unneeded
 from bytegen.formats.elf.plan import Plan, opener, proceed
 
@@ -63,10 +63,10 @@ def promise_details(state: State) -> Plan:
         symtab.address if symtab is not None else 0,
         state.used,
         state.symbols,
-        version_indices(state),
+        MOST if version_places.is_ahead(state, tags.VERSYM) else version_indices(state),
         0,
         tuple(sorted(set(state.needed))),
-        version=version_places.is_ahead(state, tags.VERNEED),
+        version=state.view.strict and version_places.is_ahead(state, tags.VERNEED),
     )
     ledger, count = state.plan.ledger, state.symbol_count
     if state.symbols is None:
@@ -120,7 +120,7 @@ def _open_relocations(plan: Plan, region: Region, data: bytearray) -> Step:
     word = target.word
     shift = 32 if target.bits == 64 else 8
     symbols = max(1, facts.exact or facts.used) if facts.symtab >= 0 else 1
-    symbols = max(symbols, written_symbols(plan, data, facts.names))
+    symbols = max(symbols, symbols_known(plan, data, facts.names))
     info = IntSet(word, Window(0, (symbols << shift) - 1, 1 << shift, 0, target.highest_relocation))
     place = anything(word)
     if facts.strict:

@@ -171,7 +171,7 @@ class _GnuHash:
         return twin
 
     def begin(self) -> Step:
-        most = (self.stop - self.region.start - 20 - self.word) // 4
+        most = (self.stop - self.region.start - 16 - self.word) // 4
         rule = f"1 to {most}: the buckets that fit"
         return self._number(0, interval(4, 1, most), "nbuckets", rule, lambda table: table.offset())
 
@@ -180,7 +180,7 @@ class _GnuHash:
         return self._number(1, interval(4, 1, 0xFFFFFFFF), "symoffset", rule, lambda table: table.size())
 
     def size(self) -> Step:
-        most = (self.stop - self.region.start - 20 - 4 * self.buckets) // self.word
+        most = (self.stop - self.region.start - 16 - 4 * self.buckets) // self.word
         powers = [1 << i for i in range(32) if 1 << i <= most]
         rule = f"a power of two up to {most}: the words that fit"
         return self._number(2, exactly(4, *powers), "bloom_size", rule, lambda table: table.shift())

@@ -13,8 +13,9 @@ import numpy as np
 
 from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Span
 from bytegen.formats.core.steps import IntStep, Step
+from bytegen.formats.elf import tables
 from bytegen.formats.elf.dynamic import version_debts as debts_of
 from bytegen.formats.elf.dynamic.settled import MOST, versions_read
 from bytegen.formats.elf.dynamic.version_debts import (
@@ -31,21 +32,20 @@ from bytegen.formats.elf.dynamic.version_debts import (
     Place,
 )
 from bytegen.formats.elf.dynamic.version_names import Names
-from bytegen.formats.elf.dynamic.versions import MOST_NAMES
+from bytegen.formats.elf.dynamic.versions import FLAGS_KNOWN, MOST_NAMES
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Lazily
 
 _HIDDEN = 0x8000
-_ANY = {2: anything(2), 4: anything(4)}
+_ANY = anything(4)
 _MOST_INDEX = 0x7FFF
+_FLAGS = interval(2, 0, FLAGS_KNOWN)
 
 Then = Callable[[int, bytearray], Step]
 
 
-def _either(pieces: list[Piece] | frozenset[int]) -> IntSet:
-    """Indices, each with the bit that hides its symbol or without it."""
-    values = sorted(pieces) if isinstance(pieces, frozenset) else []
-    return exactly(2, *values, *(value | _HIDDEN for value in values))
+_PLAIN = (0, 1, _HIDDEN, _HIDDEN | 1)  # of no version
+_INDEX = interval(2, 0, _MOST_INDEX)
 
 
 # The indices of symbols
@@ -55,6 +55,7 @@ def _either(pieces: list[Piece] | frozenset[int]) -> IntSet:
 def _open_indices(plan: Plan, region: Region, data: bytearray) -> Step:
     count = debts_of.of(plan).least
     undefined = debts_of.undefined(plan, data, 0, count)
+    undefined[0] = True  # the null symbol
     room = debts_of.needs_room(plan)
     return _Indices(plan, region, undefined, room, room + debts_of.definitions_room(plan)).entry(
         0, 1, frozenset()
@@ -90,22 +91,22 @@ class _Indices:
         return low
 
     def _choices(self, number: int, highest: int, hard: frozenset[int]) -> IntSet:
+        """The index of a symbol; a hidden one, as readelf looks for it, is among the definitions read already."""
         top, debts = self._top(highest, hard), self.debts
         if not self.undefined[number]:
-            return IntSet(2, Span(0, top), Span(_HIDDEN, _HIDDEN + top))
+            shown = [index | _HIDDEN for index in debts.defined - debts.needs if index <= top]
+            return IntSet(2, Span(0, top), Finite([*_PLAIN, *shown]))
         if len(hard) >= self.needs:
-            return _either(frozenset({0, 1}) | hard | frozenset(i for i in debts.needs if i <= top))
+            return exactly(2, *{*_PLAIN, *hard, *(index for index in debts.needs if index <= top)})
 
-        def contains(value: int) -> bool:
-            index = value & _MOST_INDEX
-            if index <= 1 or index in hard or (index in debts.needs and index <= top):
+        def contains(index: int) -> bool:
+            if index in _PLAIN or index in hard or (index in debts.needs and index <= top):
                 return True
             return index <= top and self._owed(max(highest, index), hard | {index}) <= self.room
 
         def build() -> np.ndarray:
-            every = [index for index in range(top + 1) if index not in debts.defined or contains(index)]
-            found = np.array(every, np.uint64)
-            return np.concatenate((found, found | np.uint64(_HIDDEN)))
+            found = [index for index in range(2, top + 1) if index not in debts.defined or contains(index)]
+            return np.array([*_PLAIN, *found], np.uint64)
 
         return IntSet(2, Lazily(contains, build))
 
@@ -134,15 +135,18 @@ class _Indices:
         if place is not None:
             count = min(self.needs, len(owed | hard))
             plan = debts_of.grow(plan, VERNEED, NEED * place.count + NEED_NAME * count)
-        return proceed(_settled(plan, data), self.region.end, data)
+        return proceed(plan, self.region.end, data)
 
 
-def _settled(plan: Plan, data: bytearray) -> Plan:
-    """The plan in which section headers know how many symbols have good indices now."""
-    if plan.named is None or debts_of.of(plan).indices is None:
+def _before_sections(plan: Plan, raw: bytes) -> Plan:
+    """The plan in which section headers know how many symbols have good indices."""
+    debts: Debts | None = plan.versions
+    if plan.named is None or debts is None or debts.indices is None:
         return plan
-    sure = debts_of.sure_symbols(plan, data, MOST)
-    return plan._replace(named=plan.named._replace(indices=sure))
+    return plan._replace(named=plan.named._replace(indices=debts_of.sure_symbols(plan, raw, MOST)))
+
+
+tables.Hooks.before_sections = staticmethod(_before_sections)
 
 
 # Needs
@@ -268,14 +272,14 @@ class _Needs:
         """A version of the entry ``seen.number``, ``done`` of which are read."""
         path, start, strict = f"[{seen.number}].name[{done}]", seen.at, self.plan.strict
         file = self.names.at(seen.files[seen.number]) if strict else b""
-        hashes = IntSet(4, Finite(self.names.hashes(file).astype(np.uint64))) if strict else _ANY[4]
+        hashes = IntSet(4, Finite(self.names.hashes(file).astype(np.uint64))) if strict else _ANY
         owed, which = self._must(seen.indices)
-        indices = _either(which) if owed >= self._slots(seen, done) else _ANY[2]
+        indices = exactly(2, *which) if owed >= self._slots(seen, done) else _INDEX
         last = done + 1 == seen.counts[seen.number]
 
         def hashed(value: int, data: bytearray) -> Step:
             return self._field(
-                start + 4, 2, _ANY[2], f"{path}.vna_flags", "any", lambda _, data: other(value)
+                start + 4, 2, _FLAGS, f"{path}.vna_flags", "known flags", lambda _, data: other(value)
             )  # fmt: skip
 
         def other(value: int) -> Step:
@@ -312,7 +316,7 @@ class _Needs:
         if seen.number + 1 == self.place.count:
             plan = self.plan._replace(versions=self.debts.define(seen.indices, True))
             plan = versions_read(plan, VERNEED, seen.at - self.region.start).reach(seen.at)
-            return proceed(_settled(plan, data), seen.at, data)
+            return proceed(plan, seen.at, data)
         seen = seen._replace(number=seen.number + 1)
         return self._name(seen, 0) if seen.apart else self.entry(seen)
 
@@ -343,7 +347,7 @@ class _Definitions:
         """vd_ndx: any; where few entries are left, one that is used and that the needs to come have no room for."""
         soft = self.debts.owed - self.debts.hard - seen.indices
         owed = len(soft) - (debts_of.needs_room(self.plan) - len(self.debts.hard))
-        return _either(soft) if owed >= self.count - seen.number else _ANY[2]
+        return exactly(2, *soft) if owed >= self.count - seen.number else _INDEX
 
     def entry(self, seen: _Reading) -> Step:
         """An entry, up to its names."""
@@ -352,7 +356,7 @@ class _Definitions:
         most = min(most, MOST_NAMES - seen.names - later)
 
         def version(_: int, data: bytearray) -> Step:
-            return self._field(start + 2, 2, _ANY[2], f"{path}.vd_flags", "any", flags)
+            return self._field(start + 2, 2, _FLAGS, f"{path}.vd_flags", "known flags", flags)
 
         def flags(_: int, data: bytearray) -> Step:
             rule = "any; where room is short, one that is used and not defined yet"
@@ -368,7 +372,7 @@ class _Definitions:
 
         def hashed(after: _Reading, names: int) -> Step:
             return self._field(
-                start + 8, 4, _ANY[4], f"{path}.vd_hash", "any", lambda _, data: first(after, names)
+                start + 8, 4, _ANY, f"{path}.vd_hash", "any", lambda _, data: first(after, names)
             )  # fmt: skip
 
         def first(after: _Reading, names: int) -> Step:
@@ -400,6 +404,6 @@ class _Definitions:
                 return self.entry(done._replace(number=seen.number + 1))
             plan = self.plan._replace(versions=self.debts.define(seen.indices, False))
             plan = versions_read(plan, VERDEF, done.at - self.region.start).reach(done.at)
-            return proceed(_settled(plan, data), done.at, data)
+            return proceed(plan, done.at, data)
 
         return self._field(seen.at, 4, places, f"{path}.vda_name", "a place in the string table", name)
