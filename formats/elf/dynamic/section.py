@@ -224,13 +224,22 @@ _OTHERS: dict[int, Callable[[State], list[Piece]]] = {
 def _value(state: State, tag: int, data: bytearray) -> Step:
     word = state.view.target.word
     label = tags.label(state.view.target, tag)
+    code = state.plan.code if tag in tags.CODE else None
+
+    def then(value: int, data: bytearray) -> Step:
+        if tag == tags.NULL:
+            return _end(state, data)
+        if code is not None:
+            code.promise(value, data)
+        return _entry(_after(state, tag, value))
+
     return IntStep(
         state.start + word,
         word,
         IntSet(word, *_pieces(state, tag)),
         ("dynamic[{}].{}", state.number, label),
         lambda: tags.rule(tag),
-        lambda value, data: _end(state, data) if tag == tags.NULL else _entry(_after(state, tag, value)),
+        then,
     )
 
 
