@@ -47,7 +47,7 @@ def _unwind(view: View) -> IntSet:
     """The values of UnwindData: packed information, and the records that are written. One set for the whole table."""
     found: IntSet | None = view._memo.get("unwind data")
     if found is None:
-        written = When(lambda x: _written(view, x), lambda: _records(view))
+        written = When(lambda x: _written(view, x), lambda: _records(view), 4)
         found = IntSet(4, Span(0, _WORD, 4, 1), Span(0, _WORD, 4, 2), written)
         view._memo["unwind data"] = found
     return found
