@@ -190,9 +190,7 @@ def symbols_known(plan: Plan, data: bytes | bytearray, names: int) -> int:
         return debts.least
     if debts.symbols[0] >= len(data):
         return 0
-    if any(
-        region.kind in ("hash", "gnu_hash") for region in plan.ledger.regions if region.start >= len(data)
-    ):
+    if any(region.kind in ("hash", "gnu_hash") for region in plan.ledger.starting(len(data))):
         return 0
     load = debts.map.find(debts.symbols[1])
     assert load is not None
