@@ -5,6 +5,7 @@ from __future__ import annotations
 from bytegen.formats.elf.dynamic import (
     ahead,
     ahead_hashes,
+    ahead_indices,
     ahead_strings,
     ahead_versions,
     section,
@@ -15,6 +16,7 @@ __all__ = [
     "MOST_ENTRIES",
     "ahead",
     "ahead_hashes",
+    "ahead_indices",
     "ahead_strings",
     "ahead_versions",
     "least_entries",

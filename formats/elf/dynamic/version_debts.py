@@ -21,7 +21,7 @@ VERSYM, VERNEED, VERDEF = "versym", "verneed", "verdef"
 NEED, DEFINITION = 16, 20  # bytes of an entry; of a name of it
 NEED_NAME, DEFINITION_NAME = 16, 8
 LEAST_NEED, LEAST_DEFINITION = NEED + NEED_NAME, DEFINITION + DEFINITION_NAME
-_INDEX = 0x7FFF
+HIDDEN, INDEX = 0x8000, 0x7FFF
 
 
 class Place(NamedTuple):
@@ -157,7 +157,7 @@ def symbols_with_index(plan: Plan, data: bytes | bytearray, most: int) -> int:
     if VERSYM in debts.unread:
         return min(most, (stop_of(plan, VERSYM) - debts.indices.offset) // 2)
     values = indices_written(plan, data, most)
-    indices = values & _INDEX
+    indices = values & INDEX
     needs, hidden = debts.needs | debts.hard, values != indices
     unknown = debts.symbols[0] >= len(data)
     lacking = hidden if unknown else undefined(plan, data, 0, len(indices))
@@ -216,6 +216,6 @@ def must_be_defined(plan: Plan, data: bytes | bytearray, count: int) -> frozense
     debts: Debts | None = plan.versions
     if debts is None or debts.indices is None or VERSYM in debts.unread:
         return frozenset()
-    indices = indices_written(plan, data, count) & _INDEX
+    indices = indices_written(plan, data, count) & INDEX
     found = (indices > 1) & ~np.isin(indices, list(debts.needs | debts.hard))
     return frozenset(np.flatnonzero(found).tolist())
