@@ -126,16 +126,13 @@ class _Needs:
     def _first(self, seen: _Reading) -> Step:
         """vn_aux: the names come at once, or, as the first entry says, behind all entries."""
         behind = NEED * (self.place.count - seen.number) + NEED_NAME * (seen.names - seen.counts[-1])
-        if seen.number:
-            choices = (behind if seen.apart else NEED,)
-        else:
-            choices = (NEED, behind)
+        choices = {NEED, behind} if not seen.number else {behind if seen.apart else NEED}
 
         def then(value: int, data: bytearray) -> Step:
             return self._next(seen._replace(apart=value != NEED) if not seen.number else seen)
 
         rule = "where its names are"
-        return self._field(seen.at + 8, 4, exactly(4, *set(choices)), f"[{seen.number}].vn_aux", rule, then)
+        return self._field(seen.at + 8, 4, exactly(4, *choices), f"[{seen.number}].vn_aux", rule, then)
 
     def _next(self, seen: _Reading) -> Step:
         last = seen.number + 1 == self.place.count
