@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from bytegen.formats.core.pieces import Piece, Window
-from bytegen.formats.core.recent import remember
+from bytegen.formats.core.recent import Replayed, remember
 
 
 class Slot:
@@ -80,7 +80,7 @@ class When:
     All members are multiples of ``align``: no piece is asked for that could add nothing to a mask.
     """
 
-    __slots__ = ("_align", "_build", "_made", "_rest", "contains")
+    __slots__ = ("_align", "_build", "_pieces", "contains")
 
     def __init__(
         self, contains: Callable[[int], bool], build: Callable[[], Iterable[Piece]], align: int = 1
@@ -88,29 +88,26 @@ class When:
         self.contains = contains
         self._build = build
         self._align = align
-        self._made: list[Piece] = []
-        self._rest: Iterator[Piece] | None = None
+        self._pieces: Replayed[Piece] | None = None
 
     def pieces(self) -> Iterator[Piece]:
         """The pieces, each made when it is asked for."""
-        if self._rest is None:
-            self._rest = iter(self._build())
+        pieces = self._pieces
+        if pieces is None:
+            pieces = self._pieces = Replayed(self._build())
             remember(self)
-        yield from self._made
-        for piece in self._rest:
-            self._made.append(piece)
-            yield piece
+        return iter(pieces)
 
     def forget(self) -> None:
         """Lets go of the pieces, which can be made again."""
-        self._made, self._rest = [], None
+        self._pieces = None
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`."""
         if k and prefix % self._align:
             return
-        whole, pieces = out[:256] if k else out[: 256 : self._align], self.pieces()
-        while not whole.all():
+        step, pieces = 1 if k else self._align, self.pieces()
+        while 0 in out.tobytes()[:256:step]:  # ten times as fast as `all` of so few
             piece = next(pieces, None)
             if piece is None:
                 return

@@ -125,7 +125,7 @@ def _entry(read: _Reading, data: bytearray) -> Step:
     )
 
 
-def _written(view: View) -> np.ndarray:
+def written_names(view: View) -> np.ndarray:
     """int64, ascending: addresses of the functions' names that are written, as `written_name` takes them."""
     found: np.ndarray | None = view._memo.get("functions")
     if found is None:
@@ -162,7 +162,7 @@ def _names(read: _Reading) -> list[Piece]:
         yield Ranges(np.stack((np.maximum(ends[0], low), np.minimum(ends[1], high)), axis=1))
         promised = view.map.addresses_of(view.promised(plan.ledger, DELAYED_FUNCTION))
         yield Finite([x for x in promised.tolist() if allowed(x)])
-        written = _written(view)
+        written = written_names(view)
         written = written[(low <= written) & (written <= high)]
         if repeated:
             written = np.setdiff1d(written, [x for x in read.values if x <= high])
