@@ -32,13 +32,14 @@ class Ledger:
     own ledger, and a table of names promises thousands of places.
     """
 
-    __slots__ = ("_firsts", "_parts", "limit", "more")
+    __slots__ = ("_asked", "_firsts", "_parts", "limit", "more")
 
     def __init__(self, limit: int, regions: tuple[Region, ...] = ()) -> None:
         self.limit = limit
         half = _MOST // 2
         self._parts = tuple(regions[i : i + half] for i in range(0, len(regions), half))
         self._firsts = [part[0].start for part in self._parts]
+        self._asked: tuple[int, list[tuple[int, int]]] = (-1, [])  # the last answer of `gaps`
         # What it was made from by one promise, new or longer: what is known of that ledger need not be found anew.
         self.more: tuple[Ledger, Region] | None = None
 
@@ -58,7 +59,7 @@ class Ledger:
     def _with(self, i: int, *parts: tuple[Region, ...]) -> Ledger:
         """A ledger with these parts in place of the ``i``-th."""
         new = object.__new__(Ledger)
-        new.limit, new.more = self.limit, None
+        new.limit, new.more, new._asked = self.limit, None, (-1, [])
         new._parts = (*self._parts[:i], *parts, *self._parts[i + 1 :])
         new._firsts = self._firsts.copy()
         new._firsts[i : i + 1] = [part[0].start for part in parts]
@@ -151,7 +152,13 @@ class Ledger:
 
     def gaps(self, position: int) -> list[tuple[int, int]]:
         """The ranges [start, end) from ``position`` to the limit that nobody has been promised; not to be changed."""
-        return _gaps(self, position)
+        if self._asked[0] == position:
+            return self._asked[1]
+        if len(self._parts) > 1:  # to keep each ledger's would take more than its promises do
+            return _gaps_of_many(self, position)
+        found = _gaps(self, position)
+        self._asked = position, found
+        return found
 
     def room(self, position: int, start: int) -> int:
         """Bytes free from ``start`` (at or after ``position``) to the next promise or the limit."""
@@ -165,7 +172,6 @@ class Ledger:
         return self._parts[-1][-1].end if self._parts else 0
 
 
-@lru_cache(maxsize=16)  # of the ledgers asked last: to keep each one's would take more than the promises
 def _gaps(ledger: Ledger, position: int) -> list[tuple[int, int]]:
     gaps = []
     before = ledger.before(position)
@@ -178,3 +184,6 @@ def _gaps(ledger: Ledger, position: int) -> list[tuple[int, int]]:
     if position < ledger.limit:
         gaps.append((position, ledger.limit))
     return gaps
+
+
+_gaps_of_many = lru_cache(maxsize=16)(_gaps)

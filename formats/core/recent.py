@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 _Item = TypeVar("_Item")
 _END = object()
 
-_MOST = 128
+_MOST = 32
 
 
 class Forgetful(Protocol):

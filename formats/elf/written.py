@@ -17,6 +17,7 @@ from bytegen.formats.core.pieces import Finite
 from bytegen.formats.core.recent import remember
 
 _NONE = np.zeros(0, np.uint64)
+_MANY = 512  # members that are not kept for good
 _Rest = ParamSpec("_Rest")
 _Plan = TypeVar("_Plan")
 _Found = TypeVar("_Found")
@@ -38,8 +39,10 @@ class Lazily:
     def _all(self) -> Finite:
         finite = self._finite
         if finite is None:
-            finite = self._finite = Finite(self._build())
-            remember(self)
+            listed = self._build()
+            finite = self._finite = Finite(listed)
+            if len(listed) > _MANY:
+                remember(self)
         return finite
 
     def forget(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytegen.formats.core.ledger import Ledger, Region
@@ -41,12 +41,14 @@ def _mapped(view: View) -> list[int]:
     return [x for start, _, size in view.map.spans for x in range(start, start + size)]
 
 
+@settings(deadline=None)
 @given(_views(st.sampled_from((0, 0, 0, 1, 0x20, 0x10, 0x40, 0xFF))))
 def test_unwind_records_of_arm64(view: View) -> None:
     found = sorted(int(x) for piece in arm64_unwind.records(view) for x in piece.members())
     assert found == [x for x in _mapped(view) if arm64_unwind.is_written(view, x)]
 
 
+@settings(deadline=None)
 @given(_views(st.sampled_from((0, 0, *b"abcXYZ_"))))
 def test_names_of_functions(view: View) -> None:
     assert written_names(view).tolist() == [x for x in _mapped(view) if written_name(view, x) is not None]
@@ -55,6 +57,7 @@ def test_names_of_functions(view: View) -> None:
 _PROMISES = st.lists(st.tuples(st.integers(0, _LIMIT), st.integers(1, 30)), max_size=25)
 
 
+@settings(deadline=None)
 @given(_views(st.just(0)), _PROMISES, st.integers(1, 40), st.integers(0, 60))
 def test_room_between_promises(view: View, promises: list[tuple[int, int]], least: int, need: int) -> None:
     """Against every address, after each promise, with the gaps kept from the ledger before and without."""
@@ -79,6 +82,7 @@ def test_room_between_promises(view: View, promises: list[tuple[int, int]], leas
     assert found == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=80), st.integers(1, 6))
 def test_runs_of_good_records(good: list[bool], count: int) -> None:
     bad = np.append(np.flatnonzero(~np.array(good, dtype=bool)), len(good))
@@ -93,6 +97,7 @@ _SEGMENTS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_SEGMENTS, st.integers(1, 20))
 def test_addresses_in_memory(segments: list[tuple[int, int]], size: int) -> None:
     map = AddressMap(tuple(Segment(0, address, 0, memory, 4) for address, memory in segments), 0)

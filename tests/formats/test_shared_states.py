@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytegen.formats.core.grown import Grown
 from bytegen.formats.core.ledger import Ledger, Region
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers()), max_size=60))
 def test_a_sequence_is_what_it_was_whatever_grows_from_it(steps: list[tuple[int, int]]) -> None:
     made: list[tuple[Grown[int], list[int]]] = [(Grown(), [])]
@@ -47,6 +48,7 @@ _CHANGES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_CHANGES, st.integers(0, _LIMIT), st.integers(0, 20))
 def test_a_ledger_is_a_sorted_list_of_its_promises(
     changes: list[tuple[str, int, int]], position: int, back: int
