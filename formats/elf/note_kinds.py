@@ -5,12 +5,12 @@ At level load a PT_LOAD maps them where the header says, for the dynamic loader 
 
 from __future__ import annotations
 
-from bytegen.formats.core.intset import exactly
+from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.constants import PT_GNU_PROPERTY, PT_NOTE
 from bytegen.formats.elf.held_kinds import Content
-from bytegen.formats.elf.kinds import Choice, Kind
+from bytegen.formats.elf.kinds import Choice, Kind, Offered
 from bytegen.formats.elf.notes import (
     LEAST,
     NoteDetail,
@@ -24,7 +24,8 @@ from bytegen.formats.elf.notes import (
     property_starts,
 )
 from bytegen.formats.elf.phdr import Header
-from bytegen.formats.elf.plan import Plan
+from bytegen.formats.elf.plan import Plan, Segment
+from bytegen.formats.elf.target import AARCH64
 from bytegen.formats.elf.worlds import World
 
 
@@ -76,9 +77,74 @@ class Note(Content):
 
 
 class Property(Note):
-    """PT_GNU_PROPERTY: a single note of GNU properties, padded to 8 bytes in 64-bit files and to 4 in 32-bit ones."""
+    """PT_GNU_PROPERTY: a single note of GNU properties, padded to 8 bytes in 64-bit files and to 4 in 32-bit ones.
+
+    On x86 it may be any bytes that are in a PT_LOAD read before: patchelf 0.14 and 0.15 move the note and leave the
+    header, and nobody minds. The kernel reads the note on AArch64 only (ARCH_USE_GNU_PROPERTY), where what is no
+    good note cannot be executed (fs/binfmt_elf.c, parse_elf_properties); glibc passes over notes it does not know.
+    """
 
     single = True
+
+    def _anything(self, header: Header) -> bool:
+        """Whether any bytes will do."""
+        return header.plan.target.machine != AARCH64.machine
+
+    def _loads(self, header: Header, offset: int) -> list[Segment]:
+        """The PT_LOADs read before that have the file byte at ``offset``, which may hold anything."""
+        if not self._anything(header):
+            return []
+        loads = header.plan.segments
+        return [load for load in loads if load.offset <= offset < load.offset + load.filesz]
+
+    def offered(self, header: Header, spare: bool) -> Offered:
+        """See `Kind.offered`."""
+        if self._anything(header) and (not header.plan.strict or any(x.filesz for x in header.plan.segments)):
+            return spare
+        return super().offered(header, spare)
+
+    def offset(self, header: Header) -> Choice:
+        """See `Kind.offset`."""
+        if self._anything(header) and not header.plan.strict:
+            return Kind.offset(self, header)
+        choices, rule = super().offset(header)
+        if not self._anything(header):
+            return choices, rule
+        loads = [Span(x.offset, x.offset + x.filesz - 1) for x in header.plan.segments if x.filesz]
+        return IntSet(choices.size, *choices.pieces, *loads), rule
+
+    def vaddr(self, header: Header) -> Choice:
+        """See `Kind.vaddr`."""
+        if self._anything(header) and not header.plan.strict:
+            return Kind.vaddr(self, header)
+        choices, rule = super().vaddr(header)
+        loads = [Finite((header.offset + load.shift,)) for load in self._loads(header, header.offset)]
+        return IntSet(choices.size, *choices.pieces, *loads) if loads else choices, rule
+
+    def filesz(self, header: Header) -> Choice:
+        """See `Kind.filesz`."""
+        if self._anything(header) and not header.plan.strict:
+            return Kind.filesz(self, header)
+        choices, rule = super().filesz(header)
+        loads = [
+            Span(1, load.offset + load.filesz - header.offset)
+            for load in self._loads(header, header.offset)
+            if header.vaddr - header.offset == load.shift
+        ]
+        return IntSet(choices.size, *choices.pieces, *loads) if loads else choices, rule
+
+    def done(self, header: Header) -> Plan:
+        """See `Kind.done`."""
+        if not self._anything(header):
+            return super().done(header)
+        held = any(
+            load.shift == header.vaddr - header.offset
+            and header.offset + header.filesz <= load.offset + load.filesz
+            for load in self._loads(header, header.offset)
+        )
+        if header.plan.strict and not held:
+            return super().done(header)
+        return Kind.done(self, header)
 
     def _pad(self, header: Header) -> int:
         return header.plan.target.word

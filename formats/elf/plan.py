@@ -105,6 +105,7 @@ class Plan(NamedTuple):
     interp: tuple[int, int] | None = None  # PT_INTERP: offset and size
     dynamic: tuple[int, int, int] | None = None  # PT_DYNAMIC: offset, size, address
     named: Any = None  # tables that the dynamic section names, once it is read (`dynamic.settled.Settled`)
+    versions: Any = None  # what tables of versions ahead owe (`dynamic.version_debts.Debts`)
     foreseen: Any = None  # what section headers say of them before it is read (`foreseen.Foreseen`)
     unpaged: bool = False  # some PT_LOAD is aligned to less than a page, or may not be read
     executable: tuple[tuple[int, int, int], ...] = ()  # (file start, file end, address) of code

@@ -123,10 +123,12 @@ class Hooks:
     whether a function may begin there, given the bytes so far. Set by the part that reads code; anywhere,
     until then. ``dynamic(plan)``: what the dynamic section has settled, None where there is no PT_DYNAMIC.
     ``counts(plan, raw)``: the least and the greatest number of symbols while that is open, given the bytes so
-    far; ``count(plan, number)``: the plan in which it is settled. Set by the part that reads the dynamic section.
+    far; ``count(plan, number)``: the plan in which it is settled. ``before_sections(plan, raw)``: the plan that knows
+    what the bytes before the section headers have settled. Set by the part that reads the dynamic section.
     """
 
     function_starts: FunctionStarts = staticmethod(_anywhere)
     dynamic: Callable[[Plan], Dynamic | None] = staticmethod(lambda plan: None)
     counts: Callable[[Plan, bytes], tuple[int, int]] = staticmethod(lambda plan, raw: (0, -1))
     count: Callable[[Plan, int], Plan] = staticmethod(lambda plan, number: plan)
+    before_sections: Callable[[Plan, bytes], Plan] = staticmethod(lambda plan, raw: plan)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.elf.dynamic import gnu_hash, tags, versions
+from bytegen.formats.elf.dynamic import gnu_hash, tags, version_places, versions
 from bytegen.formats.elf.dynamic.names import string_at
 from bytegen.formats.elf.dynamic.state import (
+    INDICES,
     RELOCATIONS,
     STRINGS,
     SYMBOLS,
@@ -21,7 +22,7 @@ from bytegen.formats.elf.dynamic.state import (
 )
 from bytegen.formats.elf.dynamic.version_state import version_table
 
-GNU_HASH_LEAST = 24  # and a word: head, one bucket, one symbol
+GNU_HASH_LEAST = 20  # and a word: head, one bucket
 HASH_LEAST = 16
 
 
@@ -42,6 +43,8 @@ def put(state: State, tag: int, place: Place) -> State:
 def ahead_base(state: State, tag: int) -> tuple[State, str, int, int] | None:
     """(state settled but for the place of the tag's table ahead, kind, least size, alignment); None where no
     table of that tag may lie ahead."""
+    if tag in version_places.KINDS:
+        return version_places.ahead_base(state, tag)
     view, word = state.view, state.view.target.word
     after = state.with_tag(tag, 0)
     base: State | None
@@ -84,7 +87,7 @@ def _base(state: State) -> State | None:
 def layouts(state: State) -> Iterator[State]:
     """The state, and those with what is reserved at other places."""
     word = state.view.target.word
-    return state.layouts({SYMBOLS: word, "jmprel": word})
+    return state.layouts({SYMBOLS: word, "jmprel": word, INDICES: 2})
 
 
 def _room(state: State, place: Place) -> int:
@@ -98,7 +101,8 @@ def _ahead(state: State, tag: int, place: Place) -> State | None:
         return None
     settled, kind, size, align = found
     bases = (base for base in layouts(settled) if _room(base, place) >= size)
-    base = None if place.offset % align else next(bases, None)
+    wrong = place.offset % align or place.offset < version_places.first(state, tag)
+    base = None if wrong else next(bases, None)
     if base is None:
         return None
     map = state.view.map

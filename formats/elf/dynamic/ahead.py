@@ -1,4 +1,4 @@
-"""The grammars of what the dynamic section promises ahead: strings, symbols, relocations."""
+"""The grammars of what the dynamic section promises ahead: symbols, relocations; and what they all have to know."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Span, Window
 from bytegen.formats.core.records import Record, RecordsStep
-from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.core.steps import Step
 from bytegen.formats.elf.contents.symbols import local_symbols, symbol_record
-from bytegen.formats.elf.dynamic import tags
+from bytegen.formats.elf.dynamic import tags, version_places
 from bytegen.formats.elf.dynamic.addresses import AddressMap
-from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES, SHORTEST_KNOWN, next_letters
-from bytegen.formats.elf.dynamic.settled import settle_places, version_indices
+from bytegen.formats.elf.dynamic.settled import MOST, settle_places, version_indices
 from bytegen.formats.elf.dynamic.state import State
+from bytegen.formats.elf.dynamic.version_debts import must_be_defined, symbols_known
 from bytegen.formats.elf.dynamic.version_state import unneeded
 from bytegen.formats.elf.plan import Plan, opener, proceed
 
@@ -28,7 +28,8 @@ class Facts(NamedTuple):
     ``used``: how many there are at least; ``exact``: how many there are, where a hash table says it;
     ``indices``: how many version indices may serve; ``hash_address``: of the hash table; ``needed``: where
     libraries' names begin; ``stop``: where the table ends at the latest, 0 where room ahead says it; ``defined``:
-    symbols that must be defined, as tools look for their versions among the definitions.
+    symbols that must be defined, as tools look for their versions among the definitions; ``version``: the
+    strings ahead have the name of one that a library which is needed may have.
     """
 
     map: AddressMap
@@ -43,6 +44,7 @@ class Facts(NamedTuple):
     needed: tuple[int, ...]
     stop: int = 0
     defined: frozenset[int] = frozenset()
+    version: bool = False
 
 
 _KINDS = ("dynstr", "dynsym", "dynrel", "hash", "gnu_hash")
@@ -61,14 +63,16 @@ def promise_details(state: State) -> Plan:
         symtab.address if symtab is not None else 0,
         state.used,
         state.symbols,
-        version_indices(state),
+        MOST if version_places.is_ahead(state, tags.VERSYM) else version_indices(state),
         0,
         tuple(sorted(set(state.needed))),
+        version=state.view.strict and version_places.is_ahead(state, tags.VERNEED),
     )
     ledger, count = state.plan.ledger, state.symbol_count
     if state.symbols is None:
         count = max(count, facts.indices)
-    if tags.VERSYM in state.places and symtab is not None and not symtab.behind:
+    indices = state.places.get(tags.VERSYM)
+    if indices is not None and indices.behind and symtab is not None and not symtab.behind:
         facts = facts._replace(defined=frozenset(np.flatnonzero(unneeded(state, count)).tolist()))
     for region in ledger.regions:
         if region.kind in _KINDS:
@@ -77,64 +81,9 @@ def promise_details(state: State) -> Plan:
             facts = facts._replace(hash_address=hashed.address if hashed is not None else 0)
             known = facts if region.detail is None else region.detail._replace(defined=facts.defined)
             ledger = ledger.replace(region, region._replace(detail=known))
-    return state.plan._replace(ledger=ledger, named=settle_places(state))
-
-
-# Strings
-
-
-@opener("dynstr")
-def _open_strings(plan: Plan, region: Region, data: bytearray) -> Step:
-    facts: Facts = region.detail
-    pins = [region.start + place for place in facts.needed] if facts.strict else []
-    zero = exactly(1, 0)
-
-    def end(data: bytearray) -> Step:
-        return IntStep(region.end - 1, 1, zero, "dynstr.end", "a string table ends with a zero", after)
-
-    def after(_: int, data: bytearray) -> Step:
-        return proceed(plan, region.end, data)
-
-    def room(number: int) -> int:
-        return (pins[number + 1] if number + 1 < len(pins) else region.end) - pins[number]
-
-    def free(start: int, number: int, data: bytearray) -> Step:
-        """Any bytes from ``start`` to the next name that is needed, or to the last zero.
-
-        Where no known name has room, a zero comes before the name: it is not the tail of another string then.
-        """
-        stop = pins[number] if number < len(pins) else region.end - 1
-        if start == stop:
-            return name(number, 0, data) if number < len(pins) else end(data)
-        if number == len(pins) or room(number) >= SHORTEST_KNOWN:
-            return FreeStep(start, stop, None, "dynstr", "", lambda data: free(stop, number, data))
-        if start == stop - 1:
-            rule = "a library's name comes next"
-            return IntStep(start, 1, zero, "dynstr", rule, lambda value, data: name(number, 0, data))
-        return FreeStep(start, stop - 1, None, "dynstr", "", lambda data: free(stop - 1, number, data))
-
-    def name(number: int, done: int, data: bytearray) -> Step:
-        start, left = pins[number], room(number) - done
-        names = frozenset(known + b"\0" for known in KNOWN_LIBRARIES if len(known) < room(number))
-        letters = next_letters(bytes(data[start : start + done]), left, not data[start - 1], names)
-
-        def letter(value: int, data: bytearray) -> Step:
-            if value:
-                return name(number, done + 1, data)
-            at = start + done + 1
-            return after(0, data) if at == region.end else free(at, number + 1, data)
-
-        rule = "the name of a library; where it is the tail of a string, of one that every system has"
-        return IntStep(start + done, 1, letters, f"dynstr.needed[{number}]", rule, letter)
-
-    def first(_: int, data: bytearray) -> Step:
-        return (
-            proceed(plan, region.end, data)
-            if region.end == region.start + 1
-            else free(region.start + 1, 0, data)
-        )
-
-    return IntStep(region.start, 1, zero, "dynstr.begin", "a string table begins with a zero", first)
+    return state.plan._replace(
+        ledger=ledger, named=settle_places(state), versions=version_places.debts(state)
+    )  # fmt: skip
 
 
 # Symbols
@@ -153,7 +102,8 @@ def _open_symbols(plan: Plan, region: Region, data: bytearray) -> Step:
         if not count:
             return proceed(plan, region.end, data)
         locals_ = local_symbols(plan, region.start)
-        record = symbol_record(plan, locals_, max(facts.names, 1), bytes(data), facts.defined)
+        defined = facts.defined | must_be_defined(plan, data, count + 1)
+        record = symbol_record(plan, locals_, max(facts.names, 1), bytes(data), defined)
         return RecordsStep(
             region.start + size, count, record, "dynsym", lambda data: proceed(plan, region.end, data)
         )
@@ -170,6 +120,7 @@ def _open_relocations(plan: Plan, region: Region, data: bytearray) -> Step:
     word = target.word
     shift = 32 if target.bits == 64 else 8
     symbols = max(1, facts.exact or facts.used) if facts.symtab >= 0 else 1
+    symbols = max(symbols, symbols_known(plan, data, facts.names))
     info = IntSet(word, Window(0, (symbols << shift) - 1, 1 << shift, 0, target.highest_relocation))
     place = anything(word)
     if facts.strict:

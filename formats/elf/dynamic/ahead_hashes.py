@@ -14,6 +14,7 @@ from bytegen.formats.elf.dynamic.addresses import AddressMap
 from bytegen.formats.elf.dynamic.ahead import Facts
 from bytegen.formats.elf.dynamic.settled import MOST, count_settled, hash_read
 from bytegen.formats.elf.dynamic.symbols import Symbols
+from bytegen.formats.elf.dynamic.version_debts import counted, sure_symbols, symbols_with_index
 from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Lazily
 
@@ -23,7 +24,7 @@ def _symbols_left(plan: Plan, region: Region, data: bytearray) -> int:
     facts: Facts = region.detail
     if facts.exact is not None:
         return facts.exact
-    most = facts.indices
+    most = symbols_with_index(plan, data, facts.indices)
     if 0 <= facts.symtab < region.start:
         load = facts.map.find(facts.address)
         assert load is not None
@@ -48,6 +49,7 @@ def _room_for_symbols(plan: Plan, facts: Facts) -> int:
 def _with_symbols(plan: Plan, region: Region, count: int) -> Plan:
     """The plan in which the symbols, where they lie ahead, are as many as the hash table says."""
     facts: Facts = region.detail
+    plan = counted(plan, count)
     if facts.symtab < region.start:
         return plan
     known = plan.ledger.at(facts.symtab, "dynsym")
@@ -169,7 +171,7 @@ class _GnuHash:
         return twin
 
     def begin(self) -> Step:
-        most = (self.stop - self.region.start - 20 - self.word) // 4
+        most = (self.stop - self.region.start - 16 - self.word) // 4
         rule = f"1 to {most}: the buckets that fit"
         return self._number(0, interval(4, 1, most), "nbuckets", rule, lambda table: table.offset())
 
@@ -178,7 +180,7 @@ class _GnuHash:
         return self._number(1, interval(4, 1, 0xFFFFFFFF), "symoffset", rule, lambda table: table.size())
 
     def size(self) -> Step:
-        most = (self.stop - self.region.start - 20 - 4 * self.buckets) // self.word
+        most = (self.stop - self.region.start - 16 - 4 * self.buckets) // self.word
         powers = [1 << i for i in range(32) if 1 << i <= most]
         rule = f"a power of two up to {most}: the words that fit"
         return self._number(2, exactly(4, *powers), "bloom_size", rule, lambda table: table.shift())
@@ -248,7 +250,7 @@ def _counts(plan: Plan, raw: bytes) -> tuple[int, int]:
     """See `tables.Hooks.counts`."""
     region = _pending(plan)
     facts: Facts = region.detail
-    most = facts.indices
+    most = sure_symbols(plan, raw, facts.indices)
     if region.kind == "hash":
         most = min(most, (_stop(plan, region) - region.start) // 4 - 3)
     if 0 <= facts.symtab < len(raw):
@@ -270,7 +272,7 @@ def _count(plan: Plan, number: int) -> Plan:
     if known is not None and known.start > plan.shoff:
         grown = known._replace(end=known.start + number * plan.target.sym_size)
         ledger, end = ledger.replace(known, grown), max(end, grown.end)
-    return count_settled(plan._replace(ledger=ledger).reach(end), number)
+    return count_settled(counted(plan._replace(ledger=ledger).reach(end), number), number)
 
 
 tables.Hooks.counts = staticmethod(_counts)

@@ -17,7 +17,7 @@ from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.records import Record, RecordsStep
 from bytegen.formats.core.steps import IntStep, Step
-from bytegen.formats.elf.dynamic import accept, table_values, tags, values
+from bytegen.formats.elf.dynamic import accept, table_values, tags, values, version_places
 from bytegen.formats.elf.dynamic.addresses import PF_W, map_of
 from bytegen.formats.elf.dynamic.ahead import promise_details
 from bytegen.formats.elf.dynamic.foreseen import begin
@@ -224,13 +224,22 @@ _OTHERS: dict[int, Callable[[State], list[Piece]]] = {
 def _value(state: State, tag: int, data: bytearray) -> Step:
     word = state.view.target.word
     label = tags.label(state.view.target, tag)
+    code = state.plan.code if tag in tags.CODE else None
+
+    def then(value: int, data: bytearray) -> Step:
+        if tag == tags.NULL:
+            return _end(state, data)
+        if code is not None:
+            code.promise(value, data)
+        return _entry(_after(state, tag, value))
+
     return IntStep(
         state.start + word,
         word,
         IntSet(word, *_pieces(state, tag)),
         ("dynamic[{}].{}", state.number, label),
         lambda: tags.rule(tag),
-        lambda value, data: _end(state, data) if tag == tags.NULL else _entry(_after(state, tag, value)),
+        then,
     )
 
 
@@ -249,6 +258,8 @@ def _after(state: State, tag: int, value: int) -> State:
         found = accept.plt_size(state, value)
     elif tag in (tags.RELASZ, tags.RELSZ, tags.PLTRELSZ):
         found = accept.relocation_size(state, tag, value)
+    elif tag in (tags.VERNEEDNUM, tags.VERDEFNUM):
+        found = version_places.counted(state, tag, value)
     else:
         found = state.with_tag(tag, value)
     assert found is not None, f"DT_{tags.LABELS.get(tag, hex(tag))} {value:#x}"

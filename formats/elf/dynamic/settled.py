@@ -47,8 +47,7 @@ def settle_places(state: State) -> Settled:
     for tag, name in ((tags.VERDEF, "verdef"), (tags.VERNEED, "verneed")):
         place = found.get(tag)
         if place is not None:
-            known = dict(state.view.versions(tag == tags.VERDEF, version_table(state, 0)))[place.address]
-            places[name] = _place(place, known.size, known.entries)
+            places[name] = _versions(state, tag, place)
     return Settled(places, pending, version_indices(state))
 
 
@@ -57,6 +56,8 @@ def version_indices(state: State) -> int:
     place = state.places.get(tags.VERSYM)
     if place is None:
         return MOST
+    if not place.behind:
+        return state.symbol_count
     return index_run(state.view.raw, place.offset, place.high, MOST, max(state.highest, 1))
 
 
@@ -72,6 +73,22 @@ def _hash(state: State, tag: int, place: Place) -> tables.Place:
     found = gnu_hash.read(view.raw, place.offset, place.high, view.target.word)
     assert found is not None
     return _place(place, found.size, found.symbols or None)
+
+
+def _versions(state: State, tag: int, place: Place) -> tables.Place:
+    if not place.behind:
+        return _place(place, None, state.seen[tags.SIZES[tag]])
+    known = dict(state.view.versions(tag == tags.VERDEF, version_table(state, 0)))[place.address]
+    return _place(place, known.size, known.entries)
+
+
+def versions_read(plan: Plan, name: str, size: int) -> Plan:
+    """The plan after a table of versions that lay ahead: its size is known."""
+    settled: Settled | None = plan.named
+    if settled is None:
+        return plan
+    places = {**settled.places, name: settled.places[name]._replace(size=size)}
+    return plan._replace(named=settled._replace(places=places))
 
 
 def hash_read(plan: Plan, name: str, size: int, count: int | None) -> Plan:

@@ -19,7 +19,7 @@ from bytegen.formats.elf.dynamic.version_state import contiguous, raise_owed
 from bytegen.formats.elf.dynamic.view import View
 from bytegen.formats.elf.plan import Plan
 
-STRINGS, SYMBOLS, RELOCATIONS = "dynstr", "dynsym", "dynrel"
+STRINGS, SYMBOLS, RELOCATIONS, INDICES = "dynstr", "dynsym", "dynrel", "versym"
 _UNBOUNDED = 1 << 31
 
 
@@ -240,9 +240,15 @@ def settle(state: State) -> State | None:
     """The state with a witness for everything owed; None when something has none."""
     found = settle_strings(state)
     found = None if found is None else settle_symbols(found)
-    found = None if found is None else _settle_hash(found)
-    raised = None if found is None else raise_owed(found)
-    if found is None or raised is None:
+    found = None if found is None else _settle_ahead(found)
+    if found is None:
+        return None
+    raised = raise_owed(found)
+    if raised is None:
+        raised, found = 0, _reserve_indices(found)
+    elif found.reserved:
+        found = found.without(INDICES)
+    if found is None:
         return None
     return found if len(found.owed) + 1 + 2 * raised <= found.left else None
 
@@ -293,14 +299,27 @@ def settle_symbols(state: State) -> State | None:
     return state.reserve(SYMBOLS, count * size, state.view.target.word)
 
 
-def _settle_hash(state: State) -> State | None:
-    """A hash table promised ahead has a chain entry for each symbol."""
-    place = state.places.get(tags.HASH)
-    if place is None or place.behind:
-        return state
-    region = state.plan.ledger.at(place.offset, "hash")
-    assert region is not None
-    return state.grow_region(region, place.address, 12 + 4 * state.symbol_count)
+def _settle_ahead(state: State) -> State | None:
+    """A hash table promised ahead has a chain entry for each symbol, and a table of version indices an index."""
+    found: State | None = state
+    for tag, kind, head, size in _COUNTED:
+        place = state.places.get(tag)
+        if found is None or place is None or place.behind:
+            continue
+        region = found.plan.ledger.at(place.offset, kind)
+        assert region is not None
+        found = found.grow_region(region, place.address, head + size * state.symbol_count)
+    return found
+
+
+_COUNTED = ((tags.HASH, "hash", 12, 4), (tags.VERSYM, INDICES, 0, 2))
+
+
+def _reserve_indices(state: State) -> State | None:
+    """The state with room for version indices, which are owed and not written anywhere."""
+    if tags.VERSYM not in state.owed or state.plan.foreseen is not None or tags.SYMTAB not in state.places:
+        return None
+    return state.reserve(INDICES, 2 * state.symbol_count, 2)
 
 
 def _longer_strings(state: State, size: int) -> State | None:

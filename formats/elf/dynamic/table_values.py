@@ -8,7 +8,7 @@ from functools import cache, partial
 import numpy as np
 
 from bytegen.formats.core.pieces import Finite, Piece, Span
-from bytegen.formats.elf.dynamic import accept, tags
+from bytegen.formats.elf.dynamic import accept, tags, version_places
 from bytegen.formats.elf.dynamic.relocations import run_starts
 from bytegen.formats.elf.dynamic.state import STRINGS, State, settle
 from bytegen.formats.elf.dynamic.version_state import raising, version_table
@@ -81,9 +81,9 @@ def _ahead(state: State, tag: int) -> Iterator[Span]:
     if found is None:
         return
     settled, _, size, align = found
-    plain = tag == tags.GNU_HASH
+    plain, first = tag == tags.GNU_HASH, version_places.first(state, tag)
     for base in accept.layouts(settled):
-        yield from base.view.map.set_ahead(base.plan, state.region.end, size, align, plain)
+        yield from base.view.map.set_ahead(base.plan, first, size, align, plain)
 
 
 def _members(state: State, tag: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.pieces import Bits, Finite, Piece, Span
-from bytegen.formats.elf.dynamic import accept, tags
+from bytegen.formats.elf.dynamic import accept, tags, version_places
 from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.state import (
     RELOCATIONS,
@@ -207,10 +207,16 @@ def paths(state: State) -> list[Piece]:
 
 
 def code(state: State) -> list[Piece]:
-    """DT_INIT, DT_FINI: a place in the file bytes of an executable segment; at level code, an instruction behind."""
+    """DT_INIT, DT_FINI: a place in the file bytes of an executable segment; at level code an instruction, or a place
+    ahead where one may start and is owed then."""
     if state.plan.code is not None:
-        starts = state.view.code_starts(state.plan.code)
-        return [Finite(starts)] if len(starts) else []
+        starts, word = state.view.code_starts(state.plan.code), state.plan.code.machine.word
+        pieces: list[Piece] = [Finite(starts)] if len(starts) else []
+        for start, stop, shift in state.plan.code.ranges:
+            first = max(start, state.region.end)
+            if first + word <= stop:
+                pieces.append(Span(first + shift, stop - word + shift, word))
+        return [piece for piece in pieces if piece.bounds() is not None]
     if not state.view.strict:
         return [Span(0, state.view.target.top)]
     loads = state.view.map.loads
@@ -278,5 +284,7 @@ def packed_sizes(state: State) -> list[Piece]:
 def version_counts(state: State, tag: int) -> list[Piece]:
     """DT_VERNEEDNUM, DT_VERDEFNUM: as many as the chain has."""
     table = tags.SIZED[tag]
+    if not state.places[table].behind:
+        return version_places.counts(state, tag)
     found = dict(state.view.versions(table == tags.VERDEF, version_table(state, 0)))
     return [Finite((found[state.places[table].address].entries,))]

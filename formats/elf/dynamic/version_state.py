@@ -105,6 +105,8 @@ def raising(state: State, undefined: frozenset[int] = frozenset()) -> Iterator[t
 def raise_owed(state: State) -> int | None:
     """How many version tables are owed besides, for the indices used or those owed; None where none can serve."""
     place, count = _indices(state), state.symbol_count
+    if place is not None and tags.VERSYM in state.places and not place.behind:
+        return 0  # the tables ahead see to it themselves
     if place is not None:
         owed = version_owed(state)
         if place.offset + 2 * count > place.high:

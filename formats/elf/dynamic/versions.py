@@ -20,9 +20,10 @@ from bytegen.formats.elf.dynamic.names import KNOWN_LIBRARIES, string_at
 
 _NEED, _NEED_AUX = struct.Struct("<HHIII"), struct.Struct("<IHHII")
 _DEFINITION, _DEFINITION_AUX = struct.Struct("<HHHHIII"), struct.Struct("<II")
-_C_VERSION = re.compile(rb"GLIBC_2\.\d{1,2}(\.\d{1,2})?|GLIBC_PRIVATE|GLIBC_ABI_DT_RELR")
+C_VERSION = re.compile(rb"GLIBC_2\.\d{1,2}(\.\d{1,2})?|GLIBC_PRIVATE|GLIBC_ABI_DT_RELR")
 RELR_VERSION = b"GLIBC_ABI_DT_RELR"
 MOST_NAMES = 1 << 12
+FLAGS_KNOWN = 7  # BASE WEAK INFO: of other flags readelf complains
 _NONE = np.zeros(0, np.int64)
 
 
@@ -110,14 +111,14 @@ def _need_names(table: Table, position: int, count: int, file: bytes) -> Version
     for left in range(count, 0, -1):
         if position + _NEED_AUX.size > table.high:
             return None
-        hashed, _, index, place, following = _NEED_AUX.unpack_from(table.raw, position)
+        hashed, flags, index, place, following = _NEED_AUX.unpack_from(table.raw, position)
         name = table.name(place)
-        if name is None or (following == 0) != (left == 1) or following % 4:
+        if name is None or (following == 0) != (left == 1) or following % 4 or flags > FLAGS_KNOWN:
             return None
         if table.strict and table.strings is not None:
             if not name or hashed != elf_hash(name):
                 return None
-            if file in KNOWN_LIBRARIES and not _C_VERSION.fullmatch(name):
+            if file in KNOWN_LIBRARIES and not C_VERSION.fullmatch(name):
                 return None
         packed |= name == RELR_VERSION
         indices.add(index & 0x7FFF)
@@ -137,9 +138,9 @@ def read_definitions(table: Table, offset: int) -> Versions | None:
     while True:
         if position + _DEFINITION.size > table.high:
             return None
-        version, _, index, count, _, first, following = _DEFINITION.unpack_from(table.raw, position)
+        version, flags, index, count, _, first, following = _DEFINITION.unpack_from(table.raw, position)
         names += count
-        if version != 1 or not count or names > MOST_NAMES or first < _DEFINITION.size:
+        if version != 1 or flags > FLAGS_KNOWN or not count or names > MOST_NAMES or first < _DEFINITION.size:
             return None
         if first % 4 or following % 4:
             return None

@@ -35,6 +35,7 @@ class View:
         "_runs",
         "_starts",
         "_tables",
+        "answers",
         "found",
         "map",
         "raw",
@@ -56,6 +57,7 @@ class View:
         self._indices: dict[int, int] = {}
         self._starts: np.ndarray | None = None
         self._tables: dict[object, list[tuple[int, versions.Versions]]] = {}
+        self.answers: dict[object, bool] = {}  # of questions that the written bytes alone decide
         self.found: dict[int, int] = {}  # tag -> an address that was one of its table, the first to try again
 
     def hash_symbols(self, gnu: bool, offset: int, high: int) -> int | None:

@@ -49,8 +49,11 @@ def symbol_sizes(plan: Plan, table: Table, place: tables.Place, number: int) -> 
     most = strings_size(plan)
     detail = symbols.SymbolDetail(names=most or 0)
     pieces = symbols.sizes(plan, table, place.offset, tables.Request(least * size, number, detail=detail))
-    if place.count is None:
+    if place.count is None and versions is None:
         return pieces
+    if place.count is None:  # readelf shows the version of each
+        high = max([0, *(bounds[1] for piece in pieces if (bounds := piece.bounds()) is not None)])
+        return [Span(least * size, min(high, plan.named.indices * size), size)]
     exact = place.count * size
     return [Finite((exact,))] if any(piece.contains(exact) for piece in pieces) else []
 

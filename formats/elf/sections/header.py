@@ -10,7 +10,7 @@ from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece
 from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import IntStep, Step
-from bytegen.formats.elf import space
+from bytegen.formats.elf import space, tables
 from bytegen.formats.elf.notes import note_aligns, notes_fit
 from bytegen.formats.elf.plan import Owed, Plan, Section, opener, proceed
 from bytegen.formats.elf.sections import agreed, body, expected, foreseen, linked, links, naming
@@ -91,6 +91,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         owed = Owed(frozenset({STRTAB}), 1, None, space.naming(plan).least)
         plan = plan._replace(owed=((plan.shstrndx, owed),))
     table = Table(region.start, region.end, Behind(bytes(data)))
+    plan = tables.Hooks.before_sections(plan, table.behind.raw)
     return _null(plan, Header(table, plan.target, 0), 0, data)
 
 
