@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import sys
 from typing import Any
 
@@ -22,7 +23,7 @@ class Linear(ctypes.Structure):
     """`linear_t`."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("weights", "bias", "scale")),
+        *((name, ctypes.c_void_p) for name in ("weights", "bias", "scale", "sums")),
         *((name, ctypes.c_int64) for name in ("blocks", "width", "kind")),
     ]  # fmt: skip
 
@@ -42,7 +43,7 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("dim", "layers", "heads", "kv_heads", "head_dim", "taps")),
-        ("half_cache", ctypes.c_int64), ("lanes", ctypes.c_int64),
+        ("cache_kind", ctypes.c_int64), ("lanes", ctypes.c_int64),
         ("eps", ctypes.c_float), ("layer", ctypes.POINTER(Layer)), ("embed", ctypes.c_void_p),
         ("norm", ctypes.c_void_p), ("inv_freq", ctypes.c_void_p), ("head", Linear),
     ]  # fmt: skip
@@ -52,7 +53,7 @@ class Ring(ctypes.Structure):
     """`ring_t`."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("keys", "values", "conv")),
+        *((name, ctypes.c_void_p) for name in ("keys", "values", "conv", "key_scale", "value_scale", "key_sums")),
         ("capacity", ctypes.c_int64), ("conv_capacity", ctypes.c_int64),
     ]  # fmt: skip
 
@@ -79,6 +80,14 @@ def threads() -> int:
     torch = sys.modules.get("torch")
     found: int = library.bytegen_threads() if torch is None else torch.get_num_threads()
     return found
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that begin at a multiple of 64 bytes: a vector then lies in one line of the processor's caches."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def pointer(array: np.ndarray) -> ctypes.c_void_p:

@@ -11,20 +11,32 @@ from collections.abc import Sequence
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import Ring
+from bytegen.cpu.binding import Ring, aligned
 from bytegen.errors import UserError
 
 GROWTH = 1024
 """Positions that a global layer's buffer starts with; it doubles when they are used up."""
 
 
+KEYS = 64
+"""Positions that lie together where keys and values are int8."""
+
+
 class _Layer:
-    """Keys and values [K, capacity, E] and convolution inputs [capacity, D] of one sequence in one layer."""
+    """Keys and values [K, capacity, E] and convolution inputs [capacity, D] of one sequence in one layer.
+
+    In int8 the capacity is a multiple of `KEYS`, E one of 16, and each head and position has two scales and a sum
+    [K, capacity]: `ring_t` of `sets.h` says how they lie.
+    """
 
     def __init__(self, config: ModelConfig, capacity: int, chunk: int, dtype: type) -> None:
-        shape = (config.n_kv_heads, capacity, config.head_dim)
-        self.keys: np.ndarray = np.zeros(shape, dtype)
-        self.values: np.ndarray = np.zeros(shape, dtype)
+        heads, size = config.n_kv_heads, config.head_dim
+        self._numbers: tuple[np.ndarray, ...] = ()
+        if dtype is np.int8:
+            capacity, size = -(-capacity // KEYS) * KEYS, -(-size // 16) * 16
+            kinds: tuple[type, ...] = (np.float32, np.float32, np.int32)
+            self._numbers = tuple(aligned((heads, capacity), kind) for kind in kinds)
+        self.keys, self.values = (aligned((heads, capacity, size), dtype) for _ in range(2))
         taps = config.conv_taps
         self.conv = np.zeros((taps - 1 + chunk, config.dim), np.float32) if taps > 1 else None
 
@@ -35,23 +47,36 @@ class _Layer:
 
     def grow(self, capacity: int) -> None:
         """Extend a buffer that never wraps."""
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = np.zeros((old.shape[0], capacity, old.shape[2]), old.dtype)
-            new[:, : old.shape[1]] = old
-            setattr(self, name, new)
+        if self._numbers:
+            capacity = -(-capacity // KEYS) * KEYS
+        self.keys, self.values, *numbers = (
+            _extended(a, capacity) for a in (self.keys, self.values, *self._numbers)
+        )
+        self._numbers = tuple(numbers)
 
     def ring(self) -> Ring:
         """`ring_t`."""
         conv, size = (None, 0) if self.conv is None else (self.conv.ctypes.data, len(self.conv))
-        return Ring(self.keys.ctypes.data, self.values.ctypes.data, conv, self.capacity, size)
+        numbers = [a.ctypes.data for a in self._numbers] or [None] * 3
+        return Ring(self.keys.ctypes.data, self.values.ctypes.data, conv, *numbers, self.capacity, size)
+
+    def nbytes(self) -> int:
+        """Their bytes."""
+        arrays = (self.keys, self.values, self.conv, *self._numbers)
+        return sum(a.nbytes for a in arrays if a is not None)
+
+
+def _extended(old: np.ndarray, capacity: int) -> np.ndarray:
+    new = aligned((old.shape[0], capacity, *old.shape[2:]), old.dtype)
+    new[:, : old.shape[1]] = old
+    return new
 
 
 class CpuCache:
     """The caches of all layers for some sequences, each at a position of its own (`positions`).
 
     `chunk` is the longest run of new tokens that one step may bring, `max_length` the positions a sequence may
-    reach; keys and values are held in `dtype`, float16 or float32. Raises UserError when they exceed the model's
+    reach; keys and values are held in `dtype`, int8, float16 or float32. Raises UserError when they exceed the model's
     context.
     """
 
@@ -132,5 +157,4 @@ class CpuCache:
 
     def nbytes(self) -> int:
         """The bytes that keys, values and convolution inputs take now."""
-        arrays = [a for row in self._rows for layer in row for a in (layer.keys, layer.values, layer.conv)]
-        return sum(a.nbytes for a in arrays if a is not None)
+        return sum(layer.nbytes() for row in self._rows for layer in row)

@@ -28,7 +28,8 @@ class Decoder:
 
     What a token gives does not depend on the tokens beside it, bit for bit: not on the batch, nor on how its file is
     cut into chunks, nor on the threads. `lanes` bounds the width of vectors (16, 8 or 1); `half_cache` says whether
-    keys and values are kept in float16 (by default where there are vectors).
+    keys and values are kept in float16 (by default where there are vectors). With `dynamic` what maps of int8 weights
+    read, and queries, keys and values, are rounded to int8 too, and multiplied as whole numbers.
     """
 
     def __init__(
@@ -38,12 +39,16 @@ class Decoder:
         *,
         lanes: int = 16,
         half_cache: bool | None = None,
+        dynamic: bool = False,
     ) -> None:
         self.config = config
         self.lanes: int = library.bytegen_lanes(lanes)
         self.held = narrowest(arrays) if self.lanes > 1 else "float32"
-        self.half_cache = self.lanes > 1 and half_cache is not False
-        self._weights = Weights(config, arrays, held=self.held, half_cache=self.half_cache, lanes=self.lanes)
+        self.half_cache = self.lanes > 1 and half_cache is not False and not dynamic
+        self.cache_dtype: type = np.int8 if dynamic else np.float16 if self.half_cache else np.float32
+        self._weights = Weights(
+            config, arrays, held=self.held, cache_dtype=self.cache_dtype, lanes=self.lanes, dynamic=dynamic
+        )
         self.model = ctypes.byref(self._weights.model)
 
     @property
@@ -53,8 +58,9 @@ class Decoder:
 
     def cache(self, *, batch: int = 0, max_length: int, chunk: int = 256) -> CpuCache:
         """An empty cache for this decoder (see `CpuCache`)."""
-        dtype = np.float16 if self.half_cache else np.float32
-        return CpuCache(self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=dtype)
+        return CpuCache(
+            self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=self.cache_dtype
+        )
 
     def hidden(
         self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: CpuCache, *,

@@ -234,6 +234,7 @@ static void NAME(weigh)(double *restrict w, const float *restrict x, double most
 }
 
 #include "attention.h"
+#include "whole.h"
 
 #undef LOAD
 #undef STORE
