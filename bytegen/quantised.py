@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from bytegen.model import ByteLM
 
 
+LEAST = 1e-30
+"""The largest number of a token counts as this much at least."""
+
+
 class Int8Linear(nn.Module):
     """A linear map of int8 weights [O, I], row o times scale[o] (float32), and an optional bias [O].
 
@@ -35,10 +39,11 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O], in the dtype of `x`; scale and bias stay in their own until the end."""
         if self.dynamic:
-            exact = x.float() if x.dtype == torch.bfloat16 else x
-            size = (exact.abs().amax(-1, keepdim=True) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-            # Whole numbers up to 127 are exact in every dtype, and their sums in float64; in float32 up to 2^24.
-            y = F.linear((exact / size).round().to(x.dtype), self.weight.to(x.dtype)) * (self.scale * size)
+            exact = x.double()
+            largest = exact.abs().amax(-1, keepdim=True).clamp_min(LEAST).float()
+            rounded = (exact * (127 / largest).double()).round().to(x.dtype)
+            # Whole numbers up to 127 are exact in every dtype, their sums in float64; in float32 up to 2^24.
+            y = F.linear(rounded, self.weight.to(x.dtype)) * (self.scale * (largest / 127))
         else:
             y = F.linear(x, self.weight.to(x.dtype)) * self.scale
         return (y if self.bias is None else y + self.bias).to(x.dtype)

@@ -6,12 +6,13 @@ per local layer, a buffer that doubles per global one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import Ring, aligned
+from bytegen.cpu.binding import BLOCK, Arena, Ring, lines
 from bytegen.errors import UserError
 
 GROWTH = 1024
@@ -21,55 +22,61 @@ GROWTH = 1024
 KEYS = 64
 """Positions that lie together where keys and values are int8."""
 
+MOST_AT_ONCE = 1 << 23
+"""Bytes of a sequence's caches up to which they are made in one piece: larger ones take memory as they are used."""
+
 
 class _Layer:
     """Keys and values [K, capacity, E] and convolution inputs [capacity, D] of one sequence in one layer.
 
-    In int8 the capacity is a multiple of `KEYS`, E one of 16, and each head and position has two scales and a sum
-    [K, capacity]: `ring_t` of `sets.h` says how they lie.
+    In int8 the capacity is a multiple of `KEYS`, and keys and values lie together, as `record_t` of `sets.h` has them:
+    [K, capacity / KEYS, bytes of a record].
     """
 
     def __init__(self, config: ModelConfig, capacity: int, chunk: int, dtype: type) -> None:
-        heads, size = config.n_kv_heads, config.head_dim
-        self._numbers: tuple[np.ndarray, ...] = ()
-        if dtype is np.int8:
-            capacity, size = -(-capacity // KEYS) * KEYS, -(-size // 16) * 16
-            kinds: tuple[type, ...] = (np.float32, np.float32, np.int32)
-            self._numbers = tuple(aligned((heads, capacity), kind) for kind in kinds)
-        self.keys, self.values = (aligned((heads, capacity, size), dtype) for _ in range(2))
+        self._heads, self._size, self._dtype = config.n_kv_heads, config.head_dim, dtype
+        self.capacity = capacity if dtype is not np.int8 else -(-capacity // KEYS) * KEYS
         taps = config.conv_taps
-        self.conv = np.zeros((taps - 1 + chunk, config.dim), np.float32) if taps > 1 else None
+        self._conv_shape = (taps - 1 + chunk, config.dim) if taps > 1 else None
+        self._kept: list[np.ndarray] = []
+        self._conv: np.ndarray | None = None
 
-    @property
-    def capacity(self) -> int:
-        """Positions held."""
-        return self.keys.shape[1]
+    def _shapes(self, capacity: int) -> list[tuple[int, ...]]:
+        if self._dtype is not np.int8:
+            return [(self._heads, capacity, self._size)] * 2
+        even = 16 if self._size < BLOCK else BLOCK
+        wide = -(-self._size // even) * even
+        return [(self._heads, capacity // KEYS, KEYS * (3 * 4 + 2 * wide))]
+
+    def nbytes(self) -> int:
+        """The bytes that they take."""
+        kept = sum(math.prod(shape) for shape in self._shapes(self.capacity)) * np.dtype(self._dtype).itemsize
+        return kept + (4 * math.prod(self._conv_shape) if self._conv_shape else 0)
+
+    def make(self, arena: Arena | None) -> None:
+        """Take the memory, from an arena or each its own."""
+        self._kept = [_zeros(arena, shape, self._dtype) for shape in self._shapes(self.capacity)]
+        self._conv = _zeros(arena, self._conv_shape, np.float32) if self._conv_shape else None
 
     def grow(self, capacity: int) -> None:
         """Extend a buffer that never wraps."""
-        if self._numbers:
-            capacity = -(-capacity // KEYS) * KEYS
-        self.keys, self.values, *numbers = (
-            _extended(a, capacity) for a in (self.keys, self.values, *self._numbers)
-        )
-        self._numbers = tuple(numbers)
+        self.capacity = capacity if self._dtype is not np.int8 else -(-capacity // KEYS) * KEYS
+        for i, (old, shape) in enumerate(zip(self._kept, self._shapes(self.capacity), strict=True)):
+            new = _zeros(None, shape, self._dtype)
+            new[:, : old.shape[1]] = old
+            self._kept[i] = new
 
     def ring(self) -> Ring:
         """`ring_t`."""
-        conv, size = (None, 0) if self.conv is None else (self.conv.ctypes.data, len(self.conv))
-        numbers = [a.ctypes.data for a in self._numbers] or [None] * 3
-        return Ring(self.keys.ctypes.data, self.values.ctypes.data, conv, *numbers, self.capacity, size)
-
-    def nbytes(self) -> int:
-        """Their bytes."""
-        arrays = (self.keys, self.values, self.conv, *self._numbers)
-        return sum(a.nbytes for a in arrays if a is not None)
+        conv, size = (None, 0) if self._conv is None else (self._conv.ctypes.data, len(self._conv))
+        keys, values = self._kept[0].ctypes.data, self._kept[-1].ctypes.data
+        return Ring(keys, values, conv, self.capacity, size)
 
 
-def _extended(old: np.ndarray, capacity: int) -> np.ndarray:
-    new = aligned((old.shape[0], capacity, *old.shape[2:]), old.dtype)
-    new[:, : old.shape[1]] = old
-    return new
+def _zeros(arena: Arena | None, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    if arena is None:
+        arena = Arena(lines(math.prod(shape) * np.dtype(dtype).itemsize))
+    return arena.take(shape, dtype)
 
 
 class CpuCache:
@@ -97,15 +104,23 @@ class CpuCache:
     def extend(self, count: int) -> None:
         """Let `count` sequences join, at position 0."""
         length = self.max_length + self.chunk
-        for _ in range(count):
-            self._rows.append([
+        rows = [
+            [
                 _Layer(
                     self.config, min(GROWTH, length) if window is None else min(window + self.chunk, length),
                     self.chunk, self.dtype,
                 )
                 for window in self.config.windows()
-            ])  # fmt: skip
-            self.positions.append(0)
+            ]
+            for _ in range(count)
+        ]  # fmt: skip
+        for row in rows:
+            size = sum(layer.nbytes() for layer in row)
+            arena = Arena(size + 3 * 64 * len(row)) if size <= MOST_AT_ONCE else None
+            for layer in row:
+                layer.make(arena)
+        self._rows += rows
+        self.positions += [0] * count
         self._rings = None
 
     def select(self, rows: Sequence[int]) -> None:

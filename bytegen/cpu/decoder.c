@@ -21,6 +21,7 @@
 #define ROOM (1 << 15) /* floats, for the input of a head: more than the widest model has */
 #define MOST_HEAD 1024 /* numbers of a head in int8 */
 #define KEYS 64  /* keys that attention takes at a time */
+#define SEGMENT 512 /* keys, of KEYS each, that attention in whole numbers takes at a time */
 #define TOKENS 32 /* tokens of a sequence, at most, that take them together */
 #define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays, which waits busily for the next */
 
@@ -35,7 +36,9 @@
 #endif
 #define ROWS_AHEAD 12
 
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 #include "sets.h"
 
@@ -82,22 +85,12 @@ static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stri
         blocks_of(use, l, y, y_stride, from, n, l->blocks * i / threads, l->blocks * (i + 1) / threads);
 }
 
-/* The two halves of a head are the members of the pairs. */
-static void rotate(float *x, const float *cosines, const float *sines, int64_t size) {
-    const int64_t half = size / 2;
-    for (int64_t i = 0; i < half; i++) {
-        const float a = x[i], b = x[i + half];
-        x[i] = a * cosines[i] - b * sines[i];
-        x[i + half] = b * cosines[i] + a * sines[i];
-    }
-}
-
 static int64_t up(int64_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
 
 /* Floats of scratch that a token needs, and a thread. */
 static int64_t token_scratch(const model_t *m) {
     const int64_t q = up(m->heads * m->head_dim), kv = up(m->kv_heads * m->head_dim), ffn = m->layer[0].gate.blocks * BLOCK;
-    return 3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim + input_room(most(most(m->dim, q), ffn));
+    return 3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim + input_room(larger(larger(m->dim, q), ffn));
 }
 
 static int64_t thread_scratch(const model_t *m) { return (3 + whole_size(m->head_dim) / 4) * TOKENS * m->heads; }
@@ -131,7 +124,7 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
     float *q = mixed + n * wide, *o = q + n * q_wide, *k = o + n * q_wide, *v = k + n * kv_wide;
     float *gate = v + n * kv_wide, *raised = gate + n * ffn;
     float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *room = cosines + n * size;
-    float *states = room + n * input_room(most(most(dim, q_wide), ffn));
+    float *states = room + n * input_room(larger(larger(dim, q_wide), ffn));
     input_t from;
     const int64_t many_layers = m->layers;
     memset(scratch, 0, (size_t)(cosines - scratch) * sizeof(float));
@@ -171,12 +164,12 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             for (int64_t i = 0; i < m->heads; i++) {
                 float *one = q + t * q_wide + i * size;
                 if (layer->q_norm) use->norm(one, one, layer->q_norm, size, m->eps);
-                rotate(one, cosines + t * pairs, sines + t * pairs, size);
+                use->rotate(one, cosines + t * pairs, sines + t * pairs, size);
             }
             for (int64_t i = 0; i < m->kv_heads; i++) {
                 float *one = k + t * kv_wide + i * size;
                 if (layer->k_norm) use->norm(one, one, layer->k_norm, size, m->eps);
-                rotate(one, cosines + t * pairs, sines + t * pairs, size);
+                use->rotate(one, cosines + t * pairs, sines + t * pairs, size);
             }
             keep(use, m, own, positions[t], k + t * kv_wide, v + t * kv_wide);
         }
@@ -196,8 +189,8 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             float *state = states;
 #endif
             if (m->cache_kind == CACHE_INT8) {
-                use->whole_attend(use->dots, o + place, q + place, q_wide, own, head, count, positions + t, group,
-                                  layer->window, size, scale, state);
+                use->whole_attend(use->dots, o + place, q + place, q_wide, whole_ring(own, head, size), count, positions + t,
+                                  group, own->capacity, layer->window, size, scale, state);
                 continue;
             }
             const int half = m->cache_kind == CACHE_FLOAT16;
@@ -236,7 +229,7 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int
     const int64_t *tokens = ids, *rows = ids + n, *positions = ids + 2 * n;
     int64_t largest = 0;
     for (int i = 0; i < threads; i++)
-        largest = most(largest, share(rows, n, i + 1, threads) - share(rows, n, i, threads));
+        largest = larger(largest, share(rows, n, i + 1, threads) - share(rows, n, i, threads));
     const int64_t work = n * m->layers * m->dim * 64 * m->layer[0].gate.blocks;
     /* Threads that each take their sequences through all layers wait for each other once. */
     if (threads < 2 || work < WORTH_THREADS || largest * threads > n + n / 2) {
@@ -260,7 +253,7 @@ void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t bl
     linear_t head = m->head;
     head.blocks = blocks;
     float room[ROOM];
-    const int64_t rows = head.kind == INT8_DYNAMIC ? most(1, ROOM / input_room(m->dim)) : n, wide = up(m->dim);
+    const int64_t rows = head.kind == INT8_DYNAMIC ? larger(1, ROOM / input_room(m->dim)) : n, wide = up(m->dim);
     for (int64_t r = 0; r < n; r += rows) {
         const int64_t count = n - r < rows ? n - r : rows;
         const input_t from = input_of(use, &head, hidden + r * wide, wide, count, room);

@@ -14,22 +14,40 @@ typedef struct {
 } linear_t;
 
 /* Rings of one sequence and layer: [kv_heads, capacity, head_dim], in what the model's `cache_kind` says; and float32
-   [conv_capacity, dim]. In int8, KEYS positions lie together and the head is filled up to `whole_size`: keys
-   [kv_heads, capacity / KEYS, fours of the head, KEYS, 4], values [kv_heads, capacity / KEYS, BLOCKS of the head,
-   KEYS / 4, BLOCK or what is left, 4], and a scale for each head and position [kv_heads, capacity]; `key_sums` are OFFSET
-   times the sum of a key. */
+   [conv_capacity, dim]. In int8 keys and values are together in `keys`: [kv_heads, capacity / KEYS] of `record_t`. */
 typedef struct {
     void *keys, *values;
-    float *conv, *key_scale, *value_scale;
-    int32_t *key_sums;
+    float *conv;
     int64_t capacity, conv_capacity;
 } ring_t;
 
+/* KEYS positions of a head in int8, one behind the other in memory, whose head is filled up to `whole_size`: a scale a key
+   and a value, OFFSET times the sum of each key, keys [fours of the head, KEYS, 4], values [blocks of the head,
+   KEYS / 4, BLOCK or a smaller head, 4]. */
+typedef struct {
+    float *key_scale, *value_scale;
+    int32_t *key_sums;
+    int8_t *keys, *values;
+} record_t;
+
 enum { CACHE_FLOAT32, CACHE_FLOAT16, CACHE_INT8 };
 
+#define LEAST 1e-30f /* largest number of a row, at least: scales stay in float32's range */
 #define OFFSET 128 /* what makes a byte with a sign one without */
 
-static int64_t whole_size(int64_t size) { return (size + 15) / 16 * 16; }
+static int64_t whole_size(int64_t size) {
+    const int64_t even = size < BLOCK ? 16 : BLOCK;
+    return (size + even - 1) / even * even;
+}
+
+static int64_t record_bytes(int64_t wide) { return KEYS * (3 * 4 + 2 * wide); }
+
+static inline record_t record_of(char *ring, int64_t place, int64_t wide) {
+    char *at = ring + place / KEYS * record_bytes(wide);
+    const record_t one = {(float *)at, (float *)at + KEYS, (int32_t *)at + 2 * KEYS, (int8_t *)at + 12 * KEYS,
+                          (int8_t *)at + 12 * KEYS + KEYS * wide};
+    return one;
+}
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
@@ -67,8 +85,10 @@ typedef void add_fn(float *restrict, const float *restrict, const float *restric
 typedef void swiglu_fn(float *, const float *, int64_t);
 typedef void attend_fn(float *, const float *, int64_t, const void *, const void *, int, int64_t, const int64_t *, int64_t,
                        int64_t, int64_t, int64_t, float, float *);
-typedef void whole_attend_fn(dots_fn *, float *, const float *, int64_t, const ring_t *, int64_t, int64_t, const int64_t *,
-                             int64_t, int64_t, int64_t, float, float *);
+typedef void whole_attend_fn(dots_fn *, float *, const float *, int64_t, char *, int64_t, const int64_t *, int64_t, int64_t,
+                             int64_t, int64_t, float, float *);
+typedef void keep_bytes_fn(char *, int64_t, int64_t, const float *, const float *);
+typedef void rotate_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void to_half_fn(uint16_t *restrict, const float *restrict, int64_t);
 typedef void weigh_fn(double *restrict, const float *restrict, double, double, int64_t);
 
@@ -96,6 +116,8 @@ typedef struct {
     whole_outputs_fn *whole_outputs;
     whole_attend_fn *whole_attend;
     to_bytes_fn *to_bytes;
+    keep_bytes_fn *keep_bytes;
+    rotate_fn *rotate;
     dots_fn *dots;
     to_half_fn *to_half;
     weigh_fn *weigh;
@@ -103,7 +125,8 @@ typedef struct {
 
 #define SET(lanes, name, dots, to_half)                                                                           \
     {lanes, JOIN(outputs, name), JOIN(norm, name), JOIN(add, name), JOIN(swiglu, name), JOIN(attend, name),         \
-     JOIN(whole_outputs, name), JOIN(whole_attend, name), JOIN(to_bytes, name), dots, to_half, JOIN(weigh, name)}
+     JOIN(whole_outputs, name), JOIN(whole_attend, name), JOIN(to_bytes, name),              \
+     JOIN(keep_bytes, name), JOIN(rotate, name), dots, to_half, JOIN(weigh, name)}
 
 static const set_t sets[] = {
 #ifdef VECTORS
