@@ -113,6 +113,19 @@ static int64_t together(const int64_t *rows, int64_t n, int64_t t) {
 
 #include "rings.h"
 
+/* What will be read after a head in int8: the next head's records, or where there is none those of the token t's. */
+static const char *next_ring(const model_t *m, const ring_t *rings, const int64_t *rows, const int64_t *positions,
+                             int64_t n, int64_t window, int64_t t, int64_t head) {
+    if (head + 1 < m->kv_heads)
+        t--;
+    else if (t == n)
+        return 0;
+    const ring_t *ring = rings + rows[t] * m->layers;
+    const int64_t begin = window && positions[t] >= window ? positions[t] - window + 1 : 0;
+    return whole_ring(ring, (head + 1) % m->kv_heads, m->head_dim) +
+           begin % ring->capacity / KEYS * record_bytes(whole_size(m->head_dim));
+}
+
 static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
                  const int64_t *positions, int64_t n, float *hidden, float *scratch, int threads) {
     const int64_t dim = m->dim, wide = up(dim), size = m->head_dim, pairs = size / 2;
@@ -190,7 +203,8 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
 #endif
             if (m->cache_kind == CACHE_INT8) {
                 use->whole_attend(use->dots, o + place, q + place, q_wide, whole_ring(own, head, size), count, positions + t,
-                                  group, own->capacity, layer->window, size, scale, state);
+                                  group, own->capacity, layer->window, size, scale, state,
+                                  next_ring(m, ring, rows, positions, n, layer->window, t + count, head));
                 continue;
             }
             const int half = m->cache_kind == CACHE_FLOAT16;

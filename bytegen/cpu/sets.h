@@ -86,7 +86,7 @@ typedef void swiglu_fn(float *, const float *, int64_t);
 typedef void attend_fn(float *, const float *, int64_t, const void *, const void *, int, int64_t, const int64_t *, int64_t,
                        int64_t, int64_t, int64_t, float, float *);
 typedef void whole_attend_fn(dots_fn *, float *, const float *, int64_t, char *, int64_t, const int64_t *, int64_t, int64_t,
-                             int64_t, int64_t, float, float *);
+                             int64_t, int64_t, float, float *, const char *);
 typedef void keep_bytes_fn(char *, int64_t, int64_t, const float *, const float *);
 typedef void rotate_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void to_half_fn(uint16_t *restrict, const float *restrict, int64_t);

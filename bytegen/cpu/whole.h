@@ -52,6 +52,8 @@ static void NAME(keep_bytes)(char *ring, int64_t place, int64_t size, const floa
 static void NAME(whole_outputs)(dots_fn *dots, float *y, int64_t y_stride, const uint8_t *x, int64_t x_stride,
                                 const float *x_scale, int64_t n, const linear_t *l, int64_t first, int64_t last) {
     const int64_t fours = (l->in + 3) / 4, parts = (n + DOT_ROWS - 1) / DOT_ROWS;
+    /* One row reads as fast as memory gives, in order, which processors see for themselves. */
+    const int lines = n == 1 ? 0 : parts < 4 ? (int)((3 + parts) / parts) : 1;
     int32_t sums[DOT_ROWS][BLOCK];
     for (int64_t block = first; block < last; block++) {
         const int8_t *w = (const int8_t *)l->weights + block * fours * 4 * BLOCK;
@@ -59,8 +61,9 @@ static void NAME(whole_outputs)(dots_fn *dots, float *y, int64_t y_stride, const
         const float *scale = l->scale + block * BLOCK;
         for (int64_t i = 0; i < parts; i++) {
             const int64_t from = n * i / parts, rows = n * (i + 1) / parts - from;
-            dots(sums[0], x + from * x_stride, x_stride, (int)rows, w, fours, BLOCK,
-                 (const char *)w + fours * 4 * BLOCK + fours * 4 * BLOCK * i / parts / 64 * 64, parts);
+            /* The next block, a part of it each time. */
+            const char *next = (const char *)w + fours * 4 * BLOCK + i * lines * fours * 64;
+            dots(sums[0], x + from * x_stride, x_stride, (int)rows, w, fours, BLOCK, next, i * lines < 4 ? lines : 0);
             for (int64_t r = 0; r < rows; r++) {
                 float *to = y + (from + r) * y_stride + block * BLOCK;
                 const float own = x_scale[from + r];
@@ -112,12 +115,13 @@ static float NAME(whole_weights)(uint8_t *restrict bytes, float *restrict scores
 }
 
 /* As attend of attention.h, over the ring of one head in bytes (see `record_t`), a SEGMENT of it at a time: they begin at
-   multiples of SEGMENT, whatever the ring's capacity, which is a multiple of KEYS. */
+   multiples of SEGMENT, whatever the ring's capacity, which is a multiple of KEYS. `next` are the records that will be
+   read after these, if there are any. */
 static void NAME(whole_attend)(dots_fn *dots, float *out, const float *query, int64_t between, char *ring,
                                int64_t tokens, const int64_t *positions, int64_t group, int64_t capacity,
-                               int64_t window, int64_t size, float scale, float *state) {
+                               int64_t window, int64_t size, float scale, float *state, const char *next) {
     const int64_t heads = tokens * group, wide = whole_size(size), part = wide < BLOCK ? wide : BLOCK;
-    const int64_t end = (positions[tokens - 1] / KEYS + 1) * KEYS;
+    const int64_t end = (positions[tokens - 1] / KEYS + 1) * KEYS, record = record_bytes(wide);
     float *most = state, *total = state + heads, *query_scale = state + 2 * heads;
     float scores[DOT_ROWS / 2][SEGMENT], value_scale[SEGMENT];
     uint8_t *bytes = (uint8_t *)(state + 3 * heads), weights[DOT_ROWS][SEGMENT];
@@ -134,11 +138,11 @@ static void NAME(whole_attend)(dots_fn *dots, float *out, const float *query, in
         until = smaller(begin / SEGMENT * SEGMENT + SEGMENT, end);
         const int64_t count = until - begin;
         for (int64_t i = 0; i < heads; i += DOT_ROWS / 2) {
-            const int rows = (int)smaller(heads - i, DOT_ROWS / 2);
+            const int rows = (int)smaller(heads - i, DOT_ROWS / 2), lines = i || !next ? 0 : 5;
             float keep[DOT_ROWS], step[DOT_ROWS];
             for (int64_t at = 0; at < count; at += KEYS) {
                 const record_t one = record_of(ring, (begin + at) % capacity, wide);
-                dots(block[0], bytes + i * wide, wide, rows, one.keys, wide / 4, KEYS, i ? 0 : one.values, 1);
+                dots(block[0], bytes + i * wide, wide, rows, one.keys, wide / 4, KEYS, next + at / KEYS * record, lines);
                 memcpy(value_scale + at, one.value_scale, KEYS * sizeof(float));
                 for (int r = 0; r < rows; r++) {
                     const float own = query_scale[i + r];
@@ -160,9 +164,8 @@ static void NAME(whole_attend)(dots_fn *dots, float *out, const float *query, in
                 memset(sums, 0, sizeof(sums));
                 for (int64_t key = 0; key < count; key += KEYS) {
                     const record_t one = record_of(ring, (begin + key) % capacity, wide);
-                    const char *next = (const char *)one.key_scale + capacity / KEYS * record_bytes(wide);
                     dots(block[0], weights[0] + key, SEGMENT, 2 * rows, one.values + at * KEYS, KEYS / 4, part,
-                         i || at ? 0 : next, 1); /* the next head's */
+                         next + key / KEYS * record + record / 2, at ? 0 : lines);
                     for (int r = 0; r < 2 * rows; r++)
                         for (int64_t j = 0; j < BLOCK; j++) sums[r][j] += block[r][j];
                 }
