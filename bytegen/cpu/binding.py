@@ -60,21 +60,21 @@ class Ring(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _library() -> Any:
-    """The library; None where it could not be compiled when bytegen was installed."""
+def _library() -> tuple[Any, Any]:
+    """The module and the library; None where it could not be compiled when bytegen was installed."""
     try:
         module = importlib.import_module("bytegen.cpu._decoder")
     except ImportError:
-        return None
+        return None, None
     assert module.__file__ is not None
     library = ctypes.CDLL(module.__file__)
     library.bytegen_scratch.restype = ctypes.c_int64
-    for name in ("step", "logits", "sample", "draw"):
+    for name in ("step", "logits", "sample"):
         getattr(library, f"bytegen_{name}").restype = None
-    return library
+    return module, library
 
 
-library = _library()
+calls, library = _library()
 
 
 def threads() -> int:

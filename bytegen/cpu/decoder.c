@@ -308,7 +308,12 @@ int bytegen_threads(void) {
 #endif
 }
 
-static struct PyModuleDef definition = {
-    .m_base = PyModuleDef_HEAD_INIT, .m_name = "_decoder", .m_doc = "Functions for ctypes.", .m_size = -1};
+#include "calls.h"
+
+static struct PyModuleDef definition = {.m_base = PyModuleDef_HEAD_INIT,
+                                        .m_name = "_decoder",
+                                        .m_doc = "Functions of Python, and for ctypes.",
+                                        .m_size = -1,
+                                        .m_methods = calls};
 
 PyMODINIT_FUNC PyInit__decoder(void) { return PyModule_Create(&definition); }

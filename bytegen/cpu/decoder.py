@@ -50,6 +50,7 @@ class Decoder:
             config, arrays, held=self.held, cache_dtype=self.cache_dtype, lanes=self.lanes, dynamic=dynamic
         )
         self.model = ctypes.byref(self._weights.model)
+        self.address = ctypes.addressof(self._weights.model)
 
     @property
     def nbytes(self) -> int:
