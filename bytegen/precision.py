@@ -3,10 +3,11 @@
 On the CPU sums stay in float32 whatever the weights are held in, and the C decoder reads them in their own size: two
 bytes a weight, or one. On a GPU bfloat16 and int8 compute in bfloat16 (`bytegen.quantised`). int8 is weight-only,
 symmetric and rounded to nearest, a scale for each output (as torchao's `Int8WeightOnlyConfig` has it), of every linear
-map; the table of embeddings, and with it the head of a tied model, stays as it is. int8-dynamic ("W8A8", as torchao's
-`Int8DynamicActivationInt8WeightConfig`) rounds what those maps read to int8 too, with a scale a token: products of whole
-numbers, which processors multiply four at a time. The C decoder then does the same with queries, keys and values, a
-scale a head and token.
+map; the table of embeddings, and with it the head of a tied model, stays as it is.
+
+int8-dynamic ("W8A8"; torchao's `Int8DynamicActivationInt8WeightConfig`) rounds what those maps read to int8 too, with a
+scale a token: products of whole numbers, which processors multiply four at a time. The C decoder does the same with
+queries, keys and values there, a scale a head and token.
 """
 
 from __future__ import annotations

@@ -57,11 +57,14 @@ class Decoder:
         """The bytes that its weights take."""
         return self._weights.nbytes
 
+    @property
+    def cache_bytes_a_number(self) -> int:
+        """Bytes of a number among keys and values."""
+        return np.dtype(self.cache_dtype).itemsize
+
     def cache(self, *, batch: int = 0, max_length: int, chunk: int = 256) -> CpuCache:
         """An empty cache for this decoder (see `CpuCache`)."""
-        return CpuCache(
-            self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=self.cache_dtype
-        )
+        return CpuCache(self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=self.cache_dtype)
 
     def hidden(
         self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: CpuCache, *,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import BLOCK, Layer, Linear, Model, Arena, padded
+from bytegen.cpu.binding import BLOCK, Arena, Layer, Linear, Model, padded
 from bytegen.precision import as_bfloat16
 
 

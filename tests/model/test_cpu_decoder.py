@@ -119,7 +119,8 @@ def test_hidden_states_and_logits_are_those_of_the_model_in_float64(
 @settings(max_examples=30, deadline=None)
 @given(
     config=configs(), seed=st.integers(0, 999), held=st.sampled_from([*HELD, "int8-dynamic"]),
-    lanes=st.sampled_from([16, 8, 1]), length=st.integers(1, 40), chunks=st.tuples(st.integers(1, 9), st.integers(1, 9)), threads=st.integers(1, 2),
+    lanes=st.sampled_from([16, 8, 1]), length=st.integers(1, 40),
+    chunks=st.tuples(st.integers(1, 9), st.integers(1, 9)), threads=st.integers(1, 2),
 )  # fmt: skip
 def test_a_token_gives_the_same_bits_whatever_is_beside_it(
     config: ModelConfig, seed: int, held: str, lanes: int, length: int, chunks: tuple[int, int], threads: int

@@ -16,8 +16,10 @@ from torch import nn
 
 import bytegen
 from bytegen import cpu
+from bytegen.cli.generate import default_precision
 from bytegen.cli.main import cli
 from bytegen.config import PRESETS
+from bytegen.cpu.binding import library
 from bytegen.cpu.of_torch import new_decoder
 from bytegen.errors import UserError
 from bytegen.model import ByteLM
@@ -202,3 +204,12 @@ def test_the_command_line_takes_a_precision(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     assert done.stdout == "3\n4\n5\n6\n7\n8\n9\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "expected"),
+    [(None, "cpu", "int8-dynamic"), (None, "cuda", "fp32"), ("first-flight", "cpu", "fp32")],
+)
+def test_what_the_command_line_writes_in_by_default(model: str | None, device: str, expected: str) -> None:
+    """int8-dynamic was measured on one model: the packaged one, in the C decoder."""
+    assert default_precision(model, device) == (expected if library is not None else "fp32")

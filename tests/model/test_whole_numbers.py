@@ -1,4 +1,4 @@
-"""int8-dynamic: products of whole numbers against numpy and torch in float64, and equal bits whatever is beside a token."""
+"""int8-dynamic: products of whole numbers against numpy and torch in float64; equal bits whatever is beside."""
 
 from __future__ import annotations
 
