@@ -164,7 +164,8 @@ static void NAME(whole_attend)(dots_fn *dots, float *out, const float *query, in
                 memset(sums, 0, sizeof(sums));
                 for (int64_t key = 0; key < count; key += KEYS) {
                     const record_t one = record_of(ring, (begin + key) % capacity, wide);
-                    dots(block[0], weights[0] + key, SEGMENT, 2 * rows, one.values + at * KEYS, KEYS / 4, part,
+                    const int64_t there = smaller(KEYS, positions[tokens - 1] + 1 - begin - key); /* others weigh 0 */
+                    dots(block[0], weights[0] + key, SEGMENT, 2 * rows, one.values + at * KEYS, (there + 3) / 4, part,
                          next + key / KEYS * record + record / 2, at ? 0 : lines);
                     for (int r = 0; r < 2 * rows; r++)
                         for (int64_t j = 0; j < BLOCK; j++) sums[r][j] += block[r][j];
