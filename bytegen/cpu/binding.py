@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import importlib
 import math
-import mmap
 import sys
 from typing import Any
 
@@ -84,47 +82,12 @@ def threads() -> int:
     return found
 
 
-HUGE_PAGE = 1 << 21
-
-
-def aligned(size: int) -> np.ndarray:
-    """`size` bytes of zeros that begin at a multiple of 64: a vector then lies in one line of the processor's caches.
-
-    From half of 2 MB on they are in pages of that size, where the system has them: a step of a small model reads from
-    more pages of 4 KB than a processor remembers the places of.
-    """
-    if size >= HUGE_PAGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
-        pages = mmap.mmap(-1, (-(-size // HUGE_PAGE) + 1) * HUGE_PAGE)
-        with contextlib.suppress(OSError):  # a system without them
-            pages.madvise(mmap.MADV_HUGEPAGE)
-        raw, boundary = np.frombuffer(pages, np.uint8), HUGE_PAGE
-    else:
-        raw, boundary = np.zeros(size + 64, np.uint8), 64
-    start = -raw.ctypes.data % boundary
-    return raw[start : start + size]
-
-
-class Arena:
-    """Arrays of zeros in one piece of memory of `size` bytes, each from a multiple of 64 on."""
-
-    def __init__(self, size: int) -> None:
-        self._left = aligned(size)
-
-    @property
-    def left(self) -> int:
-        """Bytes that can still be taken."""
-        return len(self._left)
-
-    def take(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The next array."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        found, self._left = self._left[:size], self._left[lines(size) :]
-        return found.view(dtype).reshape(shape)
-
-
-def lines(size: int) -> int:
-    """Bytes rounded up to whole lines of the processor's caches."""
-    return -(-size // 64) * 64
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that begin at a multiple of 64 bytes: a vector then lies in one line of the processor's caches."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def pointer(array: np.ndarray) -> ctypes.c_void_p:

@@ -6,13 +6,13 @@ per local layer, a buffer that doubles per global one.
 
 from __future__ import annotations
 
-import math
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import BLOCK, Arena, Ring, lines
+from bytegen.cpu.binding import BLOCK, Ring, aligned
 from bytegen.errors import UserError
 
 GROWTH = 1024
@@ -21,9 +21,6 @@ GROWTH = 1024
 
 KEYS = 64
 """Positions that lie together where keys and values are int8."""
-
-MOST_AT_ONCE = 1 << 23
-"""Bytes of a sequence's caches up to which they are made in one piece: larger ones take memory as they are used."""
 
 
 class _Layer:
@@ -36,10 +33,9 @@ class _Layer:
     def __init__(self, config: ModelConfig, capacity: int, chunk: int, dtype: type) -> None:
         self._heads, self._size, self._dtype = config.n_kv_heads, config.head_dim, dtype
         self.capacity = capacity if dtype is not np.int8 else -(-capacity // KEYS) * KEYS
+        self._kept = [aligned(shape, dtype) for shape in self._shapes(self.capacity)]
         taps = config.conv_taps
-        self._conv_shape = (taps - 1 + chunk, config.dim) if taps > 1 else None
-        self._kept: list[np.ndarray] = []
-        self._conv: np.ndarray | None = None
+        self._conv = aligned((taps - 1 + chunk, config.dim), np.float32) if taps > 1 else None
 
     def _shapes(self, capacity: int) -> list[tuple[int, ...]]:
         if self._dtype is not np.int8:
@@ -50,19 +46,13 @@ class _Layer:
 
     def nbytes(self) -> int:
         """The bytes that they take."""
-        kept = sum(math.prod(shape) for shape in self._shapes(self.capacity)) * np.dtype(self._dtype).itemsize
-        return kept + (4 * math.prod(self._conv_shape) if self._conv_shape else 0)
-
-    def make(self, arena: Arena | None) -> None:
-        """Take the memory, from an arena or each its own."""
-        self._kept = [_zeros(arena, shape, self._dtype) for shape in self._shapes(self.capacity)]
-        self._conv = _zeros(arena, self._conv_shape, np.float32) if self._conv_shape else None
+        return sum(a.nbytes for a in (*self._kept, self._conv) if a is not None)
 
     def grow(self, capacity: int) -> None:
         """Extend a buffer that never wraps."""
         self.capacity = capacity if self._dtype is not np.int8 else -(-capacity // KEYS) * KEYS
         for i, (old, shape) in enumerate(zip(self._kept, self._shapes(self.capacity), strict=True)):
-            new = _zeros(None, shape, self._dtype)
+            new = aligned(shape, self._dtype)
             new[:, : old.shape[1]] = old
             self._kept[i] = new
 
@@ -71,12 +61,6 @@ class _Layer:
         conv, size = (None, 0) if self._conv is None else (self._conv.ctypes.data, len(self._conv))
         keys, values = self._kept[0].ctypes.data, self._kept[-1].ctypes.data
         return Ring(keys, values, conv, self.capacity, size)
-
-
-def _zeros(arena: Arena | None, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    if arena is None:
-        arena = Arena(lines(math.prod(shape) * np.dtype(dtype).itemsize))
-    return arena.take(shape, dtype)
 
 
 class CpuCache:
@@ -96,7 +80,7 @@ class CpuCache:
         self.config, self.chunk, self.max_length, self.dtype = config, chunk, max_length, dtype
         self.positions: list[int] = []
         self._rows: list[list[_Layer]] = []
-        self._rings: object = None
+        self._rings: ctypes.Array[Ring] | None = None
         self.scratch = np.zeros(0, np.float32)
         """The decoder's, for steps over this cache."""
         self.extend(batch)
@@ -104,23 +88,15 @@ class CpuCache:
     def extend(self, count: int) -> None:
         """Let `count` sequences join, at position 0."""
         length = self.max_length + self.chunk
-        rows = [
-            [
+        for _ in range(count):
+            self._rows.append([
                 _Layer(
                     self.config, min(GROWTH, length) if window is None else min(window + self.chunk, length),
                     self.chunk, self.dtype,
                 )
                 for window in self.config.windows()
-            ]
-            for _ in range(count)
-        ]  # fmt: skip
-        for row in rows:
-            size = sum(layer.nbytes() for layer in row)
-            arena = Arena(size + 3 * 64 * len(row)) if size <= MOST_AT_ONCE else None
-            for layer in row:
-                layer.make(arena)
-        self._rows += rows
-        self.positions += [0] * count
+            ])  # fmt: skip
+            self.positions.append(0)
         self._rings = None
 
     def select(self, rows: Sequence[int]) -> None:
@@ -163,7 +139,7 @@ class CpuCache:
                     layer.grow(capacity)
                     self._rings = None
 
-    def rings(self) -> object:
+    def rings(self) -> ctypes.Array[Ring]:
         """`ring_t` [sequences][layers], as long as no sequence joins, leaves or grows."""
         if self._rings is None:
             found = [layer.ring() for row in self._rows for layer in row]

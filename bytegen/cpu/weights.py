@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import BLOCK, Arena, Layer, Linear, Model, padded
+from bytegen.cpu.binding import BLOCK, Layer, Linear, Model, aligned, padded
 from bytegen.precision import as_bfloat16
 
 
@@ -29,9 +29,6 @@ KINDS = ("float32", "float16", "bfloat16", "int8", "int8-dynamic")
 
 CACHES = (np.float32, np.float16, np.int8)
 """What keys and values are held in, as `sets.h` numbers it."""
-
-ARENA = 1 << 23
-"""Bytes of memory that weights are put into together."""
 
 OFFSET = 128
 """What makes a byte with a sign one without."""
@@ -63,7 +60,6 @@ class Weights:
         dynamic: bool = False,
     ) -> None:
         self._kept: list[Any] = []
-        self._arena: Arena | None = None
         self._held, self._arrays, self._dynamic = held, arrays, dynamic
         layers = [self._layer(f"blocks.{i}", window) for i, window in enumerate(config.windows())]
         table = (Layer * len(layers))(*layers)
@@ -74,7 +70,7 @@ class Weights:
             self._vector("norm.weight"), self._pointer(inverse_frequencies(config)),
             self._linear("embed" if config.tied else "head"),
         )  # fmt: skip
-        del self._arrays, self._arena
+        del self._arrays
 
     @property
     def nbytes(self) -> int:
@@ -86,10 +82,7 @@ class Weights:
         if kind == "bfloat16":
             array = (np.array(array, np.float32, order="C").view(np.uint32) >> 16).astype(np.uint16)
             kind = "uint16"
-        size = array.size * np.dtype(kind).itemsize
-        if self._arena is None or self._arena.left < size:
-            self._arena = Arena(max(size, ARENA))
-        kept = self._arena.take(array.shape, kind)
+        kept = aligned(array.shape, kind)
         kept[...] = array
         self._kept.append(kept)
         return kept.ctypes.data
