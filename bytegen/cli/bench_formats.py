@@ -45,7 +45,7 @@ PROGRAMS = (
     "mingw-32",
 )
 LEVELS = ("load", "code")
-WALK_BYTES = (4_096, 143_360)
+WALK_BYTES = (4_096, *[143_360] * 4)
 PEER_BYTES = 143_360
 WINDOW_BYTES = 1_000
 WINDOWS = (0, 1_000, 139_500)

@@ -22,6 +22,7 @@ from bytegen.formats.errors import FormatError
 DEAD, START = 0, 1
 NAMES = ("x86_64", "i386", "aarch64")
 ENDLESS = 255  # `least` of the dead state
+_ROWS = 2048
 
 
 class Role(IntEnum):
@@ -175,13 +176,27 @@ class Automaton:
         return np.array(found, np.int64), at
 
 
+def looked_up(values: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """``values[following]``, a few rows at a time: numpy makes indices of eight bytes of all it is given at once."""
+    found = np.empty(following.shape, values.dtype)
+    for row in range(0, len(following), _ROWS):
+        found[row : row + _ROWS] = values[following[row : row + _ROWS]]
+    return found
+
+
+def _lowest(values: np.ndarray, following: np.ndarray) -> np.ndarray:
+    """``values[following].min(axis=1)``."""
+    rows = range(0, len(following), _ROWS)
+    return np.concatenate([values[following[row : row + _ROWS]].min(axis=1) for row in rows])
+
+
 def _least(following: np.ndarray, accept: int) -> np.ndarray:
     """uint8[states]: fewest bytes to the end of an instruction, ENDLESS where there is none."""
     states = len(following)
     need = np.full(accept + 256, ENDLESS, np.uint8)
     need[accept:] = 0
     while True:
-        best = np.minimum(need.take(following).min(axis=1), ENDLESS - 1) + 1
+        best = np.minimum(_lowest(need, following), ENDLESS - 1) + np.uint8(1)
         best[DEAD] = ENDLESS
         if (best >= need[:states]).all():
             return need[:states].copy()
@@ -214,10 +229,11 @@ def _pruned(following: np.ndarray, accept: int, labels: frozenset[int]) -> np.nd
     kept = np.zeros(accept + 256, dtype=bool)
     kept[:accept] = True
     kept[[accept + label for label in labels]] = True
-    out = np.where(kept.take(following), following, DEAD)
+    ids = np.arange(len(kept))
+    out = looked_up(np.where(kept, ids, DEAD).astype(following.dtype), following)
     alive = np.ones(accept + 256, dtype=bool)
     alive[: len(out)] = _least(out, accept) < ENDLESS
-    return np.where(alive.take(out), out, DEAD).astype(following.dtype)
+    return looked_up(np.where(alive, ids, DEAD).astype(following.dtype), out)
 
 
 @lru_cache(maxsize=8)
@@ -246,7 +262,9 @@ def load(name: str, *, privileged: bool = False, evex: bool = True) -> Automaton
 
 def table_hash(following: np.ndarray, roles: np.ndarray) -> str:
     """SHA-256 over the next states (little-endian uint16) and the roles (uint8), rows in order."""
-    return hashlib.sha256(following.astype("<u2").tobytes() + roles.astype(np.uint8).tobytes()).hexdigest()
+    found = hashlib.sha256(np.ascontiguousarray(following, "<u2"))
+    found.update(np.ascontiguousarray(roles, np.uint8))
+    return found.hexdigest()
 
 
 def _without_evex(name: str, following: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from bytegen.formats.code.automaton import DEAD, START, Automaton, Label, load
+from bytegen.formats.code.automaton import DEAD, START, Automaton, Label, load, looked_up
 from bytegen.formats.core.masks import shared
 from bytegen.formats.core.stream import ENDS, FILLER, LOCK, RELATIVE
 
@@ -63,10 +63,11 @@ class Machine:
         self.name = automaton.name
         self.longest = automaton.longest
         self.word = 4 if automaton.name == "aarch64" else 1
-        table = automaton.following.astype(np.int64)
-        count, accept = len(table), automaton.accept
-        states, labels = np.arange(count), table - accept
-        relative = np.isin(labels, _RELATIVE) & (table >= accept)
+        count, accept = automaton.states, automaton.accept
+        following, states = automaton.following, np.arange(automaton.states)
+        direct = np.zeros(accept + 256, dtype=bool)
+        direct[[accept + label for label in _RELATIVE]] = True
+        relative = looked_up(direct, following)
         late: np.ndarray
         if self.word == 1:
             late = np.frombuffer(automaton.displacement_left, np.uint8) > 0
@@ -80,14 +81,16 @@ class Machine:
         self.accepted = count + 5
         place = np.empty(count, np.int64)
         place[order] = np.arange(count) + np.where(np.arange(count) >= early, 5, 0)
-        moved = np.full((count + 5, 256), DEAD, np.int64)
-        moved[place] = np.where(table >= accept, labels + self.accepted, place[np.minimum(table, count - 1)])
+        ids = np.zeros(accept + 256, np.uint16)
+        ids[:count], ids[accept:] = place, self.accepted + np.arange(256)
+        moved = np.full((count + 5, 256), DEAD, np.uint16)
+        moved[place] = looked_up(ids, following)
         self.head = int(moved[START, 0xFF])  # the state after an FF
         moved[[self.gap, self.skip, self.listed]] = moved[START]
         moved[self.list_head] = moved[self.head]
         moved[self.listed, 0xFF] = self.list_head
         moved[[self.gap, self.filling], 0] = self.accepted + _FILLER_LABEL
-        self.following = moved.astype(np.uint16)
+        self.following = moved
         self.table = memoryview(self.following.reshape(-1))  # type: ignore[arg-type]
         least = np.zeros(self.accepted + 256, np.uint8)
         least[place] = automaton.least_array
@@ -103,7 +106,7 @@ class Machine:
         self.traits = [0] * self.accepted + [*ended, FILLER]
         if self.word == 4:
             grouped = np.array([group < _GROUPS for group in _WORD_GROUPS])
-            alive = table[late] != DEAD
+            alive = following[late] != DEAD
             assert (relative[late] == (alive & grouped)).all(), "another byte ends a direct branch"
         self.masks: list[np.ndarray | None] = [None] * (self.accepted << 4)
         self._last: dict[int, np.ndarray] = {}

@@ -219,6 +219,7 @@ class Window:
 
 
 _FEW = 128
+_MANY = 256  # of a list, which no set is made of
 _NONE = np.zeros(0, np.uint64)
 
 
@@ -229,7 +230,8 @@ class Finite:
 
     def __init__(self, values: object) -> None:
         listed = values.tolist() if isinstance(values, np.ndarray) and len(values) <= _FEW else values
-        few = None if isinstance(listed, np.ndarray) else frozenset(listed)  # type: ignore[call-overload,arg-type]
+        many = isinstance(listed, np.ndarray) or (isinstance(listed, list) and len(listed) > _MANY)
+        few = None if many else frozenset(listed)  # type: ignore[call-overload,arg-type]
         if few is not None and len(few) <= _FEW:
             self._few: tuple[int, ...] | None = tuple(sorted(few))
             self._array = _NONE

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.pieces import Piece
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.elf import entry
 from bytegen.formats.elf.constants import BSS_TOTAL, ET_DYN, PF_R, PF_X
 from bytegen.formats.elf.plan import Held, Plan, Segment
@@ -46,6 +47,7 @@ def _joined(one: Run, other: Run) -> Run:
     return Run(one.start, max(one.end, other.end), shift, one.entry or other.entry, writable)
 
 
+@replacing
 class Duties(NamedTuple):
     """The duties still owed, and the memory that segments may use.
 

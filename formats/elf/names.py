@@ -20,6 +20,7 @@ import numpy as np
 
 from bytegen.formats.core.intset import exactly
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.elf.plan import Plan, Section, opener, proceed
 from bytegen.formats.elf.written import Behind, Lazily
@@ -31,6 +32,7 @@ SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC = 1, 3, 6
 _NONE = np.zeros(0, np.uint64)
 
 
+@replacing
 class Asked(NamedTuple):
     """What sections ask of the name table, as offsets in it."""
 
@@ -88,7 +90,7 @@ def with_section(plan: Plan, section: Section, dynamic: bool) -> Plan:
     elif kind == SHT_PROGBITS and section.size % STAB_SIZE:
         asks = asks._replace(ragged=(*asks.ragged, section.name))
     of_kind = {**plan.of_kind, kind: (*plan.of_kind.get(kind, ()), index)}
-    return plan._replace(sections=(*plan.sections, section), of_kind=of_kind, asks=asks)
+    return plan._replace(sections=plan.sections.with_item(section), of_kind=of_kind, asks=asks)
 
 
 def places(behind: Behind, text: bytes) -> np.ndarray:

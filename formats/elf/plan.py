@@ -6,8 +6,10 @@ from bisect import bisect_left, insort
 from typing import Any, NamedTuple
 
 from bytegen.formats.code.region import Code
+from bytegen.formats.core.grown import Grown
 from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.promised import Grammar
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.elf.constants import ET_DYN, ET_EXEC
 from bytegen.formats.elf.target import Target
 
@@ -72,6 +74,7 @@ class Owed(NamedTuple):
         return max(self.sure, self.spare)
 
 
+@replacing
 class Plan(NamedTuple):
     """The settled part of a file. Immutable; every step carries the one that holds at its start."""
 
@@ -112,7 +115,7 @@ class Plan(NamedTuple):
     segments_read: bool = False
     labels: tuple[tuple[int, int, str], ...] = ()
     # section headers
-    sections: tuple[Section, ...] = ()
+    sections: Grown[Section] = Grown()
     of_kind: dict[int, tuple[int, ...]] = {}  # noqa: RUF012  # type -> indices; never changed in place
     asks: Any = None  # what they ask of the name table (`names.Asked`)
     owed: tuple[tuple[int, Owed], ...] = ()  # sorted by index; indices not read yet

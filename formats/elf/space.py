@@ -14,7 +14,7 @@ from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import names, tables
 from bytegen.formats.elf.foreseen import foreseen
 from bytegen.formats.elf.plan import Plan, Section
-from bytegen.formats.elf.written import Table
+from bytegen.formats.elf.written import Table, remembered
 
 _STRINGS = frozenset({names.SHT_STRTAB})
 
@@ -52,6 +52,7 @@ def dynamic_owed(plan: Plan) -> tables.Dynamic | None:
     return tables.Hooks.dynamic(plan) if plan.shnum >= 4 else None
 
 
+@remembered
 def longest(plan: Plan, table: Table, without: tuple[int, ...] = ()) -> Longest:
     """The greatest sizes of string tables read later; ``without``: leave out the gaps that begin there."""
     ahead = [high - low for low, high in plan.ledger.gaps(table.end) if low not in without]
@@ -105,8 +106,9 @@ def _kept_of_each(plan: Plan, table: Table, needs: Longest) -> list[int]:
     return found
 
 
+@remembered
 def free(plan: Plan, table: Table) -> list[tuple[int, int]]:
-    """The gaps ahead of which nothing must be left to string tables still owed."""
+    """The gaps ahead of which nothing must be left to string tables still owed, ascending; not to be changed."""
     kept = _kept_of_each(plan, table, _needs(plan, 0))
     return [gap for gap, need in zip(plan.ledger.gaps(table.end), kept, strict=True) if not need]
 

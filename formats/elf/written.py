@@ -8,13 +8,19 @@ keeps them in the cache of `Behind`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import wraps
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
 from bytegen.formats.core.pieces import Finite
+from bytegen.formats.core.recent import remember
 
 _NONE = np.zeros(0, np.uint64)
+_MANY = 512  # members that are not kept for good
+_Rest = ParamSpec("_Rest")
+_Plan = TypeVar("_Plan")
+_Found = TypeVar("_Found")
 
 
 class Lazily:
@@ -31,9 +37,17 @@ class Lazily:
         self._finite: Finite | None = None
 
     def _all(self) -> Finite:
-        if self._finite is None:
-            self._finite = Finite(self._build())
-        return self._finite
+        finite = self._finite
+        if finite is None:
+            listed = self._build()
+            finite = self._finite = Finite(listed)
+            if len(listed) > _MANY:
+                remember(self)
+        return finite
+
+    def forget(self) -> None:
+        """Lets go of the members, which can be listed again."""
+        self._finite = None
 
     def members(self) -> np.ndarray:
         """uint64, ascending: all of them."""
@@ -147,3 +161,23 @@ class Table(NamedTuple):
     start: int
     end: int
     behind: Behind
+
+
+def remembered(
+    function: Callable[Concatenate[_Plan, Table, _Rest], _Found],
+) -> Callable[Concatenate[_Plan, Table, _Rest], _Found]:
+    """The function of a plan and a table, whose last answer is kept: the rules of one header ask for it again."""
+
+    @wraps(function)
+    def asked(plan: _Plan, table: Table, *rest: _Rest.args, **named: _Rest.kwargs) -> _Found:
+        cache = table.behind.cache
+        known = cache.get(function)
+        if known is not None and known[0] is plan and known[1] == rest and not named:
+            found: _Found = known[2]
+            return found
+        found = function(plan, table, *rest, **named)
+        if not named:
+            cache[function] = plan, rest, found
+        return found
+
+    return asked

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from bytegen.formats.code.region import Code
 from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.promised import Grammar
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.pe.constants import DIRECTORIES, MEM_EXECUTE
 from bytegen.formats.pe.layout import Range
 from bytegen.formats.pe.target import Target
@@ -36,6 +37,7 @@ class Need(NamedTuple):
     flags: int
 
 
+@replacing
 class Plan(NamedTuple):
     """The settled part of a file. Immutable; every step carries the one that holds at its start."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from bytegen.formats.core.pieces import Piece, Window
+from bytegen.formats.core.recent import Replayed, remember
 
 
 class Slot:
@@ -74,24 +75,42 @@ class Slot:
 
 
 class When:
-    """Pieces that are worked out only when a mask asks for them; ``contains`` answers for one value at once."""
+    """Pieces that are worked out only when a mask asks for them; ``contains`` answers for one value at once.
 
-    __slots__ = ("_build", "_pieces", "contains")
+    All members are multiples of ``align``: no piece is asked for that could add nothing to a mask.
+    """
 
-    def __init__(self, contains: Callable[[int], bool], build: Callable[[], Iterable[Piece]]) -> None:
+    __slots__ = ("_align", "_build", "_pieces", "contains")
+
+    def __init__(
+        self, contains: Callable[[int], bool], build: Callable[[], Iterable[Piece]], align: int = 1
+    ) -> None:
         self.contains = contains
         self._build = build
-        self._pieces: tuple[Piece, ...] | None = None
+        self._align = align
+        self._pieces: Replayed[Piece] | None = None
 
-    def pieces(self) -> tuple[Piece, ...]:
-        """The pieces."""
-        if self._pieces is None:
-            self._pieces = tuple(self._build())
-        return self._pieces
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces, each made when it is asked for."""
+        pieces = self._pieces
+        if pieces is None:
+            pieces = self._pieces = Replayed(self._build())
+            remember(self)
+        return iter(pieces)
+
+    def forget(self) -> None:
+        """Lets go of the pieces, which can be made again."""
+        self._pieces = None
 
     def mark(self, k: int, prefix: int, out: np.ndarray) -> None:
         """See `Piece.mark`."""
-        for piece in self.pieces():
+        if k and prefix % self._align:
+            return
+        step, pieces = 1 if k else self._align, self.pieces()
+        while 0 in out.tobytes()[:256:step]:  # ten times as fast as `all` of so few
+            piece = next(pieces, None)
+            if piece is None:
+                return
             piece.mark(k, prefix, out)
 
     def has(self, k: int, prefix: int) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
+from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.pieces import Span
 from bytegen.formats.elf.constants import PT_LOAD
 from bytegen.formats.elf.plan import Plan, Segment
@@ -50,19 +54,24 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 class AddressMap:
     """The file and memory of the PT_LOADs. ``stop``: offset from which on bytes are not yet written."""
 
-    __slots__ = ("_ends", "_files", "_ranges", "_spoken", "loads", "others", "stop")
+    __slots__ = (
+        "_asked", "_by_offset", "_edges", "_ends", "_ranges", "_reach", "_spoken", "loads", "others", "stop",
+    )  # fmt: skip
 
     def __init__(self, loads: tuple[Segment, ...], stop: int, others: tuple[Other, ...] = ()) -> None:
         self.others = others
         self.loads = tuple(sorted((load for load in loads if load.memsz), key=lambda load: load.address))
         self.stop = stop
         self._spoken = _merged((other.low, other.stop) for other in others)
-        self._files = [
-            (load.offset, load.offset + load.filesz, load.shift) for load in self.loads if load.filesz
-        ]
-        self._ends = {(end, shift) for _, end, shift in self._files}
+        files = [(load.offset, load.offset + load.filesz, load.shift) for load in self.loads if load.filesz]
+        # By offset, and how far those up to each reach: segments may share file bytes.
+        self._by_offset = sorted((*file, i) for i, file in enumerate(files))
+        self._reach = list(accumulate((file[1] for file in self._by_offset), max))
+        self._ends = {(end, shift) for _, end, shift in files}
         found = [(*self.written(load), load.shift) for load in self.loads]
         self._ranges = [(low, high, shift) for low, high, shift in found if low < high]
+        self._edges: dict[int, np.ndarray] = {}
+        self._asked: tuple[Ledger, int, list[tuple[int, int, int]]] | None = None
 
     def find(self, address: int) -> Segment | None:
         """The segment whose file bytes hold the address."""
@@ -164,13 +173,22 @@ class AddressMap:
         return not any(other.low <= address < other.stop for other in self.others)
 
     def gaps(self, plan: Plan, position: int) -> list[tuple[int, int, int]]:
-        """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised."""
-        found = []
-        files = [file for file in self._files if file[1] > position]
+        """(low, high, shift): mapped file bytes from ``position`` on that nobody has been promised.
+
+        Not to be changed: it is kept for the ledger asked last.
+        """
+        known = self._asked
+        if known is not None and known[0] is plan.ledger and known[1] == position:
+            return known[2]
+        found = list[tuple[int, int, int]]()
         for low, high in plan.ledger.gaps(position):
-            for start, end, shift in files:
-                if start < high and low < end:
-                    found.append((start if start > low else low, end if end < high else high, shift))
+            first, last = bisect_right(self._reach, low), bisect_left(self._by_offset, (high,))
+            here = [file for file in self._by_offset[first:last] if file[1] > low]
+            if len(here) > 1:
+                here.sort(key=itemgetter(3))
+            for start, end, shift, _ in here:
+                found.append((start if start > low else low, end if end < high else high, shift))
+        self._asked = plan.ledger, position, found
         return found
 
     def room(self, plan: Plan, offset: int, address: int) -> int:
@@ -181,13 +199,19 @@ class AddressMap:
         return min(plan.ledger.room(offset, offset), load.offset + load.filesz - offset)
 
     def in_memory(self, addresses: np.ndarray, size: int) -> np.ndarray:
-        """bool for each address: whether ``size`` bytes there lie in one segment's memory."""
-        good = np.zeros(len(addresses), dtype=bool)
-        for load in self.loads:
-            if load.memsz >= size:
-                low, high = np.uint64(load.address), np.uint64(load.address + load.memsz - size)
-                good |= (addresses >= low) & (addresses <= high)
-        return good
+        """bool for each address (uint64): whether ``size`` bytes there lie in one segment's memory."""
+        edges = self._edges.get(size)
+        if edges is None:
+            edges = self._edges[size] = _edges(self.loads, size)
+        inside: np.ndarray = np.searchsorted(edges, addresses, side="right") & 1 == 1
+        return inside
+
+
+def _edges(loads: Iterable[Segment], size: int) -> np.ndarray:
+    """uint64, ascending: where addresses with ``size`` bytes in one segment's memory begin, end, begin again ..."""
+    places = ((load.address, load.address + load.memsz - size + 1) for load in loads if load.memsz >= size)
+    edges = [edge for place in _merged(places) for edge in place]
+    return np.array([edge for edge in edges if edge <= _WRAP], np.uint64)
 
 
 def map_of(plan: Plan, stop: int, data: bytes) -> AddressMap:

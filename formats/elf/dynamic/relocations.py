@@ -17,6 +17,20 @@ RELATIVE = {"elf64-x86_64": 8, "elf32-i386": 8, "elf64-aarch64": 1027}
 _CHUNK = 8192
 _EVERY = 1 << 32  # above every symbol
 _NONE = np.zeros(0, np.int64)
+_ZERO = np.zeros(1, np.int64)
+
+
+def run_starts(bad: np.ndarray, count: int) -> np.ndarray:
+    """int64, ascending: where ``count`` numbers in a row begin of which none is in ``bad``.
+
+    ``bad`` is ascending, and ends with the end of the numbers.
+    """
+    first = np.concatenate((_ZERO, bad[:-1] + 1))  # of each run between
+    many = bad - count + 1 - first
+    long = np.flatnonzero(many > 0)
+    first, many = first[long], many[long]
+    ends = many.cumsum()
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(first - ends + many, many)
 
 
 class Run(NamedTuple):
@@ -96,13 +110,7 @@ class Relocations:
         """Where ``count`` good relocations with symbols below ``below`` begin in a range."""
         found = [_NONE]
         for base, lane in self._range(low, high):
-            bad = self._bad(lane, below)
-            starts = np.arange(len(lane))
-            if count == 1:
-                starts = np.delete(starts, bad[:-1])
-            else:
-                starts = starts[bad[np.searchsorted(bad, starts)] - starts >= count]
-            found.append(starts * self.size + base)
+            found.append(run_starts(self._bad(lane, below), count) * self.size + base)
         return np.concatenate(found)
 
     def longest(self, below: int) -> int:

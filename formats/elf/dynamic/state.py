@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.elf.dynamic import tags
 from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.version_state import contiguous, raise_owed
@@ -35,6 +36,7 @@ class Place(NamedTuple):
         return self.high > 0
 
 
+@replacing
 class State(NamedTuple):
     """Immutable; ``seen`` is never changed in place."""
 
@@ -173,8 +175,7 @@ class State(NamedTuple):
         if region is None:
             return self
         kept = tuple(item for item in self.reserved if item[0] != name)
-        regions = tuple(item for item in self.plan.ledger.regions if item is not region)
-        plan = self.plan._replace(ledger=type(self.plan.ledger)(self.plan.ledger.limit, regions))
+        plan = self.plan._replace(ledger=self.plan.ledger.dropped(region))
         return self._replace(plan=plan, reserved=kept)
 
     def reserve(self, name: str, size: int, align: int) -> State | None:

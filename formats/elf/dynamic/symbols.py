@@ -35,20 +35,21 @@ _NONE = np.zeros(0, np.int64)
 class _Lane(NamedTuple):
     """The symbols of a range that begin at base + i * size.
 
-    Which are not good whatever their names, which are null (both ascending, ``bad`` with the end at its end), and
-    their name offsets.
+    Which are null (ascending), how many that are good whatever their names follow each, itself counted, the most of
+    them, and the name offsets of all.
     """
 
     base: int
-    bad: np.ndarray
     null: np.ndarray
+    runs: np.ndarray
+    most: int
     name: np.ndarray
 
     def starts(self, count: int) -> np.ndarray:
         """Where ``count`` symbols begin that are good but for their names, the first one null."""
         if count < 2:
             return self.null
-        return self.null[self.bad[np.searchsorted(self.bad, self.null)] - self.null >= count]
+        return self.null[self.runs >= count] if self.most >= count else _NONE
 
 
 class Symbols:
@@ -113,8 +114,11 @@ class Symbols:
                 count = max(0, high - base) // self._size
                 if count:
                     table = np.frombuffer(self.raw, self._record, count, base)
-                    bad = np.append(np.flatnonzero(~self._good(table)), count)
-                    lanes.append(_Lane(base, bad, np.flatnonzero(self._null(table)), table["name"]))
+                    null = np.flatnonzero(self._null(table))
+                    if len(null):
+                        bad = np.append(np.flatnonzero(~self._good(table)), count)
+                        runs = bad[np.searchsorted(bad, null)] - null
+                        lanes.append(_Lane(base, null, runs, int(runs.max()), table["name"]))
             self._lanes[key] = lanes
         return self._lanes[key]
 
@@ -130,9 +134,8 @@ class Symbols:
         found = []
         for low, high, _ in self.map.ranges():
             for lane in self._range(low, high):
-                starts = lane.null
-                order = np.argsort(starts - lane.bad[np.searchsorted(lane.bad, starts)], kind="stable")[:most]
-                found += [(int(x) * self._size + lane.base, high) for x in starts[order]]
+                order = np.argsort(-lane.runs, kind="stable")[:most]
+                found += [(int(x) * self._size + lane.base, high) for x in lane.null[order]]
         return found
 
     def tables(self, low: int, high: int, count: int, names: int) -> np.ndarray:
@@ -151,13 +154,13 @@ class Symbols:
         if names not in self._longest:
             best = 0
             for lane in self._lanes_everywhere():
-                starts = lane.null
-                if len(starts):
-                    ends = lane.bad[np.searchsorted(lane.bad, starts)]
-                    if names < 1 << 32:
-                        long = np.append(np.flatnonzero(lane.name >= names), len(lane.name))
-                        ends = np.minimum(ends, long[np.searchsorted(long, starts)])
-                    best = max(best, 1, int((ends - starts).max()))
+                if lane.most <= best:
+                    continue
+                runs = lane.runs
+                if names < 1 << 32:
+                    long = np.append(np.flatnonzero(lane.name >= names), len(lane.name))
+                    runs = np.minimum(runs, long[np.searchsorted(long, lane.null)] - lane.null)
+                best = max(best, 1, int(runs.max()))
             self._longest[names] = best
         return self._longest[names]
 

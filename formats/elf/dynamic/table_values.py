@@ -9,6 +9,7 @@ import numpy as np
 
 from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf.dynamic import accept, tags
+from bytegen.formats.elf.dynamic.relocations import run_starts
 from bytegen.formats.elf.dynamic.state import STRINGS, State, settle
 from bytegen.formats.elf.dynamic.version_state import raising, version_table
 from bytegen.formats.elf.written import Lazily, Provided
@@ -208,8 +209,7 @@ def _index_tables(state: State) -> Callable[[int, int], np.ndarray]:
             return np.zeros(0, np.int64)
         good = np.frombuffer(view.raw, "<u2", room, base) & 0x7FFF <= highest
         bad = np.append(np.flatnonzero(~good), room)
-        starts = np.arange(room)
-        return starts[bad[np.searchsorted(bad, starts)] - starts >= count] * 2 + base
+        return run_starts(bad, count) * 2 + base
 
     return find
 

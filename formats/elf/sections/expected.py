@@ -7,12 +7,15 @@ else lies ahead finds its place before it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import islice
+from operator import itemgetter
 
 import numpy as np
 
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece
 from bytegen.formats.elf import space
 from bytegen.formats.elf.contents import symbols
 from bytegen.formats.elf.dynamic.addresses import AddressMap, map_of
@@ -21,7 +24,7 @@ from bytegen.formats.elf.foreseen import UNBOUNDED, foreseen
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.sections import links
 from bytegen.formats.elf.sections.types import DYNSYM, STRTAB
-from bytegen.formats.elf.written import Table
+from bytegen.formats.elf.written import Table, remembered
 
 _STRINGS = frozenset({STRTAB})
 _LOOK = 16
@@ -48,7 +51,7 @@ def map_to(plan: Plan, table: Table) -> AddressMap:
 
 def symbols_read(plan: Plan) -> int | None:
     """How many dynamic symbols there are, where their header has been read."""
-    return next((section.entries for section in plan.sections if section.kind == DYNSYM), None)
+    return plan.sections[plan.of_kind[DYNSYM][0]].entries if DYNSYM in plan.of_kind else None
 
 
 def least(plan: Plan) -> int:
@@ -64,16 +67,19 @@ def released(plan: Plan) -> Plan:
     seen = foreseen(plan)
     if seen.reserved is None:
         return plan
-    regions = tuple(region for region in plan.ledger.regions if region is not seen.reserved)
-    ledger = type(plan.ledger)(plan.ledger.limit, regions)
-    return plan._replace(ledger=ledger, foreseen=seen._replace(reserved=None))
+    return plan._replace(ledger=plan.ledger.dropped(seen.reserved), foreseen=seen._replace(reserved=None))
 
 
 def gaps(plan: Plan, table: Table) -> Iterator[tuple[int, int, int]]:
     """(low, high, shift): mapped room ahead, the last first, that string tables still owed can do without."""
     free = space.free(plan, table)
-    for low, high, shift in sorted(map_to(plan, table).gaps(plan, table.end), reverse=True):
-        if any(start <= low < end for start, end in free):
+    every = sorted(map_to(plan, table).gaps(plan, table.end), reverse=True)
+    if len(free) == len(plan.ledger.gaps(table.end)):
+        yield from every
+        return
+    for low, high, shift in every:
+        i = bisect_right(free, low, key=itemgetter(0)) - 1
+        if i >= 0 and low < free[i][1]:
             yield low, high, shift
 
 
@@ -111,6 +117,7 @@ def _behind(plan: Plan, table: Table, number: int, count: int, most: int) -> Pla
     return plan.owe(seen.link, _STRINGS, need) if seen.link > number else plan
 
 
+@remembered
 def reserve(plan: Plan, table: Table, number: int, count: int) -> Plan | None:
     """The plan that keeps so many symbols possible, if their header is still to come; None where that cannot be.
 
@@ -135,7 +142,7 @@ def elsewhere(plan: Plan, table: Table, number: int) -> list[Plan]:
         return [plan]
     bare, word = released(plan), plan.target.word
     size, found = reserved.end - reserved.start, {reserved.start: plan}
-    for low, high, _ in list(gaps(bare, table))[:_MOST_GAPS]:
+    for low, high, _ in islice(gaps(bare, table), _MOST_GAPS):
         for start in ((high - size) // word * word, low + -low % word):
             if low <= start and start + size <= high and start not in found:
                 found[start] = _reserving(bare, start, size)
@@ -162,6 +169,7 @@ def _ahead(plan: Plan, table: Table, count: int) -> Plan | None:
     return None
 
 
+@remembered
 def most(plan: Plan, table: Table, number: int) -> int:
     """The greatest number of dynamic symbols that may be; less than the least where none may."""
     seen, known = foreseen(plan), symbols_read(plan)
@@ -194,6 +202,7 @@ def keep(plan: Plan, table: Table, number: int, count: int) -> Plan:
 # Strings
 
 
+@remembered
 def string_bound(plan: Plan, table: Table, number: int) -> int:
     """The greatest size that the string table of header ``number`` may be asked for."""
     longest = space.longest(plan, table)
@@ -210,7 +219,7 @@ def string_bound(plan: Plan, table: Table, number: int) -> int:
     found = [plan.sections[i].size for i in links.read(plan, _STRINGS)]
     for piece in links.later_texts(plan, number):
         low, high = piece.bounds() or (0, -1)
-        if isinstance(piece, Span):
+        if not isinstance(piece, Finite):
             found.append(longest.plain)
         else:
             found += [size(i) for i in range(low, high + 1) if piece.contains(i)]

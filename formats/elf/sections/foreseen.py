@@ -6,6 +6,8 @@ version tables lie behind.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bytegen.formats.core.ledger import Region
@@ -28,6 +30,8 @@ from bytegen.formats.elf.sections.types import (
 )
 from bytegen.formats.elf.written import Lazily, Table
 
+_There = Callable[[int, int], bool]
+_Find = Callable[[int, int], np.ndarray]
 HASHES = {HASH: "hash", GNU_HASH: "gnu_hash"}
 HASH_HEAD = 12  # bytes of a hash table of one bucket before its chains
 _STRINGS = frozenset({STRTAB})
@@ -102,9 +106,9 @@ def _symbol_run(plan: Plan, table: Table, offset: int, high: int, bound: int) ->
     return min(count, expected.view(plan, table).symbols.run(offset, high, count, bound))
 
 
-def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
-    """The addresses of tables that are written already."""
-    seen, map = expected.view(plan, table), expected.map_to(plan, table)
+def _finders(plan: Plan, table: Table, number: int, kind: int) -> tuple[_There, _Find]:
+    """Of tables that are written already: whether there is one at an offset up to an end, and all in a range."""
+    seen = expected.view(plan, table)
     least, bound = expected.least(plan), expected.string_bound(plan, table, number)
     zero = _at_zero(plan)
     low_count, high_count = least, expected.most(plan, table, number)
@@ -145,7 +149,35 @@ def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
         there = indices_there
     else:
         there = versions_there
-    return map.set_behind(there, find)
+    return there, find
+
+
+def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
+    """The addresses of tables that are written already."""
+    return expected.map_to(plan, table).set_behind(*_finders(plan, table, number, kind))
+
+
+def _exists(plan: Plan, table: Table, number: int, kind: int) -> bool:
+    """Whether there is an address for such a table: as `addresses`, none of which it lists in full."""
+    if any(piece.bounds() is not None for piece in _ahead(plan, table, kind)):
+        return True
+    ranges = expected.map_to(plan, table).ranges()
+    if kind in NAMED and _least_name(table, kind, ranges) >= expected.string_bound(plan, table, number):
+        return False
+    _, find = _finders(plan, table, number, kind)
+    return any(len(find(low, high)) for low, high, _ in ranges)
+
+
+def _least_name(table: Table, kind: int, ranges: list[tuple[int, int, int]]) -> int:
+    """The least of the greatest places of a name in the version tables behind."""
+    key = ("least name", kind)
+    if key not in table.behind.cache:
+        found = [_version_places(table, kind, low, high)[1] for low, high, _ in ranges]
+        table.behind.cache[key] = int(
+            min((names.min() for names in found if len(names)), default=UNBOUNDED * 2)
+        )
+    least: int = table.behind.cache[key]
+    return least
 
 
 def _at_zero(plan: Plan) -> int:
@@ -200,7 +232,7 @@ def _room(plan: Plan, table: Table, offset: int) -> int:
 
 def fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
     """Whether the header ``number`` may be of this type."""
-    if any(section.kind == kind for section in plan.sections):
+    if kind in plan.of_kind:
         return False
     if kind == DYNSYM:
         if any(index != number and owed.types == expected.ONLY_DYNSYM for index, owed in plan.owed):
@@ -212,7 +244,7 @@ def fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
         plan = kept
     if not expected.string_bound(plan, table, number) and (kind in NAMED or kind == DYNSYM):
         return False
-    return any(piece.bounds() is not None for piece in addresses(plan, table, number, kind))
+    return _exists(plan, table, number, kind)
 
 
 def begun(plan: Plan, table: Table, number: int, kind: int) -> Plan:

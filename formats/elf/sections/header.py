@@ -8,6 +8,7 @@ from typing import NamedTuple
 from bytegen.formats.core.intset import IntSet, exactly
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.elf import space
 from bytegen.formats.elf.notes import note_aligns, notes_fit
@@ -55,6 +56,7 @@ def _layout(target: Target) -> dict[str, tuple[int, int]]:
     return places
 
 
+@replacing
 class Header(NamedTuple):
     """The fields of one section header read so far."""
 
@@ -154,7 +156,7 @@ def _kind(plan: Plan, before: Plan, known: naming.Naming, header: Header) -> Ste
         pieces.append(Provided(NOTE, notes_fit, plan, header.table, number))
     if DYNSYM in types and not forced:
         pieces.append(Provided(DYNSYM, agreed.symbols_fit, plan, header.table, number))
-    if not forced:
+    if not forced and plan.dynamic is not None:
         for kind in _tables(types):
             pieces.append(Provided(kind, agreed.table_fits, plan, header.table, number, kind))
     if DYNAMIC in types and owed is None and links.dynamic_missing(plan) is not None:
@@ -282,10 +284,11 @@ def _align(plan: Plan, header: Header) -> Step:
     )
 
 
-@lru_cache(maxsize=4096)
-def _divisors(size: int) -> tuple[int, ...]:
+@lru_cache(maxsize=1024)
+def _divisors(word: int, size: int) -> IntSet:
+    """0 and the divisors of a size."""
     small = [d for d in range(1, int(size**0.5) + 1) if size % d == 0]
-    return tuple(sorted({*small, *(size // d for d in small)}))
+    return exactly(word, 0, *sorted({*small, *(size // d for d in small)}))
 
 
 def _entsize(plan: Plan, header: Header) -> Step:
@@ -296,7 +299,7 @@ def _entsize(plan: Plan, header: Header) -> Step:
     elif header.kind == NOBITS or not header.size:
         choices, rule = kinds(plan.target).word, "any"
     else:
-        choices = IntSet(word, Finite((0, *_divisors(header.size))))
+        choices = _divisors(word, header.size)
         rule = f"0 or a divisor of the size {header.size}"
     return header.step("sh_entsize", choices, rule, lambda value, data: _done(plan, header, data))
 
@@ -308,8 +311,8 @@ def _done(plan: Plan, header: Header, data: bytearray) -> Step:
     count = size // plan.target.sym_size if kind in SYMBOLS else 0
     section = Section(kind, offset, size, count, header.address, header.name, header.info)
     plan = space.with_section(plan, section)
-    if plan.owed_at(header.number) is not None:
-        plan = plan._replace(owed=tuple(item for item in plan.owed if item[0] != header.number))
+    if plan.owed and plan.owed[0][0] == header.number:  # what owes is still to come
+        plan = plan._replace(owed=plan.owed[1:])
     if size and offset >= header.table.end and kind != NOBITS:
         plan = body.promise(plan, header)
     return _entry(plan, header.table, header.number + 1, data)

@@ -7,15 +7,20 @@ kept free of other debts.
 
 from __future__ import annotations
 
-from itertools import chain
+from bisect import bisect_left
+from itertools import chain, pairwise
+
+import numpy as np
 
 from bytegen.formats.core.intset import IntSet
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.elf import space
 from bytegen.formats.elf.foreseen import foreseen, waiting
 from bytegen.formats.elf.plan import Plan
 from bytegen.formats.elf.sections.types import DYNAMIC, DYNSYM, STRTAB
 from bytegen.formats.elf.tables import Dynamic, Place
+
+_MANY = 8
 
 
 def free_after(plan: Plan, number: int) -> int:
@@ -59,30 +64,23 @@ def duties(plan: Plan) -> int:
 
 def later(plan: Plan, number: int, types: frozenset[int], *, duty: bool = False) -> list[Piece]:
     """Headers after ``number`` that may come to be of one of the types; ``duty``: a header kept free may."""
-    pieces: list[Piece] = []
-    spare = free_after(plan, number) - (0 if duty else duties(plan)) > 0
-    low, compatible = number + 1, []
-    for index, owed in plan.owed:
-        if index <= number:
-            continue
-        if owed.types & types and owed.place is None:
-            compatible.append(index)
-        if spare and index > low:
-            pieces.append(Span(low, index - 1))
-        low = index + 1
-    if spare and low < plan.shnum:
-        pieces.append(Span(low, plan.shnum - 1))
-    return [Finite(compatible), *pieces] if compatible else pieces
+    after = plan.owed[bisect_left(plan.owed, (number + 1,)) :]
+    compatible = [i for i, owed in after if owed.place is None and not owed.types.isdisjoint(types)]
+    pieces: list[Piece] = [Finite(compatible)] if compatible else []
+    if free_after(plan, number) - (0 if duty else duties(plan)) <= 0:
+        return pieces
+    owing = [number, *(i for i, _ in after), plan.shnum]
+    if len(owing) > _MANY:
+        between = np.array(owing, np.int64)
+        return [*pieces, Ranges(np.stack((between[:-1] + 1, between[1:] - 1), axis=1))]
+    return [*pieces, *(Span(low + 1, high - 1) for low, high in pairwise(owing) if high - low > 1)]
 
 
 def read(plan: Plan, types: frozenset[int]) -> list[int]:
     """The headers read that are of one of the types, but the first."""
     found = [plan.of_kind[kind] for kind in types if kind in plan.of_kind]
-    return (
-        sorted(i for i in chain.from_iterable(found) if i)
-        if len(found) > 1
-        else [i for i in chain(*found) if i]
-    )
+    indices = sorted(chain.from_iterable(found)) if len(found) > 1 else [*chain(*found)]
+    return indices[1:] if indices and not indices[0] else indices
 
 
 def dynamic_strings(plan: Plan, number: int) -> list[Piece]:

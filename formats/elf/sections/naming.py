@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import IntSet
+from bytegen.formats.core.intset import IntSet, interval
 from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.elf import names, space
 from bytegen.formats.elf.plan import Plan
@@ -113,7 +114,13 @@ def choices(plan: Plan, known: Naming, number: int) -> IntSet:
         barred += known.all_held(names.DYNAMIC)
     if owed is not None and owed.types == {STRTAB}:
         barred += [x for x in known.all_held(names.DYNSTR) if not strings_fit(known, x)]
-    return IntSet(4, *_without(0, min(known.most, 1 << 32) - 1, barred))
+    below = min(known.most, 1 << 32)
+    return IntSet(4, *_without(0, below - 1, barred)) if barred else _below(below)
+
+
+@lru_cache(maxsize=16)
+def _below(most: int) -> IntSet:
+    return interval(4, 0, most - 1)
 
 
 def strings_fit(known: Naming, name: int) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from bytegen.formats.core.intset import IntSet, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Span
@@ -20,7 +22,7 @@ SIZE = 8
 _WORD = (1 << 32) - 1
 
 
-def _written(view: View, address: int) -> bool:
+def is_written(view: View, address: int) -> bool:
     """Whether a whole record is written at an address."""
     offset = view.behind(address, 4)
     if offset is None or address % 4:
@@ -36,18 +38,29 @@ def _written(view: View, address: int) -> bool:
     return view.behind(address, size) is not None
 
 
-def _records(view: View) -> Iterable[Piece]:
-    """Addresses of the records written."""
+def records(view: View) -> Iterable[Piece]:
+    """Addresses of the records written: `is_written` for all of them at once."""
     for address, offset, length in view.map.spans:
-        stop = min(address + length, address + max(view.here - offset, 0))
-        yield Finite([a for a in range(address + -address % 4, stop, 4) if _written(view, a)])
+        skipped = -address % 4
+        count = max(min(offset + length, view.here) - offset - skipped, 0) // 4
+        if not count:
+            continue
+        head = np.frombuffer(view.raw, "<u4", count, offset + skipped).astype(np.int64)
+        following = np.append(head[1:], 0)
+        extended = head >> 22 == 0
+        epilogs = np.where(extended, following & 0xFFFF, head >> 22 & 31)
+        size = np.where(extended, 8 + 4 * (following >> 16 & 0xFF), 4 + 4 * (head >> 27))
+        size += np.where(head >> 21 & 1, 0, 4 * epilogs) + np.where(head >> 20 & 1, 4, 0)
+        stop = min(offset + length, view.here) - offset - skipped
+        places = 4 * np.arange(count)
+        yield Finite((places[places + size <= stop] + address + skipped).astype(np.uint64))
 
 
 def _unwind(view: View) -> IntSet:
     """The values of UnwindData: packed information, and the records that are written. One set for the whole table."""
     found: IntSet | None = view._memo.get("unwind data")
     if found is None:
-        written = When(lambda x: _written(view, x), lambda: _records(view))
+        written = When(lambda x: is_written(view, x), lambda: records(view), 4)
         found = IntSet(4, Span(0, _WORD, 4, 1), Span(0, _WORD, 4, 2), written)
         view._memo["unwind data"] = found
     return found

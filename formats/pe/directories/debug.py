@@ -6,17 +6,18 @@ The data are free but for what LIEF and pefile read of some types: sizes, and th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from bytegen.formats.core.intset import IntSet, anything, exactly
-from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import place
 from bytegen.formats.pe.directories.memory import View, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
-from bytegen.formats.pe.sets import When
 
 SIZE = 28
 CODEVIEW, MISC, POGO, REPRO, CHECKSUM, EXTENDED = 2, 4, 13, 16, 19, 20
@@ -27,6 +28,7 @@ _ANY = {2: anything(2), 4: anything(4)}
 _WORD = 4
 
 
+@replacing
 class _Entry(NamedTuple):
     """An entry being read."""
 
@@ -67,10 +69,11 @@ def _head(entry: _Entry, i: int, data: bytearray) -> Step:
 
 
 def _kind(entry: _Entry, data: bytearray) -> Step:
+    stored, pogo = _most(entry, REPRO), _most(entry, POGO)
     known = [
         kind
         for kind in range(21)
-        if kind == REPRO or kind not in _LEAST or any(True for _ in _offsets(entry, kind, _LEAST[kind]))
+        if kind == REPRO or kind not in _LEAST or (pogo if kind == POGO else stored) >= _LEAST[kind]
     ]
     return IntStep(
         entry.start + 12, 4, IntSet(4, Finite(known)), entry.path("Type"), "a known type",
@@ -83,21 +86,9 @@ def _size(entry: _Entry, data: bytearray) -> Step:
     pieces: list[Piece] = []
     if kind == REPRO or kind not in _LEAST:
         pieces.append(Span(0, 0))
-    least = _LEAST.get(kind, 1)
-
-    def allowed(x: int) -> bool:
-        return x >= least and any(True for _ in _offsets(entry, kind, x))
-
-    def build() -> Iterable[Piece]:
-        low, high = least, entry.plan.limit
-        if not allowed(low):
-            return
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if allowed(middle) else (low, middle - 1)
-        yield Span(least, low)
-
-    pieces.append(When(allowed, build))
+    least, most = _LEAST.get(kind, 1), _most(entry, kind)
+    if most >= least:
+        pieces.append(Span(least, most))
     return IntStep(
         entry.start + 16, 4, IntSet(4, *pieces), entry.path("SizeOfData"),
         f"at least {least}, and no more than the file has place for",
@@ -113,35 +104,47 @@ def _address(entry: _Entry, data: bytearray) -> Step:
     )  # fmt: skip
 
 
-def _offsets(entry: _Entry, kind: int, size: int) -> Iterable[Span | int]:
+def _offsets(entry: _Entry, kind: int, size: int) -> list[Piece]:
     """Where data of that size are or fit.
 
     LIEF wants data in a section; those of POGO are where their signature is good or can be promised.
     """
-    plan = entry.plan
-    spans = [(offset, offset + length) for _, offset, length in entry.view.map.spans]
+    view = entry.view
     if kind != POGO:
-        yield from (Span(low, high - size) for low, high in spans if size <= high - low)
-        return
-    for low, high in entry.view.gaps(plan.ledger):
-        most = min(high - _WORD, entry.view.map.stop(low) - size)
-        if low <= most:
-            yield Span(low, most)
-
-    def whole(start: int) -> bool:
-        return start + size <= entry.view.map.stop(start)
-
-    yield from filter(whole, _signatures(entry.view))
-    for region in plan.ledger.regions:
-        if region.kind == "pogo" and region.start >= entry.view.free and whole(region.start):
-            yield region.start
+        return [Span(begin, begin + length - size) for _, begin, length in view.map.spans if size <= length]
+    low, high, _ = view.open_gaps(entry.plan.ledger).table
+    known = _known(entry)
+    whole = known[known + size <= view.map.stops(known)]
+    ahead = np.stack((low, np.minimum(high - _WORD, view.map.stops(low) - size)), axis=1)
+    return [Ranges(ahead), Finite(whole.astype(np.uint64))]
 
 
-def _signatures(view: View) -> list[int]:
-    """Where the signatures of profile-guided optimisation are written."""
-    found: list[int] | None = view._memo.get("signatures")
+def _most(entry: _Entry, kind: int) -> int:
+    """The greatest size for which `_offsets` has a place; less than 1 where there is none."""
+    view, plan = entry.view, entry.plan
+    if kind != POGO:
+        return min(max((length for _, _, length in view.map.spans), default=0), plan.limit)
+    known: tuple[Ledger, int] | None = view._memo.get("most")
+    if known is None or known[0] is not plan.ledger:
+        low, high, _ = view.open_gaps(plan.ledger).table
+        starts = np.concatenate((low[high - low >= _WORD], _known(entry)))
+        most = int((view.map.stops(starts) - starts).max()) if len(starts) else 0
+        known = view._memo["most"] = plan.ledger, min(most, plan.limit)
+    return known[1]
+
+
+def _known(entry: _Entry) -> np.ndarray:
+    """int64: where signatures of profile-guided optimisation are written or promised."""
+    view = entry.view
+    promised = view.promised(entry.plan.ledger, "pogo")
+    return np.concatenate((_signatures(view), promised[promised >= view.free]))
+
+
+def _signatures(view: View) -> np.ndarray:
+    """int64: where the signatures are written."""
+    found: np.ndarray | None = view._memo.get("signatures")
     if found is None:
-        found = [match.start() for match in re.finditer(rb"GCTL|\0UGP", view.raw)]
+        found = np.array([match.start() for match in re.finditer(rb"GCTL|\0UGP", view.raw)], np.int64)
         view._memo["signatures"] = found
     return found
 
@@ -152,9 +155,7 @@ def _pointer(entry: _Entry, data: bytearray) -> Step:
         stored = (Span(offset, offset + length - 1) for _, offset, length in entry.view.map.spans)
         choices = IntSet(4, Span(0, 0), *stored)
     else:
-        found = list(_offsets(entry, kind, size))
-        spans = [piece for piece in found if isinstance(piece, Span)]
-        choices = IntSet(4, *spans, Finite([piece for piece in found if isinstance(piece, int)]))
+        choices = IntSet(4, *_offsets(entry, kind, size))
 
     def following(value: int, data: bytearray) -> Step:
         settled = plan.reach(value + size) if size else plan

@@ -31,7 +31,7 @@ from bytegen.formats.pe.directories.delay_tables import (
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import DELAYED_DLL, LEAST_DLL, place
 from bytegen.formats.pe.directories.imported_names import DLL_NAME, dll_at
-from bytegen.formats.pe.directories.memory import View, contents, grown, room
+from bytegen.formats.pe.directories.memory import View, contents, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -74,7 +74,7 @@ def _longer(read: _Descriptor) -> Plan | None:
     apart = plan.base >= plan.image_size or not plan.strict
     if room(plan.ledger, end) < SIZE or end + SIZE > stop or not apart or not targets(plan):
         return None
-    longer = plan._replace(ledger=grown(plan.ledger, read.region.start, end + SIZE))
+    longer = plan._replace(ledger=plan.ledger.grown(read.region.start, end + SIZE))
     row = LEAST_DLL + 2 * entries(plan, Delayed()) + 2 * plan.target.word
     return longer if any(high - low >= row for low, high in view.gaps(longer.ledger)) else None
 
@@ -179,7 +179,7 @@ def _grown_for(read: _Descriptor, count: int) -> Plan | None:
             stop > view.map.stop(start) or room(ledger, region.end) < stop - region.end
         ):
             return None
-        ledger = grown(ledger, start, stop)
+        ledger = ledger.grown(start, stop)
     return plan._replace(ledger=ledger)
 
 

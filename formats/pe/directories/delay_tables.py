@@ -14,16 +14,17 @@ import numpy as np
 
 from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import MEM_EXECUTE
 from bytegen.formats.pe.directories.groups import DELAYED_FUNCTION, LEAST_FUNCTION, place
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME
-from bytegen.formats.pe.directories.memory import Contents, View, contents, grown, room
+from bytegen.formats.pe.directories.memory import Contents, View, contents, room
 from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, spread, written_name
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
+_NONE = np.zeros(0, np.int64)
 NAMES, ADDRESSES = "delay_names", "delay_addresses"
 MOST = 2000  # pefile counts 8192 entries of all tables
 _MOST_REPEATED = 13
@@ -88,7 +89,7 @@ def _extended(read: _Reading) -> Plan | None:
         end, need = start + word * (count + 1), start + word * (count + 2)
         if need > read.view.map.stop(start) or room(ledger, end) < word or count >= MOST:
             return None
-        ledger = grown(ledger, start, need)
+        ledger = ledger.grown(start, need)
     return plan._replace(ledger=ledger)
 
 
@@ -124,6 +125,20 @@ def _entry(read: _Reading, data: bytearray) -> Step:
     )
 
 
+def written_names(view: View) -> np.ndarray:
+    """int64, ascending: addresses of the functions' names that are written, as `written_name` takes them."""
+    found: np.ndarray | None = view._memo.get("functions")
+    if found is None:
+        matches = [match.span() for match in FUNCTION_NAME.finditer(view.raw)]
+        starts = [np.arange(max(start - 2, 0), end - 3) for start, end in matches]
+        offsets = np.concatenate([_NONE, *starts])
+        ends = np.repeat([end for _, end in matches], [len(part) for part in starts])
+        low, high = view.barred
+        good = (ends <= view.map.stops(offsets)) & ((offsets < low) | (offsets >= high))
+        found = view._memo["functions"] = view.map.addresses_of(offsets[good])
+    return found
+
+
 def _names(read: _Reading) -> list[Piece]:
     """The entries of a table of names."""
     plan, view, flag = read.plan, read.view, ordinal_flag(read.plan)
@@ -143,13 +158,15 @@ def _names(read: _Reading) -> list[Piece]:
         return ahead if offset >= view.free else written_name(view, x) is not None
 
     def build() -> Iterable[Piece]:
-        for span in view.spans(plan.ledger, LEAST_FUNCTION):
-            yield Span(max(span.lo, low), min(span.hi, high))
-        known = [view.map.address(r.start) for r in plan.ledger.regions if r.kind == DELAYED_FUNCTION]
-        for match in FUNCTION_NAME.finditer(view.raw):
-            places = range(max(match.start() - 2, 0), match.end() - 3)
-            known += [view.map.address(offset) for offset in places if view.map.stop(offset)]
-        yield Finite([x for x in known if allowed(x)])
+        ends = view.places(plan.ledger, LEAST_FUNCTION).T
+        yield Ranges(np.stack((np.maximum(ends[0], low), np.minimum(ends[1], high)), axis=1))
+        promised = view.map.addresses_of(view.promised(plan.ledger, DELAYED_FUNCTION))
+        yield Finite([x for x in promised.tolist() if allowed(x)])
+        written = written_names(view)
+        written = written[(low <= written) & (written <= high)]
+        if repeated:
+            written = np.setdiff1d(written, [x for x in read.values if x <= high])
+        yield Finite(written.astype(np.uint64))
 
     return [Span(flag | 1, flag | _MOST_ORDINAL), When(allowed, build)]
 

@@ -16,6 +16,7 @@ import numpy as np
 from bytegen.formats.core.intset import IntSet, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.directories import arm64_unwind
 from bytegen.formats.pe.directories.groups import place
@@ -45,6 +46,7 @@ def _among(begins: Begins, begin: int) -> bool:
     return i >= 0 and begin in begins[i]
 
 
+@replacing
 class _Table(NamedTuple):
     """A table being read: at function ``number``, which begins at ``low`` or above."""
 
@@ -198,7 +200,7 @@ def _unwind(table: _Table, begin: int, data: bytearray) -> Step:
             owed = chained(value) or ()
         return _function(table._replace(plan=settled, number=table.number + 1, owed=owed), data)
 
-    pieces: list[Piece] = [When(allowed, build)]
+    pieces: list[Piece] = [When(allowed, build, 4)]
     if itself >= 0:
         pieces.append(Span(itself, itself))
     return IntStep(

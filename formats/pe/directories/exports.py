@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bytegen.formats.core.intset import IntSet, anything, interval
-from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.export_texts import (
@@ -106,10 +106,8 @@ def _with_string(read: _Exports) -> _Exports:
 
 def _without_spare(plan: Plan, free: int) -> Plan:
     """The plan without that string, where it is still ahead: there are no names, or the first is about to be chosen."""
-    regions = tuple(r for r in plan.ledger.regions if r.path != _SPARE or r.start < free)
-    if len(regions) == len(plan.ledger.regions):
-        return plan
-    return plan._replace(ledger=Ledger(plan.ledger.limit, regions))
+    ledger = plan.ledger.where(lambda region: region.path != _SPARE or region.start < free)
+    return plan if ledger is plan.ledger else plan._replace(ledger=ledger)
 
 
 def _base(read: _Exports) -> Step:

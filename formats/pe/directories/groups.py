@@ -9,18 +9,15 @@ the reserved end of an unread name is what the group's least demanding DLL needs
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import NamedTuple
 
-from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.ledger import Region
 from bytegen.formats.pe.directories.exported import Names, names
 from bytegen.formats.pe.directories.memory import (
     Contents,
-    added,
     address_tables,
     after,
     contents,
-    grown,
     mapping,
     merged,
 )
@@ -106,9 +103,9 @@ def narrowed(plan: Plan, index: int, dlls: int) -> Plan:
     need = least_function(plan, group)
     ledger = plan.ledger
     if need > before:
-        ledger = Ledger(ledger.limit, tuple(_grown(region, index, need) for region in ledger.regions))
+        ledger = ledger.each(lambda region: _grown(region, index, need))
     if group.dll_at >= 0:
-        ledger = grown(ledger, group.dll_at, group.dll_at + least_dll(plan, group))
+        ledger = ledger.grown(group.dll_at, group.dll_at + least_dll(plan, group))
     return plan._replace(ledger=ledger)
 
 
@@ -123,15 +120,15 @@ def place(plan: Plan, region: Region) -> Plan:
 
     The promise before it, where it is an unread name of imports, has less room from now on.
     """
-    ledger = added(plan.ledger, region)
+    ledger = plan.ledger.add(region)
     if ledger is plan.ledger:
         return plan
     plan = plan._replace(ledger=ledger)
     if not plan.strict:
         return plan
-    i = bisect_left(ledger._starts, region.start)
-    if i:
-        plan = _squeezed(plan, ledger.regions[i - 1])
+    before = ledger.before(region.start)
+    if before is not None:
+        plan = _squeezed(plan, before)
     if region.kind in (FUNCTION, DLL):
         plan = _squeezed(plan, region)
     return plan
@@ -144,9 +141,9 @@ def placed_all(plan: Plan, regions: list[Region]) -> Plan:
     if plan.strict:
         own = {region.start for region in regions}
         for region in regions:
-            i = bisect_left(ledger._starts, region.start)
-            if i and ledger.regions[i - 1].start not in own:
-                plan = _squeezed(plan, ledger.regions[i - 1])
+            before = ledger.before(region.start)
+            if before is not None and before.start not in own:
+                plan = _squeezed(plan, before)
     return plan
 
 
@@ -176,6 +173,7 @@ def released(plan: Plan, index: int) -> Plan:
     group = group_of(plan, index)
     if group.spare < 0:
         return plan
-    regions = tuple(r for r in plan.ledger.regions if r.start != group.spare or r.kind != FUNCTION)
-    plan = plan._replace(ledger=Ledger(plan.ledger.limit, regions))
+    spare = plan.ledger.at(group.spare, FUNCTION)
+    if spare is not None:
+        plan = plan._replace(ledger=plan.ledger.dropped(spare))
     return with_group(plan, index, group._replace(spare=-1, room=_PLENTY))

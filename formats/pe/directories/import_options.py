@@ -25,7 +25,7 @@ from bytegen.formats.pe.directories.groups import (
     table_of,
     with_group,
 )
-from bytegen.formats.pe.directories.memory import View, contents, grown
+from bytegen.formats.pe.directories.memory import View, contents
 from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, written_name
 from bytegen.formats.pe.plan import Plan
 
@@ -58,7 +58,7 @@ def need(option: Option) -> int:
 
 def options_of(plan: Plan, view: View, start: int, end: int) -> Iterable[Option]:
     """The ways to complete one more descriptor, before any of its fields is known."""
-    plan = plan._replace(ledger=grown(plan.ledger, start, end))
+    plan = plan._replace(ledger=plan.ledger.grown(start, end))
     index, word = len(contents(plan).imports), plan.target.word
     all_dlls = table_of(plan).all if plan.strict else -1
     fresh = with_group(plan, index, Group(dlls=all_dlls))

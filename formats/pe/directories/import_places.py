@@ -7,7 +7,7 @@ ahead counts.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,8 +32,7 @@ _LEAST_FAR = 64  # past this distance no name of the table is short of room
 
 def _before(plan: Plan, offset: int) -> Region | None:
     """The promise before a place ahead."""
-    i = bisect_left(plan.ledger._starts, offset)
-    return plan.ledger.regions[i - 1] if i else None
+    return plan.ledger.before(offset)
 
 
 def _starts_before(plan: Plan, low: int) -> tuple[int, ...]:
@@ -129,11 +128,10 @@ def function_places(plan: Plan, view: View, index: int, first: int, last: int) -
     group = group_of(plan, index)
     far = view.places(plan.ledger, least_function(plan, group))
     if plan.strict and group.dll_at >= 0:
-        starts, gaps = plan.ledger._starts, view.gaps(plan.ledger)
-        i = bisect_right(starts, group.dll_at)
-        following = starts[i] if i < len(starts) else plan.ledger.limit
+        gaps, following = view.gaps(plan.ledger), plan.ledger.after(group.dll_at + 1)
+        stop = following.start if following is not None else plan.ledger.limit
         # The gaps before which there is no other promise than the DLL's name.
-        for n in range(bisect_left(gaps, (group.dll_at,)), bisect_left(gaps, (following + 1,))):
+        for n in range(bisect_left(gaps, (group.dll_at,)), bisect_left(gaps, (stop + 1,))):
             low, high = gaps[n]
             near, move = min(low + _LEAST_FAR, high), int(far[n, 0]) - low
             places = range(max(low, first - move), min(near, last + 1 - move))

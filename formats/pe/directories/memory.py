@@ -7,21 +7,20 @@ directory itself. Addresses are relative to the image (RVAs); "mapped" is the fi
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import chain, compress, count, islice
-from operator import is_not
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from bytegen.formats.core.ledger import Ledger, Region
-from bytegen.formats.core.pieces import Span
+from bytegen.formats.core.pieces import Piece, Ranges, Span
+from bytegen.formats.pe.directories.gaps import Gaps, grown_by
 from bytegen.formats.pe.plan import Plan, Section
 
+_ROOM_OF_RANGES = 61  # bits that a number of `Ranges` may have, and an address of the image besides
 IMPORT_ADDRESSES = 12  # index of the directory of import address tables
-_FEW_CHANGES = 4
 
 
 class Scanned:
@@ -56,15 +55,16 @@ def contents(plan: Plan) -> Contents:
 class Mapping:
     """The file-backed parts of the sections, by address and by file offset (both ascend together)."""
 
-    __slots__ = ("_begins", "_moves", "addresses", "offsets", "spans")
+    __slots__ = ("_moves", "addresses", "begins", "ends", "offsets", "spans")
 
     def __init__(self, sections: Iterable[Section]) -> None:
         spans = [(s.address, s.offset, s.backed) for s in sections if s.raw_size and s.backed]
         self.spans = spans
         self.addresses = [address for address, _, _ in spans]
         self.offsets = [offset for _, offset, _ in spans]
-        self._begins = np.array(self.offsets, np.int64)
-        self._moves = np.array(self.addresses, np.int64) - self._begins
+        self.begins = np.array(self.offsets, np.int64)
+        self._moves = np.array(self.addresses, np.int64) - self.begins
+        self.ends = self.begins + np.array([size for _, _, size in spans], np.int64)
 
     def offset(self, address: int) -> int | None:
         """File offset of a mapped address."""
@@ -81,8 +81,14 @@ class Mapping:
 
     def addresses_of(self, offsets: np.ndarray) -> np.ndarray:
         """int64: `address` of each offset (int64)."""
-        found: np.ndarray = offsets + self._moves[self._begins.searchsorted(offsets, side="right") - 1]
+        found: np.ndarray = offsets + self._moves[self.begins.searchsorted(offsets, side="right") - 1]
         return found
+
+    def stops(self, offsets: np.ndarray) -> np.ndarray:
+        """int64: `stop` of each offset (int64)."""
+        i = self.begins.searchsorted(offsets, side="right") - 1
+        ends = np.where(i >= 0, self.ends[i], 0) if len(self.ends) else np.zeros(len(offsets), np.int64)
+        return np.where(offsets < ends, ends, 0)
 
     def stop(self, offset: int) -> int:
         """Where the mapped bytes around a file offset end; 0 where it is not mapped."""
@@ -108,83 +114,21 @@ def address_tables(plan: Plan) -> tuple[int, int]:
 
 def room(ledger: Ledger, offset: int) -> int:
     """Bytes from ``offset`` to the next promise; 0 inside of one."""
-    regions = ledger.regions
-    i = bisect_right(ledger._starts, offset)
-    if i and regions[i - 1].end > offset:
+    before, following = ledger.before(offset + 1), ledger.after(offset + 1)
+    if before is not None and before.end > offset:
         return 0
-    return (regions[i].start if i < len(regions) else ledger.limit) - offset
+    return (following.start if following is not None else ledger.limit) - offset
 
 
 def after(ledger: Ledger, region: Region) -> int:
     """Bytes from the start of a promise to the next one."""
-    i = bisect_right(ledger._starts, region.start)
-    return (ledger.regions[i].start if i < len(ledger.regions) else ledger.limit) - region.start
-
-
-def added(ledger: Ledger, region: Region) -> Ledger:
-    """A ledger with one promise more; the same one where there is one at its start already."""
-    i = bisect_left(ledger._starts, region.start)
-    if i < len(ledger.regions) and ledger.regions[i].start == region.start:
-        return ledger
-    new = object.__new__(Ledger)
-    new.limit, new._asked = ledger.limit, (-1, [])
-    new.regions = (*ledger.regions[:i], region, *ledger.regions[i:])
-    starts = ledger._starts.copy()
-    starts.insert(i, region.start)
-    new._starts = starts
-    return new
+    following = ledger.after(region.start + 1)
+    return (following.start if following is not None else ledger.limit) - region.start
 
 
 def merged(ledger: Ledger, regions: list[Region]) -> Ledger:
     """A ledger with promises more, none of which begins where another does."""
     return Ledger(ledger.limit, tuple(sorted((*ledger.regions, *regions), key=lambda r: r.start)))
-
-
-def grown(ledger: Ledger, start: int, end: int) -> Ledger:
-    """A ledger in which the promise at ``start`` ends at ``end``."""
-    i = bisect_left(ledger._starts, start)
-    regions = ledger.regions
-    old = regions[i]
-    assert old.start == start
-    return Ledger(ledger.limit, (*regions[:i], old._replace(end=end), *regions[i + 1 :]))
-
-
-def _grown_by(old: Ledger, new: Ledger) -> list[Region] | None:
-    """What ``new`` promises that ``old`` does not: new promises and longer ones; None where more has changed."""
-    before, now = old.regions, new.regions
-    if old.limit != new.limit:
-        return None
-    found = list[Region]()
-    i = j = 0
-    while len(found) < _FEW_CHANGES:
-        same = next(compress(count(), map(is_not, islice(before, i, None), islice(now, j, None))), None)
-        if same is None and len(before) - i == len(now) - j:
-            return found
-        same = min(len(before) - i, len(now) - j) if same is None else same
-        i, j = i + same, j + same
-        if j == len(now) or now[j].start == now[j].end:
-            return None
-        if i < len(before) and before[i].start <= now[j].start:
-            if before[i].start < now[j].start or before[i].end > now[j].end:
-                return None
-            i += 1
-        found.append(now[j])
-        j += 1
-    return None
-
-
-def _without(gaps: list[tuple[int, int]], region: Region) -> list[tuple[int, int]]:
-    """The gaps that are left where a range is promised."""
-    start, end = region.start, region.end
-    i = bisect_left(gaps, start, key=lambda gap: gap[1] - 1)
-    j = bisect_left(gaps, end, lo=i, key=lambda gap: gap[0])
-    left = [
-        (a, b)
-        for low, high in gaps[i:j]
-        for a, b in ((low, min(high, start)), (max(low, end), high))
-        if a < b
-    ]
-    return [*gaps[:i], *left, *gaps[j:]]
 
 
 class View:
@@ -226,44 +170,48 @@ class View:
 
         Those of the import address tables are left out, or alone given with ``barred``.
         """
-        if not barred:
-            return self._open_gaps(ledger)
-        return self._gaps(ledger, True)
+        return (self._gaps(ledger, True) if barred else self.open_gaps(ledger)).pairs()
 
-    def _open_gaps(self, ledger: Ledger) -> list[tuple[int, int]]:
+    def open_gaps(self, ledger: Ledger) -> Gaps:
         """`gaps`, kept for the ledger asked last, and found from it where a ledger promises little more."""
-        known: tuple[Ledger, list[tuple[int, int]]] | None = self._memo.get("gaps")
+        known: tuple[Ledger, Gaps] | None = self._memo.get("gaps")
         if known is not None and known[0] is ledger:
             return known[1]
-        more = None if known is None else _grown_by(known[0], ledger)
+        more = None if known is None else grown_by(known[0], ledger)
         if known is None or more is None:
             found = self._gaps(ledger, False)
         else:
             found = known[1]
             for region in more:
-                found = _without(found, region)
+                found = found.without(region)
         self._memo["gaps"] = ledger, found
         return found
 
-    def _gaps(self, ledger: Ledger, barred: bool) -> list[tuple[int, int]]:
+    def _gaps(self, ledger: Ledger, barred: bool) -> Gaps:
+        free = np.array(ledger.gaps(self.free), np.int64).reshape(-1, 2)
+        begins, ends = self.map.begins, self.map.ends
+        first = ends.searchsorted(free[:, 0], side="right")
+        many = np.maximum(begins.searchsorted(free[:, 1]) - first, 0)
+        gap = np.repeat(np.arange(len(free)), many)
+        span = np.arange(many.sum()) + np.repeat(first - many.cumsum() + many, many)
+        low = np.maximum(free[gap, 0], begins[span])
+        high = np.minimum(np.minimum(free[gap, 1], ends[span]), self.stop)
         low_barred, high_barred = self.barred
-        found = []
-        for low, high in ledger.gaps(self.free):
-            for _, begin, size in self.map.spans:
-                a, b = max(low, begin), min(high, begin + size, self.stop)
-                if a >= b:
-                    continue
-                if barred:
-                    parts = [(max(a, low_barred), min(b, high_barred))]
-                else:
-                    parts = [(a, min(b, low_barred)), (max(a, high_barred), b)] if high_barred else [(a, b)]
-                found += [(c, d) for c, d in parts if c < d]
-        return found
+        if barred:
+            low, high = np.maximum(low, low_barred), np.minimum(high, high_barred)
+        elif high_barred:
+            low = np.stack((low, np.maximum(low, high_barred)), axis=1).reshape(-1)
+            high = np.stack((np.minimum(high, low_barred), high), axis=1).reshape(-1)
+        there = low < high
+        low, high = low[there], high[there]
+        return Gaps(np.stack((low, high, self.map.addresses_of(low))))
 
     def promised(self, ledger: Ledger, kind: str) -> np.ndarray:
         """int64: where promises of that kind begin; kept for the ledger asked last, as in `gaps`."""
         known: tuple[Ledger, np.ndarray] | None = self._memo.get(("promised", kind))
-        more = None if known is None else _grown_by(known[0], ledger)
+        more = None if known is None or known[0] is ledger else grown_by(known[0], ledger)
+        if known is not None and known[0] is ledger:
+            return known[1]
         if known is None or more is None:
             found = np.array([region.start for region in ledger.regions if region.kind == kind], np.int64)
         else:
@@ -274,31 +222,37 @@ class View:
 
     def places(self, ledger: Ledger, least: int) -> np.ndarray:
         """int64[n, 2]: the first and last address ahead of each gap where ``least`` bytes fit (or past it)."""
-        gaps = self.gaps(ledger)
-        # Three times as fast as `np.array` of pairs.
-        found = np.fromiter(chain.from_iterable(gaps), np.int64, 2 * len(gaps)).reshape(-1, 2)
-        lows, highs = found.T
-        highs -= lows + least
-        lows[:] = self.map.addresses_of(lows)
-        highs += lows
-        return found
+        low, high, address = self.open_gaps(ledger).table
+        return np.stack((address, address + (high - low - least)), axis=1)
 
-    def spans(self, ledger: Ledger, least: int, need: int = 0, align: int = 1, shift: int = 0) -> list[Span]:
-        """Addresses (plus ``shift``) ahead where ``least`` bytes fit so that ``need`` bytes in a row fit still."""
-        gaps = self.gaps(ledger)
-        sizes = sorted((high - low for low, high in gaps), reverse=True)
-        found = []
-        for low, high in gaps:
-            move = self.map.address(low) - low + shift
-            others = sizes[1] if sizes[0] == high - low and len(sizes) > 1 else sizes[0]
-            if len(sizes) == 1:
-                others = 0
-            if others >= need:
-                parts = [(low, high - least)]
-            else:
-                parts = [(low, high - least - need), (low + need, high - least)]
-            found += [Span(a + move, b + move, align, shift % align) for a, b in parts if a <= b]
-        return [span for span in found if span.bounds()]
+    def room_in_row(self, ledger: Ledger, least: int, need: int = 0) -> np.ndarray:
+        """int64[n, 2]: first and last addresses ahead where ``least`` bytes fit so that ``need`` in a row fit still."""
+        low, high, address = self.open_gaps(ledger).table
+        sizes = high - low
+        last = address + (sizes - least)
+        if not need or not len(sizes):
+            return np.stack((address, last), axis=1)
+        widest, wide = int(sizes.argmax()), sizes >= need
+        if wide.sum() - wide[widest] > 0:  # a gap besides the widest will do, so any but one will
+            return np.stack((address, last), axis=1)
+        if not wide[widest]:  # none will do as it is: before or behind what is taken
+            wide = np.ones(len(sizes), dtype=bool)
+        first = np.concatenate((address, (address + need)[wide]))
+        return np.stack((first, np.concatenate((np.where(wide, last - need, last), last[wide]))), axis=1)
+
+    def spans(
+        self, ledger: Ledger, least: int, need: int = 0, align: int = 1, shift: int = 0
+    ) -> Sequence[Piece]:
+        """The set of `room_in_row` (plus ``shift``), a power of two up to 256 being what addresses are multiples of.
+
+        Empty where there is none.
+        """
+        rows = self.room_in_row(ledger, least, need)
+        if shift >> _ROOM_OF_RANGES not in (0, -1):  # an image may be based anywhere
+            spans = (Span(low + shift, high + shift, align, shift % align) for low, high in rows.tolist())
+            return [span for span in spans if span.bounds()]
+        found = Ranges(rows + shift, align, shift)
+        return [found] if len(found.lows) else []
 
     def fits(self, ledger: Ledger, address: int, least: int, need: int = 0) -> bool:
         """Whether `spans` has the address."""
@@ -307,7 +261,8 @@ class View:
             return False
         if room_ahead >= least + need:
             return True
-        return any(span.contains(address) for span in self.spans(ledger, least, need))
+        first, last = self.room_in_row(ledger, least, need).T
+        return bool(((first <= address) & (address <= last)).any())
 
     def promise(self, ledger: Ledger, address: int, size: int, kind: str, path: str, detail: Any) -> Ledger:
         """A ledger with ``size`` bytes at an address ahead promised."""

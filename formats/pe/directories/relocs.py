@@ -22,6 +22,7 @@ import numpy as np
 from bytegen.formats.core.intset import IntSet
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Piece, Span
+from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import DYNAMIC_BASE, MEM_WRITE, PAGE
 from bytegen.formats.pe.directories.import_reads import read_of_imports
@@ -270,6 +271,7 @@ def _size(block: _Block, data: bytearray) -> Step:
     )
 
 
+@replacing
 class _Entries(NamedTuple):
     """The entries of a block: ``after`` is the next block."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from bytegen.formats.core.intset import IntSet, anything, exactly, interval
-from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories import version_info
@@ -78,8 +78,9 @@ def owing_leaves(plan: Plan, leaves: int) -> Plan:
 def _released(plan: Plan) -> Plan:
     """The plan without the place in reserve."""
     owed = _owed(plan)
-    regions = tuple(r for r in plan.ledger.regions if r.start != owed.spare or r.kind != version_info.KIND)
-    return _with(plan._replace(ledger=Ledger(plan.ledger.limit, regions)), owed._replace(spare=-1))
+    spare = plan.ledger.at(owed.spare, version_info.KIND)
+    ledger = plan.ledger if spare is None else plan.ledger.dropped(spare)
+    return _with(plan._replace(ledger=ledger), owed._replace(spare=-1))
 
 
 @opener(KIND)

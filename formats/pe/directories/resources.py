@@ -9,12 +9,16 @@ the file's).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
+
 from bytegen.formats.core.intset import IntSet, anything, interval
-from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Piece, Span
+from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.pieces import Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
@@ -87,18 +91,28 @@ def _fitting(read: _Reading, named: int) -> int:
     view, ledger = read.view, read.plan.ledger
     end = read.region.end
     here = min(after(ledger, read.region) - HEAD, min(view.map.stop(read.region.start), view.stop) - end)
-    gaps = view.gaps(ledger)
+    gaps, widest = view.gaps(ledger), _widest_from(view, ledger)
 
     def possible(entries: int) -> bool:
         # The entries take their bytes from the gap after the head.
         past, need = end + _ENTRY * entries, LEAF * entries + _LEAST_NAME * named
-        return any(high - max(low, past) >= need for low, high in gaps)
+        i = bisect_left(gaps, (past,))
+        return widest[i] >= need or (i > 0 and gaps[i - 1][1] - past >= need)
 
     low, high = 0, min(max(here, 0) // _ENTRY, _MOST_ENTRIES)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if possible(middle) else (low, middle - 1)
     return low
+
+
+def _widest_from(view: View, ledger: Ledger) -> list[int]:
+    """Of each gap ahead: the size of the widest from it on; and 0 at the end."""
+    known: tuple[Ledger, list[int]] | None = view._memo.get("widest")
+    if known is None or known[0] is not ledger:
+        sizes = (high - low for low, high in reversed(view.gaps(ledger)))
+        known = view._memo["widest"] = ledger, [*accumulate(sizes, max, initial=0)][::-1]
+    return known[1]
 
 
 def _most_named(read: _Reading) -> int:
@@ -142,9 +156,7 @@ def _ids(read: _Reading) -> Step:
         region = read.region._replace(end=read.region.end + _ENTRY * total)
         plan = owing_leaves(read.plan, total) if read.version == INFORMATION else read.plan
         if total:
-            ledger = plan.ledger
-            regions = tuple(region if r is read.region else r for r in ledger.regions)
-            plan = plan._replace(ledger=type(ledger)(ledger.limit, regions))
+            plan = plan._replace(ledger=plan.ledger.replace(read.region, region))
         view = View(plan, read.region.start, region.end, data, read.view.stop)
         return _entry(read._replace(plan=plan, view=view, entries=total, region=region), data)
 
@@ -184,8 +196,7 @@ def _entry(read: _Reading, data: bytearray) -> Step:
         return x >= _HIGH and view.fits(plan.ledger, x - shift, _LEAST_NAME, need)
 
     def build() -> Iterable[Piece]:
-        for span in view.spans(plan.ledger, _LEAST_NAME, need, shift=shift):
-            yield from _without(span)
+        yield Ranges(_without(view.room_in_row(plan.ledger, _LEAST_NAME, need) + shift))
 
     def following(value: int, data: bytearray) -> Step:
         offset = view.map.offset(value - shift)
@@ -198,15 +209,17 @@ def _entry(read: _Reading, data: bytearray) -> Step:
     )  # fmt: skip
 
 
-def _without(span: Span) -> list[Piece]:
-    """A span without the integers whose low half is that of version information."""
-    low, pieces = span.lo, []
-    for barred in range(span.lo - span.lo % 0x10000 + _VERSION, span.hi + 1, 0x10000):
-        if barred >= low:
-            pieces.append(Span(low, barred - 1))
-            low = barred + 1
-    pieces.append(Span(low, span.hi))
-    return [piece for piece in pieces if piece.lo <= piece.hi]
+def _without(ranges: np.ndarray) -> np.ndarray:
+    """The ranges [n, 2] without the integers whose low half is that of version information."""
+    low, high = ranges.T
+    cut = np.flatnonzero(low + (_VERSION - low) % 0x10000 <= high)
+    parts = []
+    for first, last in ranges[cut].tolist():
+        for barred in range(first + (_VERSION - first) % 0x10000, last + 1, 0x10000):
+            parts.append((first, barred - 1))
+            first = barred + 1
+        parts.append((first, last))
+    return np.concatenate((np.delete(ranges, cut, axis=0), np.array(parts, np.int64).reshape(-1, 2)))
 
 
 def _below(read: _Reading) -> int:

@@ -33,7 +33,7 @@ from bytegen.formats.pe.directories.groups import (
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
-from bytegen.formats.pe.directories.memory import Scanned, View, contents, grown, room
+from bytegen.formats.pe.directories.memory import Scanned, View, contents, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -105,7 +105,7 @@ def _extended(plan: Plan, reading: Reading) -> Plan | None:
             stop = min(stop, high)
         if need > stop or room(ledger, end) < word:
             return None
-        ledger = grown(ledger, start, need)
+        ledger = ledger.grown(start, need)
     return plan._replace(ledger=ledger)
 
 
