@@ -18,7 +18,7 @@
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
 #define WORTH_DRAWS 64 /* draws from which on a second thread pays */
-#define ROOM (1 << 15) /* floats, for the input of a head: more than the widest model has */
+#define ROOM (1 << 14) /* floats, for the input of a head: more than the widest model has */
 #define MOST_HEAD 1024 /* numbers of a head in int8 */
 #define KEYS 64  /* keys that attention takes at a time */
 #define SEGMENT 512 /* keys, of KEYS each, that attention in whole numbers takes at a time */

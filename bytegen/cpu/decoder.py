@@ -12,6 +12,7 @@ from bytegen.cpu.binding import BLOCK, library, padded, pointer
 from bytegen.cpu.binding import threads as default_threads
 from bytegen.cpu.cache import CpuCache
 from bytegen.cpu.weights import Weights, narrowest
+from bytegen.errors import UserError
 
 MOST_CHOICES = 1024
 """Choices that a draw is made from, at most."""
@@ -21,6 +22,19 @@ def check_choices(count: int) -> None:
     """Raise ValueError where a draw would be from more choices than the C library takes."""
     if count > MOST_CHOICES:
         raise ValueError(f"a draw from {count} choices; the C library takes {MOST_CHOICES} at most")
+
+
+MOST_HEAD, MOST_INPUTS = 1024, 1 << 15
+"""What a head, and the inputs of a linear map, may be in int8-dynamic: room, and sums that 32 bits hold."""
+
+
+def _check_whole_numbers(config: ModelConfig) -> None:
+    widest = max(config.dim, config.ffn_dim, config.n_heads * config.head_dim)
+    if config.head_dim > MOST_HEAD or widest > MOST_INPUTS:
+        raise UserError(
+            f"int8-dynamic takes heads of up to {MOST_HEAD} and maps of up to {MOST_INPUTS} inputs in the C decoder;"
+            f" this model has heads of {config.head_dim} and {widest} inputs; precision 'int8' takes it"
+        )
 
 
 class Decoder:
@@ -41,6 +55,8 @@ class Decoder:
         half_cache: bool | None = None,
         dynamic: bool = False,
     ) -> None:
+        if dynamic:
+            _check_whole_numbers(config)
         self.config = config
         self.lanes: int = library.bytegen_lanes(lanes)
         self.held = narrowest(arrays) if self.lanes > 1 else "float32"

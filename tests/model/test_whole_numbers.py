@@ -18,6 +18,7 @@ from bytegen.config import PRESETS, ModelConfig
 from bytegen.cpu import Decoder
 from bytegen.cpu.binding import library
 from bytegen.cpu.of_torch import new_decoder
+from bytegen.errors import UserError
 from bytegen.kernels import local_attention
 from bytegen.model import ByteLM
 from bytegen.precision import as_int8
@@ -181,3 +182,12 @@ def test_what_was_fed_in_vain_leaves_nothing_behind() -> None:
         found.append(decoder.hidden(line[at : at + 5], [0] * 5, places[:5], cache))
         cache.advance([5])
     assert np.concatenate(found).tobytes() == want.tobytes()
+
+
+@needs_library
+@pytest.mark.parametrize("changes", [{"head_dim": 1026}, {"ffn_dim": 40_000}])
+def test_what_it_does_not_take_is_one_line(changes: dict[str, int]) -> None:
+    config = dataclasses.replace(PRESETS["nano"], dim=4, n_layers=1, n_heads=1, n_kv_heads=1, **changes)
+    with pytest.raises(UserError, match="precision 'int8' takes it") as refused:
+        new_decoder(dynamic_lm(config, 0))
+    assert "\n" not in str(refused.value)
