@@ -16,6 +16,7 @@ from bytegen.formats.api import forced_bytes, replay, sample
 from bytegen.formats.core.constraint import END, Constraint, Field, Refusal
 from bytegen.formats.core.masks import fill_bitmasks
 from bytegen.formats.errors import FormatError
+from bytegen.formats.libraries import Library, library
 from bytegen.formats.particles import ParticleModel, Particles, PrefixModel, smc
 from bytegen.formats.registry import available, constraint, least_bytes, levels
 
@@ -34,6 +35,7 @@ __all__ = [
     "ExecResult",
     "Field",
     "FormatError",
+    "Library",
     "ParticleModel",
     "Particles",
     "PrefixModel",
@@ -49,6 +51,7 @@ __all__ = [
     "kernel_accepts",
     "least_bytes",
     "levels",
+    "library",
     "replay",
     "sample",
     "smc",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bytegen.formats.core.constraint import Constraint
 from bytegen.formats.core.steps import Step
 from bytegen.formats.errors import FormatError
+from bytegen.formats.libraries import Imports
 
 _FOLDERS = ("elf", "pe")
 
@@ -17,13 +18,15 @@ class Format(NamedTuple):
     """A format: its name, its levels in ascending order, and how a file of it begins.
 
     ``least(level)`` is the size of its smallest file; ``begin(max_bytes, level)`` gives the function from
-    the (still empty) bytes to the first step.
+    the (still empty) bytes to the first step; ``begin_importing`` does that for imports other than "known", and
+    is None where a format has no table of what can be imported.
     """
 
     name: str
     levels: tuple[str, ...]
     least: Callable[[str], int]
     begin: Callable[[int, str], Callable[[bytearray], Step]]
+    begin_importing: Callable[[int, str, Imports], Callable[[bytearray], Step]] | None = None
 
 
 _formats: dict[str, Format] = {}
@@ -75,6 +78,7 @@ def constraint(
     privileged: bool = False,
     static: bool = False,
     min_bytes: int = 0,
+    imports: Imports = "known",
 ) -> Constraint:
     """A constraint at the start of a file of at least ``min_bytes`` and at most ``max_bytes`` bytes.
 
@@ -87,6 +91,11 @@ def constraint(
     ``static`` keeps ELF files to programs at a fixed address without a dynamic section (ET_EXEC, statically
     linked); PE files have no such kind, and it does nothing there.
 
+    ``imports`` says what PE files may import at levels ``load`` and ``code``: ``"known"``, what every Windows has;
+    DLLs that come along with the file beside that, a sequence of `Library` (``formats.library("python311.dll")``);
+    or ``"any"``: what is imported is nobody's business, and a file loads only where it is found. ELF files name
+    the libraries they need, and whether those are there is never looked at.
+
     Raises `FormatError` for an unknown format or level (listing those there are), for a limit below the
     smallest file (saying its size), and for a ``min_bytes`` that is negative or above the limit.
     """
@@ -98,7 +107,16 @@ def constraint(
         raise FormatError(f"max_bytes is {max_bytes}; it may be at most {MOST_BYTES}")
     if not 0 <= min_bytes <= max_bytes:
         raise FormatError(f"min_bytes is {min_bytes}; it may be from 0 to max_bytes, which is {max_bytes}")
-    begin = found.begin(max_bytes, level)
+    if isinstance(imports, str) and imports not in ("known", "any"):
+        raise FormatError(f'imports is {imports!r}; it may be "known", "any", or a list of libraries')
+    if not isinstance(imports, str):
+        for library in imports:
+            if not library.names:
+                raise FormatError(f"{library.name}: a library to import from has at least one name")
+    if imports == "known" or found.begin_importing is None:
+        begin = found.begin(max_bytes, level)
+    else:
+        begin = found.begin_importing(max_bytes, level, imports)
     return Constraint(
         begin,
         format=format,

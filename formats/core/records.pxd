@@ -1,6 +1,8 @@
 # Types for the compiled form; the code is in records.py.
 cimport cython
 
+from bytegen.formats.core.steps cimport Linked
+
 
 cdef class Record:
     cdef public object by_byte, cells, kind
@@ -8,8 +10,8 @@ cdef class Record:
     cdef public bint fixed
 
 
-cdef class RecordsStep:
-    cdef public object _path, detail, each, parent, then
+cdef class RecordsStep(Linked):
+    cdef public object _path, detail, each, then
     cdef public Record record
     cdef public Py_ssize_t start, stop
 

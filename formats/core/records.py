@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bytegen.formats.core.intset import IntSet
-from bytegen.formats.core.steps import Step, Text, text
+from bytegen.formats.core.steps import Linked, Step, Text, text
 from bytegen.formats.core.written import Written
 
 Choose = Callable[["RecordsStep", int, bytes], IntSet]
@@ -69,14 +69,14 @@ class Record:
         return len(fine) if fine.all() else int(fine.argmin())
 
 
-class RecordsStep:
+class RecordsStep(Linked):
     """``count`` records from offset ``start`` on.
 
     ``detail`` is for ``choices`` and ``each`` of the record. ``path`` is the table's; a field's is
     ``path[index].name``.
     """
 
-    __slots__ = ("_path", "detail", "each", "parent", "record", "start", "stop", "then")
+    __slots__ = ("_path", "detail", "each", "record", "start", "stop", "then")
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class RecordsStep:
         detail: Any = None,
         each: Each | None = None,
     ) -> None:
-        self.parent: Step | None = None
+        self.parent = None
         self.start = start
         self.stop = start + count * record.size
         self.record = record

@@ -25,11 +25,43 @@ if TYPE_CHECKING:
 
 Text = str | Callable[[], str] | tuple[str | int, ...]
 
+# The steps before those that are being freed, see `Linked`.
+_waiting: list[object] = []
+_freeing = [False]
 
-class IntStep:
+
+def _free_waiting() -> None:
+    if not _freeing[0]:
+        _freeing[0] = True
+        while _waiting:
+            _waiting.pop()
+        _freeing[0] = False
+
+
+class Linked:
+    """A step, with the one before it.
+
+    A compiled object frees what it holds by a call inside its own, and a file may have a million steps; so those
+    before wait in a list, and are freed one after another. (Python's own classes do the like.)
+    """
+
+    __slots__ = ("parent",)
+
+    def __init__(self) -> None:
+        self.parent: Step | None = None
+
+    def __dealloc__(self) -> None:
+        """What a compiled object does when it is freed."""
+        if self.parent is not None:
+            _waiting.append(self.parent)
+            self.parent = None
+            _free_waiting()
+
+
+class IntStep(Linked):
     """One integer of ``size`` bytes at offset ``start``, one of ``choices``."""
 
-    __slots__ = ("_path", "_rule", "choices", "parent", "size", "start", "then")
+    __slots__ = ("_path", "_rule", "choices", "size", "start", "then")
 
     def __init__(
         self,
@@ -40,7 +72,7 @@ class IntStep:
         rule: Text,
         then: Callable[[int, bytearray], Step],
     ) -> None:
-        self.parent: Step | None = None
+        self.parent = None
         self.start = start
         self.size = size
         self.choices = choices
@@ -64,14 +96,14 @@ class IntStep:
         return self.start + self.size
 
 
-class FreeStep:
+class FreeStep(Linked):
     """Any bytes from ``start`` to ``stop``; from ``end_from`` on (None: nowhere) the file may end.
 
     ``then`` gives the step that begins at ``stop``; None where ``stop`` is the length limit, which only the
     end of the file can follow.
     """
 
-    __slots__ = ("_path", "_rule", "end_from", "parent", "start", "stop", "then")
+    __slots__ = ("_path", "_rule", "end_from", "start", "stop", "then")
 
     def __init__(
         self,
@@ -82,7 +114,7 @@ class FreeStep:
         rule: Text,
         then: Callable[[bytearray], Step] | None,
     ) -> None:
-        self.parent: Step | None = None
+        self.parent = None
         self.start = start
         self.stop = stop
         self.end_from = end_from
@@ -164,7 +196,7 @@ class Targets:
         raise NotImplementedError
 
 
-class StreamStep:
+class StreamStep(Linked):
     """Instructions of ``machine``, one after another, exactly from ``start`` to ``stop``.
 
     ``shift`` is what an address is more than its offset. ``lists``: the size of the words of lists of addresses
@@ -173,7 +205,7 @@ class StreamStep:
     """
 
     __slots__ = (
-        "_path", "displacement_left", "first", "lists", "longest", "machine", "parent", "phase", "shift", "start",
+        "_path", "displacement_left", "first", "lists", "longest", "machine", "phase", "shift", "start",
         "stop", "tail", "targets", "then", "traits", "word",
     )  # fmt: skip
 
@@ -191,7 +223,7 @@ class StreamStep:
     ) -> None:
         self.lists = lists
         self.tail = tail
-        self.parent: Step | None = None
+        self.parent = None
         self.start = start
         self.stop = stop
         self.shift = shift

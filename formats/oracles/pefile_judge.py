@@ -68,6 +68,7 @@ def pefile_judge(data: bytes) -> list[str]:
         complaints += _imports(
             rawpe.read_delay_imports(raw), getattr(parsed, _ATTRIBUTES[rawpe.DELAY_IMPORT], ())
         )
+        complaints += _bound(raw, parsed)
         return complaints + _exports(raw, parsed) + _relocations(raw, parsed)
     finally:
         parsed.close()
@@ -126,6 +127,19 @@ def _imports(listed: list[rawpe.Import], parsed: Any) -> list[str]:
     for mine, theirs in zip(ours, found, strict=True):
         complaints += _differ("import", mine, theirs)
     return complaints
+
+
+def _bound(raw: RawPe, parsed: pefile.PE) -> list[str]:
+    ours = [(b.stamp, b.name, list(b.forwarders)) for b in rawpe.read_bound_imports(raw)]
+    found = [
+        (
+            entry.struct.TimeDateStamp,
+            entry.name,
+            [(ref.struct.TimeDateStamp, ref.name) for ref in entry.entries],
+        )
+        for entry in getattr(parsed, _ATTRIBUTES[rawpe.BOUND_IMPORT], ())
+    ]
+    return _differ("bound imports", ours, found)
 
 
 def _exports(raw: RawPe, parsed: pefile.PE) -> list[str]:

@@ -207,6 +207,32 @@ def read_delay_imports(raw: RawPe) -> list[Import]:
     return found
 
 
+class Bound(NamedTuple):
+    """A descriptor of bound imports: time stamp, name, and the stamps and names of the DLLs it forwards to."""
+
+    stamp: int
+    name: bytes
+    forwarders: tuple[tuple[int, bytes], ...]
+
+
+def read_bound_imports(raw: RawPe) -> list[Bound]:
+    """The descriptors of bound imports up to the null one."""
+    rva, size = raw.directory(BOUND_IMPORT)
+    form = struct.Struct("<IHH")
+    found: list[Bound] = []
+    place = rva
+    while rva and size and len(found) < 65536:
+        fields = raw.integers(form, place)
+        if fields is None or not any(fields):
+            break
+        stamp, name, count = fields
+        rows = [raw.integers(form, place + 8 * (i + 1)) for i in range(count)]
+        refs = tuple((row[0], raw.string(rva + row[1])) for row in rows if row is not None)
+        found.append(Bound(stamp, raw.string(rva + name), refs))
+        place += 8 * (1 + count)
+    return found
+
+
 def read_exports(raw: RawPe) -> tuple[dict[str, int], list[tuple[int, int]], dict[int, list[bytes]]] | None:
     """The export directory, its (ordinal, RVA) pairs without empty ones, and the names of each ordinal."""
     rva, size = raw.directory(EXPORT)

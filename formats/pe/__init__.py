@@ -17,5 +17,8 @@ for _target in TARGETS.values():
             lambda max_bytes, level, target=_target: (  # type: ignore[misc]
                 lambda data: dos.begin(target, max_bytes, level, coff.begin)
             ),
+            lambda max_bytes, level, imports, target=_target: (  # type: ignore[misc]
+                lambda data: dos.begin(target, max_bytes, level, coff.begin, imports)
+            ),
         )
     )

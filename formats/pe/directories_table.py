@@ -55,6 +55,10 @@ def _address(plan: Plan, index: int, data: bytearray) -> Step:
     elif index == CERTIFICATE_TABLE:
         choices = IntSet(4, Span(0, 0), *_certificate_offsets(plan, spec))
         rule = "0, or an offset in the file, a multiple of 8, past the sections' data"
+    elif spec.in_headers:
+        spans = [Span(up(plan.headers_end, 4), plan.headers_size - spec.least(plan.target), 4)]
+        choices = IntSet(4, Span(0, 0), *(span for span in spans if span.bounds()))
+        rule = f"0, or a multiple of {spec.align} between the section table and the end of the headers"
     else:
         low = _after_imports(plan, index)
         choices = IntSet(4, Span(0, 0), _addresses(plan, spec, low))
@@ -138,11 +142,15 @@ def _size(plan: Plan, index: int, spec: Directory | None, address: int, data: by
         least = spec.least(plan.target)
         if index == CERTIFICATE_TABLE:
             most = plan.ledger.room(plan.headers_end, address)
+        elif spec.in_headers:
+            most = plan.headers_size - address
         else:
             most = _most(plan, spec, address)
         step = spec.step_for(plan.target)
         choices = IntSet(4, Span(least, most, step, least))
         rule = f"{least} to {most}, {step} apart: inside one section and clear of other directories"
+        if spec.in_headers:
+            rule = f"{least} to {most}: within the headers"
 
     def following(value: int, data: bytearray) -> Step:
         settled = plan if spec is None or not address else _settled(plan, index, spec, address, value)
@@ -161,6 +169,8 @@ def _settled(plan: Plan, index: int, spec: Directory, address: int, size: int) -
     if index == CERTIFICATE_TABLE:
         region = Region(address, address + size, spec.kind, "the certificate table", index)
         return plan._replace(ledger=plan.ledger.add(region)).reach(address + size)
+    if spec.in_headers:  # promised when the section table is read: what is raw data begins behind the headers
+        return plan
     head = (address, address + spec.head(plan.target, size))
     plan = plan._replace(heads=with_need(plan.heads, head))
     return plan.owing(address, address + size, spec.flags)

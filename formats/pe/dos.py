@@ -13,6 +13,7 @@ from bytegen.formats.core.intset import IntSet, anything, exactly
 from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.pieces import Finite, Span
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
+from bytegen.formats.libraries import Imports
 from bytegen.formats.pe.constants import COFF_SIZE, DOS_SIZE, LEAST_BLOCK, LFANEW_END, SECTION_SIZE
 from bytegen.formats.pe.plan import Plan
 from bytegen.formats.pe.sets import NotBeginning
@@ -63,9 +64,13 @@ def least(target: Target, level: str) -> int:
 Then = Callable[[Plan, bytearray], Step]
 
 
-def begin(target: Target, limit: int, level: str, then: Then) -> Step:
+def begin(target: Target, limit: int, level: str, then: Then, imports: Imports = "known") -> Step:
     """The first step of a file of at most ``limit`` bytes; ``then`` follows the stub."""
-    plan = Plan(target, limit, level, level != "parse", Ledger(limit), least(target, level))
+    strict = level != "parse"
+    resolved = strict and imports != "any"
+    plan = Plan(target, limit, level, strict, resolved, Ledger(limit), least(target, level))
+    if not isinstance(imports, str):
+        plan = plan._replace(libraries=tuple(imports))
     return IntStep(
         0,
         2,

@@ -8,6 +8,7 @@ from bytegen.formats.code.region import Code
 from bytegen.formats.core.ledger import Ledger
 from bytegen.formats.core.promised import Grammar
 from bytegen.formats.core.quick import replacing
+from bytegen.formats.libraries import Library
 from bytegen.formats.pe.constants import DIRECTORIES, MEM_EXECUTE
 from bytegen.formats.pe.layout import Range
 from bytegen.formats.pe.target import Target
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     limit: int  # the file is at most this long
     level: str  # "parse", "load" or "code"
     strict: bool  # levels "load" and "code": the loaders' rules too
+    resolved: bool  # strict, and imports are names that some DLL known of exports
     ledger: Ledger
     min_end: int  # the file is at least this long
     lfanew: int = 0
@@ -71,6 +73,7 @@ class Plan(NamedTuple):
     labels: tuple[tuple[int, int, str], ...] = ()
     string_need: int = 0  # the COFF string table is at least this long
     contents: Any = None  # what the directories' grammars keep for each other
+    libraries: tuple[Library, ...] = ()  # DLLs that come along
 
     def reach(self, end: int) -> Plan:
         """The plan of a file that is at least ``end`` bytes long."""

@@ -251,7 +251,7 @@ def _done(plan: Plan, header: Header, data: bytearray) -> Step:
         spec = offered(index)
         if not size or spec is None or index == CERTIFICATE_TABLE:
             continue
-        start = plan.offset_of(address, size)
+        start = address if spec.in_headers else plan.offset_of(address, size)
         assert start is not None
         end = start + spec.head(plan.target, size)
         if end > start:

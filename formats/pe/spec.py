@@ -25,7 +25,8 @@ class Directory(NamedTuple):
     multiple of ``align`` (a power of two, at most 256). ``head(target, size)`` bytes from the address on are
     reserved for it alone; its grammar can always complete inside them, and claims whatever else it describes
     as it is read. The section that holds it has ``flags``. ``when(plan)`` says whether the headers so far allow
-    it, the directories before it among them.
+    it, the directories before it among them. One that is ``in_headers`` lies between the section table and the end of
+    the headers instead, where addresses are offsets in the file.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Directory(NamedTuple):
     align: int = 4
     flags: int = MEM_READ
     when: Callable[[Plan], bool] = _always
+    in_headers: bool = False
 
     def step_for(self, target: Target) -> int:
         """How far apart its sizes are."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from click.testing import CliRunner, Result
 
 from bytegen import formats
 from bytegen.errors import UserError
+from bytegen.formats.core import drive
 from bytegen.train.corpus.cli import corpus
 from bytegen.train.corpus.scan import measure as measuring
 from bytegen.train.corpus.scan.collect import Found, collect
-from bytegen.train.corpus.scan.measure import Row, account, measure, measure_all
+from bytegen.train.corpus.scan.measure import ANY_IMPORTS, Row, account, measure, measure_all
 
 ELF = "elf64-x86_64"
 
@@ -122,6 +124,26 @@ def test_measure_tells_what_replays_and_where_it_stops() -> None:
     assert row.refused["parse"] == "offset 0x14: ehdr.e_version: 1: the current version"
     assert row.rules["parse"] == "ehdr.e_version: #: the current version"
     assert set(row.seconds) == set(row.refused) == {"parse", "load", "code"}
+
+
+def test_a_pe_file_is_held_to_load_a_second_time_whatever_it_imports() -> None:
+    known = formats.sample("pe32-i386", 2, 2_000)
+    row = measure(Found("known", known), judge=False)
+    assert set(row.refused) == {"parse", "load", ANY_IMPORTS, "code"}
+    assert row.refused[ANY_IMPORTS] is None
+    c = formats.constraint("pe32plus-x86_64", max_bytes=3_000, imports="any")
+    for i in range(300):  # most have no imports; names drawn are no DLL's
+        fork = c.fork()
+        drive.draw(fork, random.Random(i), "uniform")
+        if formats.replay(formats.constraint("pe32plus-x86_64"), fork.data) is not None:
+            break
+    row = measure(Found("own", fork.data), judge=False)
+    assert row.refused["load"] is not None
+    assert row.refused[ANY_IMPORTS] is None
+    row.judged = {"parse": [], "load": ["wine: no DLL own.dll"], ANY_IMPORTS: []}
+    total = account([row])[0]["pe32plus-x86_64"]
+    assert (total.accepted["load"], total.accepted[ANY_IMPORTS]) == (0, 1)
+    assert total.replays_accepted[ANY_IMPORTS] == 1
 
 
 def test_measure_passes_over_what_is_in_no_format_of_ours() -> None:

@@ -24,9 +24,13 @@ _IMPORTS, _RELOCATIONS = 1, 5
 
 
 def _reads(image: pefile.PE) -> Iterator[tuple[int, int]]:
-    """The addresses that a loader reads of imports: tables, names of functions, names of DLLs."""
+    """The addresses that a loader reads of imports: descriptors, tables, names of functions, names of DLLs."""
     word = 8 if image.PE_TYPE == pefile.OPTIONAL_HEADER_MAGIC_PE_PLUS else 4
-    for dll in getattr(image, "DIRECTORY_ENTRY_IMPORT", []):
+    dlls = getattr(image, "DIRECTORY_ENTRY_IMPORT", [])
+    if dlls:
+        start = image.OPTIONAL_HEADER.DATA_DIRECTORY[_IMPORTS].VirtualAddress
+        yield start, start + 20 * (len(dlls) + 1)
+    for dll in dlls:
         yield dll.struct.Name, dll.struct.Name + len(dll.dll) + 1
         for table in {dll.struct.OriginalFirstThunk, dll.struct.FirstThunk} - {0}:
             yield table, table + word * (len(dll.imports) + 1)
@@ -67,7 +71,7 @@ def test_what_is_read_of_imports_is_found_and_left_alone(recipe: str, tmp_path: 
     data = found[0][1]
     image = pefile.PE(data=data)
     target = X86_64 if recipe.endswith("64") else I386
-    plan = Plan(target, len(data), "load", True, Ledger(len(data)), 0)._replace(
+    plan = Plan(target, len(data), "load", True, True, Ledger(len(data)), 0)._replace(
         directories=tuple((row.VirtualAddress, row.Size) for row in image.OPTIONAL_HEADER.DATA_DIRECTORY),
         sections=tuple(
             Section(

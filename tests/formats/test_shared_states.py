@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -90,3 +92,21 @@ def test_a_ledger_is_a_sorted_list_of_its_promises(
         for region in regions[:: max(1, len(regions) // 8)]:
             assert ledger.at(region.start, region.kind) == region
             assert ledger.at(region.start, "another") is None
+
+
+_CHAIN = """
+from bytegen.formats.core.intset import exactly
+from bytegen.formats.core.steps import FreeStep, IntStep
+last = None
+for i in range(1_000_000):
+    made = IntStep(i, 1, exactly(1, 0), "", "", None) if i % 2 else FreeStep(i, i + 1, None, "", "", None)
+    made.parent, last = last, made
+del made, last
+print("freed")
+"""
+
+
+def test_a_file_of_a_million_steps_is_let_go() -> None:
+    """A process that dies of it is another one."""
+    done = subprocess.run([sys.executable, "-c", _CHAIN], capture_output=True, text=True, check=False)
+    assert done.stdout == "freed\n", (done.returncode, done.stderr[-500:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bytegen.formats.pe.constants import CNT_INITIALIZED_DATA, MEM_READ
 from bytegen.formats.pe.directories import (
+    bound_imports,
     certificates,
     clr,
     debug,
@@ -38,6 +39,11 @@ directory(Directory("relocs", lambda target: relocs.HEAD, step=4))
 directory(Directory("debug", lambda target: debug.SIZE, step=debug.SIZE))
 directory(Directory("tls", _tls_size, _tls_size, flags=MEM_READ | CNT_INITIALIZED_DATA, when=tls.possible))
 directory(Directory("load_config", load_config.least, step=4))
+directory(
+    Directory(
+        "bound_imports", lambda target: bound_imports.LEAST, when=bound_imports.possible, in_headers=True
+    )
+)
 directory(Directory("iat", lambda target: target.word, lambda target, size: 0))
 directory(
     Directory("delay_imports", lambda target: delay_imports.SIZE, lambda target, size: delay_imports.SIZE)

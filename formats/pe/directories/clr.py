@@ -1,7 +1,7 @@
 """The header of .NET's common language runtime.
 
 At level "load" it is no header of an image that holds managed code alone: to come to the entry point of such a
-file takes a runtime that neither Windows' loader nor Wine's brings along.
+file takes a runtime that neither Windows' loader nor Wine's brings along. Where any imports do, that counts as one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _IL_ONLY = 1
 
 @opener("clr")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
-    flags = IntSet(4, Bits(0xFFFFFFFF & ~_IL_ONLY)) if plan.strict else anything(4)
+    flags = IntSet(4, Bits(0xFFFFFFFF & ~_IL_ONLY)) if plan.resolved else anything(4)
     return fields(
         region.start,
         "clr",
@@ -27,7 +27,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
             ("cb", 4, exactly(4, SIZE), "72"),
             ("RuntimeVersion", 4, anything(4), "any"),
             ("MetaData", 8, anything(8), "any"),
-            ("Flags", 4, flags, "not managed code alone" if plan.strict else "any"),
+            ("Flags", 4, flags, "not managed code alone" if plan.resolved else "any"),
         ],
         lambda values, data: FreeStep(
             region.start + 20, region.end, None, "clr.rest", "", lambda data: proceed(plan, region.end, data)

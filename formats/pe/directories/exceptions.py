@@ -1,4 +1,4 @@
-"""The exception directory of x64: functions in ascending order, each with its unwind information.
+"""The exception directory of x64: functions in ascending order, equal ones side by side, each with unwind information.
 
 Unwind information behind is judged by its bytes; ahead it is promised. Where it is chained to a function that the
 table has not named yet, the table owes that function. Where there is none, nor place for any, the beginning of the
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bytegen.formats.core.intset import IntSet, interval
+from bytegen.formats.core.intset import IntSet, exactly, interval
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.quick import replacing
@@ -56,6 +56,7 @@ class _Table(NamedTuple):
     functions: int
     number: int = 0
     low: int = 0
+    last: int = -1  # where the function before begins
     begins: Begins = ((),)  # where the functions so far begin, ascending, in pieces
     owed: tuple[int, ...] = ()  # functions that must come yet, ascending
     # There was no place for unwind information ahead when the table began, and none behind.
@@ -115,10 +116,22 @@ def _function(table: _Table, data: bytearray) -> Step:
         if left == len(table.owed):
             low = table.owed[0]
 
+    # Linkers that fold equal functions into one leave its records side by side (lld).
+    again = table.last if table.last < table.low and left > len(table.owed) else -1
+
     def begun(begin: int, data: bytearray) -> Step:
+        if begin == again:
+            return IntStep(
+                start + 4,
+                4,
+                exactly(4, table.low),
+                ("exceptions[{}].EndAddress", table.number),
+                "the end of the function before, which begins here too",
+                lambda value, data: _unwind(table, begin, data),
+            )
         owed = table.owed[1:] if table.owed and table.owed[0] == begin else table.owed
         highest = owed[0] if owed else plan.image_size
-        read = table._replace(begins=_more(table.begins, begin), owed=owed)
+        read = table._replace(begins=_more(table.begins, begin), owed=owed, last=begin)
         return IntStep(
             start + 4,
             4,
@@ -129,6 +142,8 @@ def _function(table: _Table, data: bytearray) -> Step:
         )
 
     choices = interval(4, low, most)
+    if again >= 0:
+        choices = IntSet(4, Span(low, most), Span(again, again))
     if table.alone and not table.number:
         # Unwind information without codes: version 1 or 2, any size of the prolog.
         choices = IntSet(4, *(Span(version, min(_MOST_ITSELF, most), 256, version) for version in _VERSIONS))
@@ -137,7 +152,7 @@ def _function(table: _Table, data: bytearray) -> Step:
         4,
         choices,
         ("exceptions[{}].BeginAddress", table.number),
-        "not before the end of the function before, nor past functions that must follow",
+        "not before the end of the function before (or where that begins), nor past functions that must follow",
         begun,
     )
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bytegen.formats.core.pieces import Finite
+from bytegen.formats.libraries import Library
 
 
 class Exports(NamedTuple):
@@ -32,7 +33,7 @@ class Exports(NamedTuple):
 class Names:
     """The table for one machine."""
 
-    def __init__(self, wide: bool) -> None:
+    def __init__(self, wide: bool, libraries: Iterable[Library] = ()) -> None:
         self.dlls: list[bytes] = []  # lower case, by bit
         self.sets: list[Exports] = []
         self._exporters: dict[bytes, int] = {}  # every name there is
@@ -55,6 +56,8 @@ class Names:
                 self.sets.append(
                     Exports(tuple(names), frozenset(ordinals - {0}), bits, min(lengths), max(lengths))
                 )
+        for library in libraries:
+            self._add(library)
         self.order = sorted((dll, 1 << bit) for bit, dll in enumerate(self.dlls))
         self.sorted_dlls = [dll for dll, _ in self.order]
         self.longest = max(exports.longest for exports in self.sets)
@@ -68,6 +71,19 @@ class Names:
         self._within = _up_to((exports.shortest, exports.dlls) for exports in self.sets)
         self._dlls_within = _up_to((len(dll), 1 << bit) for bit, dll in enumerate(self.dlls))
         self._by_name = {dll: 1 << bit for bit, dll in enumerate(self.dlls) if self.all >> bit & 1}
+
+    def _add(self, library: Library) -> None:
+        """Take one more DLL in; it stands for the one of the table that has its name, if any."""
+        dll = library.name.lower().encode()
+        if dll in self.dlls:
+            bit = self.dlls.index(dll)
+            self.sets = [e._replace(dlls=e.dlls & ~(1 << bit)) for e in self.sets if e.dlls != 1 << bit]
+        else:
+            bit = len(self.dlls)
+            self.dlls.append(dll)
+        names = tuple(sorted(name.encode() for name in library.names))
+        lengths = [len(name) for name in names]
+        self.sets.append(Exports(names, library.ordinals, 1 << bit, min(lengths), max(lengths)))
 
     def dll(self, name: bytes) -> int:
         """The DLL of that name, whatever its case; 0 where the table has none."""
@@ -245,7 +261,7 @@ class ContinuedDll:
         return 0, 127
 
 
-@cache
-def names(wide: bool) -> Names:
-    """The table for x86-64 (``wide``) or i386."""
-    return Names(wide)
+@lru_cache(maxsize=16)
+def names(wide: bool, libraries: tuple[Library, ...] = ()) -> Names:
+    """The table for x86-64 (``wide``) or i386, with the DLLs that come along."""
+    return Names(wide, libraries)

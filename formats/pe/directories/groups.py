@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bytegen.formats.core.ledger import Region
+from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.pe.directories.exported import Names, names
 from bytegen.formats.pe.directories.memory import (
     Contents,
@@ -24,6 +24,8 @@ from bytegen.formats.pe.directories.memory import (
 from bytegen.formats.pe.plan import Plan
 
 FUNCTION, DLL, TABLE = "import_name", "import_dll", "import_table"
+SPARE = "import_spare"  # room kept for names of a bound table: see `import_options`
+SPARE_NAME = 15  # a name of at most 12 letters, its hint and its zero
 DELAYED_FUNCTION, DELAYED_DLL = "delay_name", "delay_dll"
 HINT = 2
 LEAST_FUNCTION = HINT + 2  # a name of one letter and its zero
@@ -45,6 +47,8 @@ class Group(NamedTuple):
     tables: tuple[int, ...] = ()  # file offsets of its copies ahead
     spare: int = -1  # file offset of a name that no entry refers to yet
     most: int = MOST_ENTRIES  # entries that the table may have
+    bound_at: int = -1  # file offset of an address table ahead that may be bound
+    exact: int = 0  # entries that it must have, where the address table is written and bound
 
 
 class Owner(NamedTuple):
@@ -55,7 +59,7 @@ class Owner(NamedTuple):
 
 def table_of(plan: Plan) -> Names:
     """The names that resolve on the plan's machine."""
-    return names(plan.target.plus)
+    return names(plan.target.plus, plan.libraries)
 
 
 def group_of(plan: Plan, index: int) -> Group:
@@ -80,12 +84,12 @@ def fitting(plan: Plan, group: Group) -> int:
 
 def least_function(plan: Plan, group: Group) -> int:
     """Bytes that a new name of a function in the group needs."""
-    return HINT + 1 + table_of(plan).shortest(group.dlls) if plan.strict else LEAST_FUNCTION
+    return HINT + 1 + table_of(plan).shortest(group.dlls) if plan.resolved else LEAST_FUNCTION
 
 
 def least_dll(plan: Plan, group: Group) -> int:
     """Bytes that the name of the group's DLL needs."""
-    return 1 + table_of(plan).shortest_dll(group.dlls) if plan.strict else LEAST_DLL
+    return 1 + table_of(plan).shortest_dll(group.dlls) if plan.resolved else LEAST_DLL
 
 
 def narrowed(plan: Plan, index: int, dlls: int) -> Plan:
@@ -124,7 +128,7 @@ def place(plan: Plan, region: Region) -> Plan:
     if ledger is plan.ledger:
         return plan
     plan = plan._replace(ledger=ledger)
-    if not plan.strict:
+    if not plan.resolved:
         return plan
     before = ledger.before(region.start)
     if before is not None:
@@ -138,7 +142,7 @@ def placed_all(plan: Plan, regions: list[Region]) -> Plan:
     """`place` for several new promises, sorted, whose own group knows the room that they have."""
     ledger = merged(plan.ledger, regions)
     plan = plan._replace(ledger=ledger)
-    if plan.strict:
+    if plan.resolved:
         own = {region.start for region in regions}
         for region in regions:
             before = ledger.before(region.start)
@@ -166,6 +170,17 @@ def _squeezed(plan: Plan, region: Region) -> Plan:
             return plan
         group = group._replace(dll_room=room)
     return narrowed(with_group(plan, index, group), index, group.dlls)
+
+
+def kept_spare(plan: Plan, index: int, count: int) -> Plan:
+    """The plan in which a bound group's room in reserve is that of ``count`` more names."""
+    group = group_of(plan, index)
+    regions = list(plan.ledger.regions)
+    i = next(i for i, r in enumerate(regions) if r.start == group.spare and r.kind == SPARE)
+    start = regions[i].end - SPARE_NAME * count
+    regions[i : i + 1] = [regions[i]._replace(start=start)] if count else []
+    plan = plan._replace(ledger=Ledger(plan.ledger.limit, tuple(regions)))
+    return with_group(plan, index, group._replace(spare=start if count else -1))
 
 
 def released(plan: Plan, index: int) -> Plan:

@@ -48,7 +48,7 @@ def dll_fits(plan: Plan, view: View, x: int) -> bool:
     group = group_of(plan, index)
     if room < least_dll(plan, group):
         return False
-    if not plan.strict:
+    if not plan.resolved:
         return True
     offset = view.map.offset(x)
     assert offset is not None
@@ -68,7 +68,7 @@ def dll_places(plan: Plan, view: View) -> Iterator[Piece]:
     names = {region.start for region in plan.ledger.regions if region.kind == FUNCTION}
     far = []
     for low, high in view.gaps(plan.ledger):
-        close = plan.strict and not names.isdisjoint(_starts_before(plan, low))
+        close = plan.resolved and not names.isdisjoint(_starts_before(plan, low))
         near = min(low + _LEAST_FAR, high) if close else low
         move = view.map.address(low) - low
         if close:
@@ -83,7 +83,7 @@ def function_fits(plan: Plan, view: View, index: int, x: int) -> bool:
     group = group_of(plan, index)
     if room < least_function(plan, group):
         return False
-    if not plan.strict or group.dll_at < 0:
+    if not plan.resolved or group.dll_at < 0:
         return True
     offset = view.map.offset(x)
     assert offset is not None
@@ -127,7 +127,7 @@ def function_places(plan: Plan, view: View, index: int, first: int, last: int) -
     """The addresses from ``first`` to ``last`` for which `function_fits`."""
     group = group_of(plan, index)
     far = view.places(plan.ledger, least_function(plan, group))
-    if plan.strict and group.dll_at >= 0:
+    if plan.resolved and group.dll_at >= 0:
         gaps, following = view.gaps(plan.ledger), plan.ledger.after(group.dll_at + 1)
         stop = following.start if following is not None else plan.ledger.limit
         # The gaps before which there is no other promise than the DLL's name.

@@ -1,7 +1,9 @@
 """What a loader reads of the imports once it has relocated the image, found in a file that is written so far.
 
-That is all there is to imports but their directory: tables, names of functions, names of DLLs. By the time that
-relocations are read all of it is written, at level "load" (see `directories_table`).
+That is all there is to imports: descriptors up to the null one, tables, names of functions, names of DLLs. By the time
+that relocations are read all of it is written, at level "load" (see `directories_table`). Linkers give the directory
+the size of the whole section (GNU ld), which holds other things too: address tables of delayed imports, which must
+be relocated.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ def _ranges(plan: Plan, raw: bytes | bytearray) -> Iterator[Range]:
     if offset is None:
         return
     for at in range(offset, offset + size - _DESCRIPTOR + 1, _DESCRIPTOR):
+        yield address + at - offset, address + at - offset + _DESCRIPTOR
         lookup, _, _, name, addresses = (
             int.from_bytes(raw[at + i : at + i + 4], "little") for i in range(0, _DESCRIPTOR, 4)
         )
@@ -49,7 +52,8 @@ def _ranges(plan: Plan, raw: bytes | bytearray) -> Iterator[Range]:
             return
         yield _text(plan, raw, name, 0)
         for table in {lookup, addresses} - {0}:
-            yield from _table(plan, raw, table)
+            # Names are read from the lookup table, where there is one.
+            yield from _table(plan, raw, table, named=not lookup or table == lookup)
 
 
 def _text(plan: Plan, raw: bytes | bytearray, address: int, before: int) -> Range:
@@ -59,14 +63,14 @@ def _text(plan: Plan, raw: bytes | bytearray, address: int, before: int) -> Rang
     return address, address + (1 if offset is None or end < 0 else end + 1 - offset)
 
 
-def _table(plan: Plan, raw: bytes | bytearray, address: int) -> Iterator[Range]:
+def _table(plan: Plan, raw: bytes | bytearray, address: int, named: bool) -> Iterator[Range]:
     word, offset = plan.target.word, mapping(plan.sections).offset(address)
     flag, count = 1 << 8 * word - 1, 1
     while offset is not None:
         value = int.from_bytes(raw[offset : offset + word], "little")
         if not value:
             break
-        if not value & flag:
+        if named and not value & flag:
             yield _text(plan, raw, value, HINT)
         offset, count = offset + word, count + 1
     yield address, address + word * count

@@ -29,9 +29,9 @@ from bytegen.formats.pe.plan import Plan, opener, proceed
 
 # Letters that pefile takes in names of functions, and in names of files.
 _FUNCTION_LETTERS = b"._?@$()<>0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_DLL_LETTERS = _FUNCTION_LETTERS.translate(None, b"?<>") + b"!#%&'-^`{}~+,;=[]:\\/"
+DLL_LETTERS = _FUNCTION_LETTERS.translate(None, b"?<>") + b"!#%&'-^`{}~+,;=[]:\\/"
 FUNCTION_NAME = re.compile(b"[" + re.escape(_FUNCTION_LETTERS) + b"]{1,4096}\0")
-DLL_NAME = re.compile(b"[" + re.escape(_DLL_LETTERS) + b"]{4,255}\0")
+DLL_NAME = re.compile(b"[" + re.escape(DLL_LETTERS) + b"]{4,255}\0")
 
 
 def letters(listed: bytes) -> tuple[Piece, ...]:
@@ -53,8 +53,8 @@ _SETS = {
     for kind, listed in (
         (FUNCTION, _FUNCTION_LETTERS),
         (DELAYED_FUNCTION, _FUNCTION_LETTERS),
-        (DLL, _DLL_LETTERS),
-        (DELAYED_DLL, _DLL_LETTERS),
+        (DLL, DLL_LETTERS),
+        (DELAYED_DLL, DLL_LETTERS),
     )
 }
 
@@ -71,7 +71,7 @@ class _Name(NamedTuple):
     @property
     def resolved(self) -> bool:
         """Whether it must be a name that resolves: those of delayed imports need not before they are called."""
-        return self.plan.strict and self.region.kind in (FUNCTION, DLL)
+        return self.plan.resolved and self.region.kind in (FUNCTION, DLL)
 
 
 def _stop(plan: Plan, region: Region, most: int) -> int:
@@ -163,7 +163,7 @@ def dll_at(raw: bytes, offset: int, stop: int) -> bytes | None:
 
 def possible(plan: Plan, group: Group, name: bytes) -> int:
     """The DLLs of the group that export a name; -1 at level "parse"."""
-    return table_of(plan).exporters(name) & group.dlls if plan.strict else -1
+    return table_of(plan).exporters(name) & group.dlls if plan.resolved else -1
 
 
-__all__ = ["dll_at", "function_at", "letters", "possible"]
+__all__ = ["DLL_LETTERS", "dll_at", "function_at", "letters", "possible"]

@@ -14,12 +14,12 @@ function one that it exports, by the table of `exported`. A file that imports a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bytegen.formats.core.intset import IntSet, anything, exactly
+from bytegen.formats.core.intset import IntSet, anything, exactly, interval
 from bytegen.formats.core.ledger import Region
-from bytegen.formats.core.pieces import Finite, Piece, Span
+from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import (
     DLL,
@@ -46,6 +46,7 @@ SIZE = 20
 _INDEX = 1
 _ZERO = exactly(4, 0)
 _ANY = anything(4)
+_NOT_ZERO = interval(4, 1, 0xFFFFFFFF)
 
 
 class Descriptor(NamedTuple):
@@ -57,6 +58,7 @@ class Descriptor(NamedTuple):
     number: int
     options: tuple[Option, ...]
     lookup: int = 0
+    stamped: bool = False  # whether it has a time stamp: its address table may be bound
 
     @property
     def start(self) -> int:
@@ -91,14 +93,13 @@ def _descriptor(plan: Plan, view: View, region: Region, number: int) -> Step:
     if room(plan.ledger, start + SIZE) >= SIZE and start + 2 * SIZE <= stop:
         options = tuple(options_of(plan, view, region.start, start + 2 * SIZE))
     read = Descriptor(plan, view, region, number, options)
-    word = plan.target.word
 
     def allowed(x: int) -> bool:
-        return any(view.fits(o.plan.ledger, x, word * o.entries, need(o)) for o in options)
+        return any(_takes_lookup(view, o, x) for o in options)
 
     def build() -> Iterable[Piece]:
         for option in options:
-            yield from view.spans(option.plan.ledger, word * option.entries, need(option))
+            yield from _lookup_places(view, option)
 
     pieces: list[Piece] = [Span(0, 0)]
     if options:
@@ -113,16 +114,35 @@ def _descriptor(plan: Plan, view: View, region: Region, number: int) -> Step:
     )
 
 
+def _takes_lookup(view: View, option: Option, x: int) -> bool:
+    """Whether the lookup table of an option can be at an address."""
+    size = option.plan.target.word * option.entries
+    if not view.fits(option.plan.ledger, x, size, need(option)):
+        return False
+    offset = view.map.offset(x)
+    return offset is not None and option.takes_lookup(offset)
+
+
+def _lookup_places(view: View, option: Option) -> Sequence[Piece]:
+    """The addresses for which `_takes_lookup`: each gap lies on one side of the room in reserve."""
+    size = option.plan.target.word * option.entries
+    if not option.bound:
+        return view.spans(option.plan.ledger, size, need(option))
+    rows = view.room_in_row(option.plan.ledger, size, need(option))
+    kept = [_takes_lookup(view, option, first) for first in rows[:, 0].tolist()]
+    return [Ranges(rows[kept])] if any(kept) else []
+
+
 def _looked_up(read: Descriptor, value: int) -> Descriptor:
     """The descriptor after its lookup table's address."""
     if not value:
-        return read
+        return read._replace(options=tuple(option for option in read.options if not option.bound))
     view, word, index = read.view, read.plan.target.word, read.group
     offset = view.map.offset(value)
     assert offset is not None
     kept = []
     for option in read.options:
-        if not view.fits(option.plan.ledger, value, word * option.entries, need(option)):
+        if not _takes_lookup(view, option, value):
             continue
         region = Region(
             offset, offset + word * option.entries, TABLE, f"imports[{read.number}].lookup", Owner(index)
@@ -136,25 +156,25 @@ def _looked_up(read: Descriptor, value: int) -> Descriptor:
 
 def _stamp(read: Descriptor, data: bytearray) -> Step:
     start, choices = read.start, _ANY if read.lookup else _ZERO
+    plain = tuple(option for option in read.options if not option.bound)
+    stamps, rule = choices, "any"
+    if not read.lookup:
+        rule = "0: there is no lookup table"
+    elif not plain:
+        stamps, rule = _NOT_ZERO, "not 0: the address table is bound"
 
-    def chain(_: int, data: bytearray) -> Step:
+    def chain(stamp: int, data: bytearray) -> Step:
+        stamped = read._replace(stamped=True) if stamp else read._replace(options=plain)
         return IntStep(
             start + 8,
             4,
             choices,
             read.path("ForwarderChain"),
             "any" if read.lookup else "0",
-            lambda value, data: _name(read, data),
+            lambda value, data: _name(stamped, data),
         )
 
-    return IntStep(
-        start + 4,
-        4,
-        choices,
-        read.path("TimeDateStamp"),
-        "any" if read.lookup else "0: there is no lookup table",
-        chain,
-    )
+    return IntStep(start + 4, 4, stamps, read.path("TimeDateStamp"), rule, chain)
 
 
 def _name(read: Descriptor, data: bytearray) -> Step:
@@ -203,7 +223,7 @@ def _name(read: Descriptor, data: bytearray) -> Step:
 def _accepts(option: Option, name: bytes) -> bool:
     """Whether the DLL of a written name can be the option's."""
     plan = option.plan
-    return not plan.strict or bool(table_of(plan).dll(name) & group_of(plan, -1).dlls)
+    return not plan.resolved or bool(table_of(plan).dll(name) & group_of(plan, -1).dlls)
 
 
 def _named(read: Descriptor, option: Option, value: int, written: bytes | None) -> Option:
@@ -211,15 +231,15 @@ def _named(read: Descriptor, option: Option, value: int, written: bytes | None) 
     if not dll_fits(plan, view, value):
         assert written is not None
         return option._replace(
-            plan=narrowed(plan, index, table_of(plan).dll(written)) if plan.strict else plan
+            plan=narrowed(plan, index, table_of(plan).dll(written)) if plan.resolved else plan
         )
     offset = view.map.offset(value)
     assert offset is not None
     group = group_of(plan, index)._replace(dll_at=offset, dll_room=view.ahead(plan.ledger, value))
-    if plan.strict:
+    if plan.resolved:
         group = group._replace(dlls=fitting(plan, group))
     plan = with_group(plan, index, group)
-    owner = Owner(index if plan.strict else 0)
+    owner = Owner(index if plan.resolved else 0)
     end = offset + least_dll(plan, group)
     return option._replace(plan=place(plan, Region(offset, end, DLL, read.path("dll"), owner)))
 
@@ -261,6 +281,8 @@ def _address(read: Descriptor, data: bytearray) -> Step:
         if not read.lookup:
             # pefile reads no more than there are bytes before the descriptor's end.
             group = group._replace(most=min(group.most, (view.map.address(read.start) + SIZE) // word - 2))
+        if read.stamped:
+            group = group._replace(bound_at=offset)
         plan = with_group(plan, read.group, group)
         return _next(read, option._replace(plan=plan), data)
 

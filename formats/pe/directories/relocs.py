@@ -34,11 +34,7 @@ INDEX = 5
 HEAD = 8
 HIGHLOW, DIR64 = 3, 10
 _TLS = 9
-_READ_AFTER = (
-    1,
-    5,
-    12,
-)  # imports, relocations, import addresses: read while or after addresses are relocated
+_IMPORTS = (1, 12)
 
 
 def kind_of(plan: Plan) -> int:
@@ -78,7 +74,9 @@ def can_owe(plan: Plan, addresses: tuple[int, ...], behind: frozenset[int] | Non
     if behind is not None:
         return behind.issuperset(addresses)
     size = plan.directories[INDEX][1]
-    return _good_rest(plan, size, tuple(sorted({*contents(plan).duties, *addresses})))
+    # What is read of the imports is not known yet: no more than their directories, and names.
+    pinned = sorted((a, a + n) for a, n in map(plan.directories.__getitem__, _IMPORTS) if n)
+    return _good_rest(plan, size, tuple(sorted({*contents(plan).duties, *addresses})), pinned)
 
 
 def owing(plan: Plan, addresses: tuple[int, ...], behind: frozenset[int] | None) -> Plan:
@@ -138,16 +136,16 @@ def _slots(
 ) -> list[tuple[int, int]]:
     """The offsets within a page of addresses that can be relocated, as intervals.
 
-    At level "load" none of them changes what the loader still reads: the relocations themselves, import tables, and
-    what is ``pinned`` of the imports (`read_of_imports`).
+    At level "load" none of them changes what the loader still reads: the relocations themselves, and what is
+    ``pinned`` of the imports (`read_of_imports`).
     """
     inside = ((max(low, page), min(high, page + PAGE - 1)) for low, high in _ranges(plan))
     found = [(low - page, high - page) for low, high in inside if low <= high]
     width = plan.target.word
-    read = [(a, a + n) for a, n in map(plan.directories.__getitem__, _READ_AFTER) if n]
+    own, size = plan.directories[INDEX]
     first = bisect_left(pinned, page, key=lambda part: part[1])
     last = bisect_left(pinned, page + PAGE + width, key=lambda part: part[0])
-    taken = [(a - width + 1 - page, b - 1 - page) for a, b in (*read, *pinned[first:last])]
+    taken = [(a - width + 1 - page, b - 1 - page) for a, b in ((own, own + size), *pinned[first:last])]
     if not plan.strict or not any(low < PAGE and high >= 0 for low, high in taken):
         return found
     places = np.zeros(PAGE + 2, dtype=np.int8)
@@ -165,9 +163,9 @@ def _pages(plan: Plan, pinned: Sequence[Range]) -> list[tuple[int, int]]:
     rows = [(low - low % PAGE, high - high % PAGE) for low, high in _ranges(plan)]
     if not plan.strict:
         return rows
-    read = [(a, a + n) for a, n in map(plan.directories.__getitem__, _READ_AFTER) if n]
+    own, size = plan.directories[INDEX]
     # A page may hold nothing but what has to be left alone.
-    doubtful = {page for a, b in (*read, *pinned) for page in range(a - a % PAGE, b, PAGE)}
+    doubtful = {page for a, b in ((own, own + size), *pinned) for page in range(a - a % PAGE, b, PAGE)}
     full = sorted(page for page in doubtful if not _slots(plan, page, (), pinned))
     every = rows
     for page in full:
@@ -185,28 +183,30 @@ def _most(plan: Plan, page: int, duties: Iterable[int], pinned: Sequence[Range] 
     return HEAD + (sum(high - low + 1 for low, high in _slots(plan, page, duties, pinned)) + 1) // 2 * 4
 
 
-def _good_rest(plan: Plan, rest: int, duties: tuple[int, ...]) -> bool:
+def _good_rest(plan: Plan, rest: int, duties: tuple[int, ...], pinned: Sequence[Range]) -> bool:
     """Whether ``rest`` bytes hold the blocks of what is owed, and blocks of 8 bytes or more for what is left.
 
     Four bytes are left to two more entries of the last block that is owed, where its page has a place for them.
     """
     spare = rest - cost(duties)
-    return spare == 0 or spare >= HEAD or (spare == 4 and _roomy(plan, duties))
+    return spare == 0 or spare >= HEAD or (spare == 4 and _roomy(plan, duties, pinned))
 
 
-def _roomy(plan: Plan, duties: tuple[int, ...]) -> bool:
+def _roomy(plan: Plan, duties: tuple[int, ...], pinned: Sequence[Range]) -> bool:
     if not duties:
         return False
     page = duties[-1] - duties[-1] % PAGE
-    return _most(plan, page, duties) >= cost(a for a in duties if a >= page) + 4
+    return _most(plan, page, duties, pinned) >= cost(a for a in duties if a >= page) + 4
 
 
-def _sizes(plan: Plan, least: int, most: int, left: int, duties: tuple[int, ...]) -> list[Piece]:
+def _sizes(
+    plan: Plan, least: int, most: int, left: int, duties: tuple[int, ...], pinned: Sequence[Range]
+) -> list[Piece]:
     """The sizes of a block after which `_good_rest` holds."""
     need = cost(duties)
     pieces: list[Piece] = [Span(least, min(most, left - need - HEAD), 4)]
     for size in (left - need, left - need - 4):
-        if least <= size <= most and _good_rest(plan, left - size, duties):
+        if least <= size <= most and _good_rest(plan, left - size, duties, pinned):
             pieces.append(Span(size, size))
     return pieces
 
@@ -216,7 +216,7 @@ def _block(block: _Block, data: bytearray) -> Step:
     if not block.left:
         return proceed(plan, block.start, data)
     owed = block.duties[0] - block.duties[0] % PAGE if block.duties else plan.image_size
-    free = not block.duties or _good_rest(plan, block.left - HEAD, block.duties)
+    free = not block.duties or _good_rest(plan, block.left - HEAD, block.duties, block.pinned)
     pieces: list[Piece] = []
     if free:
         for first, last in block.pages:
@@ -244,9 +244,9 @@ def _size(block: _Block, data: bytearray) -> Step:
     here = [a for a in block.duties if a < page + PAGE]
     later = block.duties[len(here) :]
     least = HEAD + 2 * (len(here) + len(here) % 2)
-    pieces = _sizes(plan, least, most, left, later)
+    pieces = _sizes(plan, least, most, left, later, block.pinned)
     if here:
-        pieces += _sizes(plan, HEAD, min(most, least - 4), left, block.duties)
+        pieces += _sizes(plan, HEAD, min(most, least - 4), left, block.duties, block.pinned)
 
     def following(value: int, data: bytearray) -> Step:
         count = (value - HEAD) // 2

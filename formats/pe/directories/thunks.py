@@ -23,6 +23,7 @@ from bytegen.formats.pe.directories.groups import (
     Group,
     Owner,
     group_of,
+    kept_spare,
     least_function,
     narrowed,
     place,
@@ -33,7 +34,7 @@ from bytegen.formats.pe.directories.groups import (
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
-from bytegen.formats.pe.directories.memory import Scanned, View, contents, room
+from bytegen.formats.pe.directories.memory import Scanned, View, contents, mapping, room
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -50,6 +51,7 @@ class Reading(NamedTuple):
     view: View
     values: tuple[int, ...] = ()
     repeated: int = 0
+    near: int = -1  # the address of the room kept for names of a bound table
 
 
 def ordinal_flag(plan: Plan) -> int:
@@ -61,11 +63,14 @@ def ordinal_flag(plan: Plan) -> int:
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
     group = group_of(plan, region.detail.group)
     if group.values is not None:
+        if region.start == group.bound_at:
+            return _address(plan, region, len(group.values), 0)
         return _repeat(plan, region, (*group.values, 0), 0)
     if contents(plan).scanned is None:
         plan = plan._replace(contents=contents(plan)._replace(scanned=Scanned()))
     view = View(plan, region.start, region.end, data, stop_of_imports(plan))
-    return _entry(plan, Reading(region.detail.group, region, view), data)
+    near = view.map.address(group.spare) if group.exact and group.spare >= 0 else -1
+    return _entry(plan, Reading(region.detail.group, region, view, near=near), data)
 
 
 def _repeat(plan: Plan, region: Region, values: tuple[int, ...], i: int) -> Step:
@@ -83,6 +88,31 @@ def _repeat(plan: Plan, region: Region, values: tuple[int, ...], i: int) -> Step
     )
 
 
+def _address(plan: Plan, region: Region, entries: int, i: int) -> Step:
+    """An entry of the address table behind the lookup table, where the table may be bound: any address.
+
+    pefile takes an address inside the table for a sign of nonsense.
+    """
+    word = plan.target.word
+    stop = region.start + word * (i + 1)
+    if i == entries:
+        choices, rule = exactly(word, 0), "0: the end of the table"
+    else:
+        first = mapping(plan.sections).address(region.start)
+        choices = IntSet(word, Span(1, first - 1), Span(first + word * i + 1, (1 << 8 * word) - 1))
+        rule = "any but 0 and addresses in the table: it may be bound"
+    return IntStep(
+        stop - word,
+        word,
+        choices,
+        ("{}[{}]", region.path, i),
+        rule,
+        lambda value, data: (
+            proceed(plan, stop, data) if i == entries else _address(plan, region, entries, i + 1)
+        ),
+    )
+
+
 def entries(plan: Plan) -> int:
     """Entries of the tables that are read."""
     return sum(len(group.values or ()) + 1 for group in contents(plan).imports)
@@ -92,9 +122,11 @@ def _extended(plan: Plan, reading: Reading) -> Plan | None:
     """The plan in which every copy of the table has place for one more entry; None where there is none."""
     word, count = plan.target.word, len(reading.values)
     ledger = plan.ledger
+    group = group_of(plan, reading.group)
     if not count:
         return plan
-    group = group_of(plan, reading.group)
+    if group.exact:
+        return plan if count < group.exact else None
     if count >= group.most or count + entries(plan) >= MOST_ENTRIES:
         return None
     for start in group.tables:
@@ -113,9 +145,12 @@ def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
     word, count = plan.target.word, len(reading.values)
     start = reading.region.start + word * count
     longer = _extended(plan, reading)
-    pieces: list[Piece] = [Span(0, 0)] if count else []
+    exact, spare = _bound(plan, reading)
+    pieces: list[Piece] = [Span(0, 0)] if (count == exact if exact else count) else []
     if longer is not None:
-        if not count:
+        if spare >= 0:
+            longer = kept_spare(longer, reading.group, exact - count - 1)
+        elif not count:
             longer = released(longer, reading.group)
         pieces += _choices(longer, reading)
 
@@ -135,6 +170,12 @@ def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
     )
 
 
+def _bound(plan: Plan, reading: Reading) -> tuple[int, int]:
+    """How many entries the table must have, where it is bound, and the file offset of the room kept for names."""
+    group = group_of(plan, reading.group)
+    return group.exact, group.spare if group.exact else -1
+
+
 def spread(values: tuple[int, ...], flag: int) -> tuple[int, int]:
     """The least and the greatest address that may join these entries: pefile wants all within 128 MiB."""
     addresses = [value for value in values if not value & flag]
@@ -148,7 +189,7 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
     flag, view = ordinal_flag(plan), reading.view
     group = group_of(plan, reading.group)
     pieces: list[Piece] = []
-    if plan.strict:
+    if plan.resolved:
         ordinals = table_of(plan).ordinal_entries(group.dlls, flag)
         if ordinals is not None:
             pieces.append(ordinals)
@@ -156,6 +197,9 @@ def _choices(plan: Plan, reading: Reading) -> list[Piece]:
         pieces.append(Span(flag | 1, flag | 0xFFFF))
 
     low, high = spread(reading.values, flag)
+    if reading.near >= 0:
+        # The room in reserve must stay within reach.
+        low, high = max(low, reading.near - MOST_SPREAD // 2), min(high, reading.near + MOST_SPREAD // 2)
 
     def allowed(x: int) -> bool:
         if not low <= x <= high:
@@ -181,7 +225,7 @@ def _existing(plan: Plan, reading: Reading, group: Group) -> np.ndarray:
     ahead = [view.map.address(r.start) for r in promised if r.start >= view.free and r.detail == owner]
     found = [np.array(ahead, np.uint64)]
     for dlls, addresses in _names_behind(plan, view).items():
-        if dlls & group.dlls or not plan.strict:
+        if dlls & group.dlls or not plan.resolved:
             found.append(addresses)
     known = np.concatenate(found)
     if spent and len(known):
@@ -205,7 +249,7 @@ def _written_names(plan: Plan, view: View) -> dict[int, list[int]]:
     if not view.raw.startswith(raw):  # a fork has written other bytes
         raw, known = b"", {}
     found = {dlls: places.copy() for dlls, places in known.items()}
-    table = table_of(plan) if plan.strict else None
+    table = table_of(plan) if plan.resolved else None
     barred = range(*view.barred)
     for match in FUNCTION_NAME.finditer(view.raw, raw.rfind(0) + 1):
         end = match.end()
@@ -244,14 +288,14 @@ def written_name(view: View, x: int) -> bytes | None:
 
 
 def _owner(plan: Plan, group: int) -> Owner:
-    return Owner(group if plan.strict else 0)
+    return Owner(group if plan.resolved else 0)
 
 
 def referred(plan: Plan, index: int, view: View, x: int, path: str) -> Plan:
     """The plan after an entry: a name is promised, or what is known of the DLL gets narrower."""
     flag = ordinal_flag(plan)
     if x & flag:
-        if plan.strict:
+        if plan.resolved:
             plan = narrowed(plan, index, table_of(plan).with_ordinal(x & 0xFFFF))
         return plan
     offset = view.map.offset(x)
@@ -259,7 +303,7 @@ def referred(plan: Plan, index: int, view: View, x: int, path: str) -> Plan:
     if offset < view.here:
         name = written_name(view, x)
         assert name is not None
-        return narrowed(plan, index, table_of(plan).exporters(name)) if plan.strict else plan
+        return narrowed(plan, index, table_of(plan).exporters(name)) if plan.resolved else plan
     end = offset + least_function(plan, group_of(plan, index))
     return place(plan, Region(offset, end, FUNCTION, path, _owner(plan, index)))
 

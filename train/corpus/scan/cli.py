@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from bytegen.train.corpus.scan.kept import KeptRows
     from bytegen.train.corpus.scan.measure import Account, Row
 
@@ -50,6 +52,9 @@ def scan(
     Prints the rate per format and level and the rule behind each refusal. The judges of a level (LIEF,
     readelf, pyelftools, pefile; the kernel, the dynamic loader, Wine) say which files a loader takes: a
     refusal of one of those is marked, and beside the others is what a judge says.
+
+    A PE file that imports DLLs which come along with it, such as python311.dll, is refused at `load`, where imports are
+    what every Windows has; so PE files are held to `load` a second time with any imports, in a table of their own.
 
     Object files and core dumps, which nobody loads, are counted with the files in no format of ours.
     Interrupted (Ctrl-C), it gives the account of the files that were done.
@@ -112,6 +117,7 @@ def _show(accounts: dict[str, Account], others: Counter[str], judged: bool) -> N
     from rich.table import Table
 
     from bytegen.formats.report import printable
+    from bytegen.train.corpus.scan.measure import ANY_IMPORTS
 
     console = Console(width=None if Console().is_terminal else 140, highlight=False)
     table = Table("format", "files", "MB")
@@ -127,9 +133,12 @@ def _show(accounts: dict[str, Account], others: Counter[str], judged: bool) -> N
             if judged and level != "code":
                 cells.append(_share(total.replays_accepted[level], total.accepted[level]))
         tried = sum(total.tried[level] > 0 for level in LEVELS)
-        cells.append(f"{1e6 * sum(total.seconds.values()) / max(1, tried * total.bytes):.2f}")
+        spent = sum(total.seconds[level] for level in LEVELS)
+        cells.append(f"{1e6 * spent / max(1, tried * total.bytes):.2f}")
         table.add_row(*cells)
     console.print(table)
+    if rows := [(name, total) for name, total in sorted(accounts.items()) if total.tried[ANY_IMPORTS]]:
+        console.print(_any_imports(rows, judged))
     for name, total in sorted(accounts.items()):
         if not total.rules and not total.unsound:
             continue
@@ -147,6 +156,24 @@ def _show(accounts: dict[str, Account], others: Counter[str], judged: bool) -> N
         console.print("\nin no format of ours:", style="bold")
         for what, count in others.most_common(20):
             console.print(f"  {count:5} {printable(what)}", markup=False)
+
+
+def _any_imports(rows: list[tuple[str, Account]], judged: bool) -> Table:
+    """How many PE files would load where all that they import is found."""
+    from rich.table import Table
+
+    from bytegen.train.corpus.scan.measure import ANY_IMPORTS
+
+    table = Table("load, whatever is imported", "files")
+    table.add_column("replay", justify="right")
+    if judged:
+        table.add_column("of those the judges take, DLLs that are not here aside", justify="right")
+    for name, total in rows:
+        cells = [name, str(total.files), _share(total.replays[ANY_IMPORTS], total.tried[ANY_IMPORTS])]
+        if judged:
+            cells.append(_share(total.replays_accepted[ANY_IMPORTS], total.accepted[ANY_IMPORTS]))
+        table.add_row(*cells)
+    return table
 
 
 def _share(part: int, whole: int) -> str:

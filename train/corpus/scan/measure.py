@@ -3,6 +3,9 @@
 A file is held to `parse`; where the judges of `load` accept it, to `load`; and to `code`, which real files
 need not pass (data in code, jumps over a prefix). A rule that refuses a file its judges accept is a fault of
 the rule; a file that the rules take and a judge refuses is one too.
+
+A PE file that imports DLLs which come along with it (python311.dll) loads only beside them. So it is held to `load` a
+second time, whatever it imports: `ANY_IMPORTS`, where a DLL that Wine has not is no complaint.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from bytegen import formats
 from bytegen.formats.oracles import panel
@@ -26,6 +30,15 @@ _IN_FLIGHT_BYTES = 512 << 20
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _E_TYPE = slice(16, 18)
 _LOADABLE = (2, 3)  # ET_EXEC, ET_DYN
+ANY_IMPORTS = "any imports"
+_NO_DLL = ("no DLL ", "0xc0000135")  # in what the judge Wine says; the second is STATUS_DLL_NOT_FOUND
+# Whose complaints count at a level: those of its judges, and of the levels below.
+_JUDGED_BY = {
+    "parse": ("parse",),
+    "load": ("parse", "load"),
+    ANY_IMPORTS: ("parse", ANY_IMPORTS),
+    "code": ("parse", "load", "code"),
+}
 
 
 @dataclass
@@ -77,7 +90,21 @@ def measure(found: Found, *, judge: bool = True, levels: tuple[str, ...] = ("par
                     for line in one.ask(path)
                 ]
             _replay(row, data, level)
+            if level == "load" and row.format.startswith("pe"):
+                _whatever_it_imports(row, data)
     return row
+
+
+def _whatever_it_imports(row: Row, data: bytes) -> None:
+    """Holds a PE file to `load` whatever it imports, after it was held to `load`."""
+    if "load" in row.judged:
+        row.judged[ANY_IMPORTS] = [
+            line for line in row.judged["load"] if not any(words in line for words in _NO_DLL)
+        ]
+    if row.refused["load"] is None:
+        row.refused[ANY_IMPORTS] = None
+    else:
+        _replay(row, data, "load", ANY_IMPORTS)
 
 
 def _is_object(data: bytes) -> bool:
@@ -85,26 +112,29 @@ def _is_object(data: bytes) -> bool:
     return data.startswith(b"\x7fELF") and int.from_bytes(data[_E_TYPE], "little") not in _LOADABLE
 
 
-def _replay(row: Row, data: bytes, level: str) -> None:
+def _replay(row: Row, data: bytes, level: str, name: str = "") -> None:
+    """Replays a file at a level and enters what came of it under ``name``, by default that of the level."""
     assert row.format is not None
+    imports: Literal["known", "any"] = "any" if name == ANY_IMPORTS else "known"
+    name = name or level
     least = formats.least_bytes(row.format, level)
     if len(data) < least:
-        row.refused[level] = f"the file ends at byte {len(data)}; the least file has {least}"
-        row.rules[level] = "shorter than the least file"
+        row.refused[name] = f"the file ends at byte {len(data)}; the least file has {least}"
+        row.rules[name] = "shorter than the least file"
         return
-    constraint = formats.constraint(row.format, max_bytes=len(data), level=level)
+    constraint = formats.constraint(row.format, max_bytes=len(data), level=level, imports=imports)
     start = time.perf_counter()
     try:
         refusal = formats.replay(constraint, data)
     except Exception as error:  # a fault of the engine is a finding; the other files go on
-        row.refused[level] = f"offset {constraint.position:#x}: {type(error).__name__}: {error}"
-        row.rules[level] = f"the engine fails: {type(error).__name__}"
+        row.refused[name] = f"offset {constraint.position:#x}: {type(error).__name__}: {error}"
+        row.rules[name] = f"the engine fails: {type(error).__name__}"
         return
     finally:
-        row.seconds[level] = time.perf_counter() - start
-    row.refused[level] = None if refusal is None else str(refusal)
+        row.seconds[name] = time.perf_counter() - start
+    row.refused[name] = None if refusal is None else str(refusal)
     if refusal is not None:
-        row.rules[level] = _family(refusal.field, refusal.rule)
+        row.rules[name] = _family(refusal.field, refusal.rule)
 
 
 def _family(path: str, rule: str) -> str:
@@ -193,9 +223,8 @@ class Account:
         """Count one row."""
         self.files += 1
         self.bytes += row.size
-        words: list[str] = []
         for level, refusal in row.refused.items():
-            words += row.judged.get(level, [])
+            words = [line for one in _JUDGED_BY.get(level, ()) for line in row.judged.get(one, [])]
             fine = not words
             self.seconds[level] += row.seconds.get(level, 0.0)
             self.tried[level] += 1
