@@ -16,7 +16,6 @@ from bytegen.cli.progress import counter
 from bytegen.errors import UserError
 from bytegen.files import read_file, write_atomically
 from bytegen.limits import memory_errors
-from bytegen.precision import DYNAMIC
 
 
 def _prompts(prompt: str | None, prompts: Path | None) -> list[str]:
@@ -199,6 +198,7 @@ def generate(
 def default_precision(model: str | None, device: str) -> str:
     """What files are written in unless it is asked for: the fastest that was measured to be as good, on this model."""
     from bytegen.cpu.binding import library
+    from bytegen.precision import DYNAMIC
 
     return DYNAMIC if model is None and device == "cpu" and library is not None else "fp32"
 
