@@ -40,7 +40,10 @@ def decoder() -> Extension:
     return Extension(
         "bytegen.cpu._decoder",
         ["bytegen/cpu/decoder.c"],
-        depends=[f"bytegen/cpu/{name}.h" for name in ("attention", "draw", "ops", "sets")],
+        depends=[
+            f"bytegen/cpu/{name}.h"
+            for name in ("attention", "calls", "dots", "draw", "ops", "rings", "sets", "whole")
+        ],
         extra_compile_args=flags,
         extra_link_args=flags[2:],
         libraries=[] if os.name == "nt" else ["m"],

@@ -4,6 +4,10 @@ On the CPU sums stay in float32 whatever the weights are held in, and the C deco
 bytes a weight, or one. On a GPU bfloat16 and int8 compute in bfloat16 (`bytegen.quantised`). int8 is weight-only,
 symmetric and rounded to nearest, a scale for each output (as torchao's `Int8WeightOnlyConfig` has it), of every linear
 map; the table of embeddings, and with it the head of a tied model, stays as it is.
+
+int8-dynamic ("W8A8"; torchao's `Int8DynamicActivationInt8WeightConfig`) rounds what those maps read to int8 too, with a
+scale a token: products of whole numbers, which processors multiply four at a time. The C decoder does the same with
+queries, keys and values there, a scale a head and token.
 """
 
 from __future__ import annotations
@@ -14,7 +18,9 @@ import numpy as np
 
 from bytegen.errors import UserError
 
-PRECISIONS = ("fp32", "bf16", "int8")
+DYNAMIC = "int8-dynamic"
+
+PRECISIONS = ("fp32", "bf16", "int8", DYNAMIC)
 
 
 def check_precision(precision: str) -> None:

@@ -62,13 +62,15 @@ def _shown(timing: Timing, form: str) -> str:
     return f"{timing.median:{form}} ({timing.p20:{form}}-{timing.p80:{form}})"
 
 
-def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Console) -> list[dict[str, Any]]:
+def _beside_peers(
+    lm: Any, batches: tuple[int, ...], rounds: int, precision: str, peers: bool, console: Console
+) -> list[dict[str, Any]]:
     """The same shape and random weights with nothing forced and nothing guessed, and what others make of it."""
     import torch
 
     from bytegen.cli import bench_generators as generators
 
-    taken = interleave(generators.subjects(lm, batches), rounds)
+    taken = interleave(generators.subjects(lm, batches, precision, peers=peers), rounds)
     least = min(batches)
     base = taken[f"bytegen, {least} side by side"].median
     table = Table(
@@ -80,10 +82,11 @@ def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Conso
         rows.append(
             {"bench": "generate", "measure": "every byte sampled", "subject": name, "bytes": generators.NEW_BYTES,
              "prompt": generators.PROMPT_BYTES, "bytes_per_second": timing.median, "p20": timing.p20,
-             "p80": timing.p80, "rounds": rounds, "threads": torch.get_num_threads(), "ratio": timing.median / base}
+             "p80": timing.p80, "rounds": rounds, "threads": torch.get_num_threads(), "precision": precision,
+             "ratio": timing.median / base}
         )  # fmt: skip
     console.print(table)
-    if (why := generators.without_llama(generators.same_shape(lm))) is not None:
+    if peers and (why := generators.without_llama(generators.same_shape(lm))) is not None:
         console.print(f"llama.cpp is left out: {why}")
     return rows
 
@@ -93,6 +96,7 @@ def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Conso
     "--model", default=None, help="A packaged model's name or a folder; the packaged default otherwise."
 )
 @click.option("--batch", "batches", multiple=True, type=int, default=(1, 16), show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="Of bytegen, not of its peers.")
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--max-bytes", default=1024, show_default=True, help="The longest file it may write.")
 @click.option("--device", default="cpu", show_default=True)
@@ -100,7 +104,7 @@ def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Conso
     "--peers/--no-peers",
     default=True,
     show_default=True,
-    help="Beside transformers and llama.cpp, on the CPU, where they are installed.",
+    help="On the CPU beside torch, and beside transformers and llama.cpp where they are installed.",
 )
 @click.option(
     "--json", "json_path", type=click.Path(path_type=Path), default=None, help="Write JSON lines here."
@@ -108,6 +112,7 @@ def _beside_peers(lm: Any, batches: tuple[int, ...], rounds: int, console: Conso
 def generate_bench(
     model: str | None,
     batches: tuple[int, ...],
+    precision: str,
     rounds: int,
     max_bytes: int,
     device: str,
@@ -121,7 +126,7 @@ def generate_bench(
 
     if rounds < 1 or min(batches) < 1:
         raise UserError("--rounds and --batch must be at least 1")
-    lm = load(model, device=device)
+    lm = load(model, device=device, precision=precision)
     cases = [(batch, drafts) for batch in batches for drafts in (False, True)]
     splits = {case: Split([], [], [], []) for case in cases}
     subjects = {str(case): partial(run_once, lm, *case, max_bytes, splits[case]) for case in cases}
@@ -148,7 +153,7 @@ def generate_bench(
             {"bench": "generate", "batch": batch, "drafts": drafts, "bytes_per_step": split.bytes_per_step,
              "drafted_per_step": split.drafted, "accepted_per_step": split.accepted,
              "bytes": split.bytes_written, "device": device, "rounds": rounds,
-             "params": lm.config.n_params(), "threads": torch.get_num_threads(),
+             "params": lm.config.n_params(), "precision": precision, "threads": torch.get_num_threads(),
              **{name: t.median for name, t in figures.items()},
              **{f"{name}_p20": t.p20 for name, t in figures.items()},
              **{f"{name}_p80": t.p80 for name, t in figures.items()},
@@ -156,7 +161,7 @@ def generate_bench(
         )  # fmt: skip
     console = Console(width=max(Console().width, 150))
     console.print(table)
-    if peers and device == "cpu":
-        rows += [row | stamp for row in _beside_peers(lm, batches, rounds, console)]
+    if device == "cpu":
+        rows += [row | stamp for row in _beside_peers(lm, batches, rounds, precision, peers, console)]
     if json_path is not None:
         write_json_lines(json_path, rows)

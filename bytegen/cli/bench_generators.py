@@ -58,12 +58,23 @@ class Anything:
             del self.data[-count:]
 
 
-def subjects(lm: Any, batches: Sequence[int]) -> dict[str, Callable[[], float]]:
-    """What is measured against each other, by name; peers only where they are installed."""
-    shape = same_shape(lm)
+def subjects(
+    lm: Any, batches: Sequence[int], precision: str = "fp32", *, peers: bool = True
+) -> dict[str, Callable[[], float]]:
+    """What is measured against each other, by name; peers only where they are installed.
+
+    `precision` is that of bytegen; what others make of the same weights stays in their own.
+    """
+    from bytegen.quantised import reduce_precision
+
+    reduced = same_shape(lm)
+    reduce_precision(reduced, precision)
     found: dict[str, Callable[[], float]] = {
-        f"bytegen, {batch} side by side": partial(ours, shape, batch) for batch in batches
+        f"bytegen, {batch} side by side": partial(ours, reduced, batch) for batch in batches
     }
+    if not peers:
+        return found
+    shape = same_shape(lm)
     found["bytegen through torch, 1 side by side"] = partial(ours, shape, 1, "torch")
     if importlib.util.find_spec("transformers") is not None:
         found["transformers, 1 side by side"] = partial(Transformers(shape), 1)

@@ -71,7 +71,10 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 )
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
-    "--precision", default="fp32", show_default=True, help="Weights as they are (fp32), in bf16 or in int8."
+    "--precision",
+    default=None,
+    help="Weights as they are (fp32), in bf16 or int8, or int8-dynamic, which multiplies whole numbers.  [default:"
+    " int8-dynamic for the packaged model in the C decoder on a CPU, else fp32]",
 )
 @click.option(
     "--run",
@@ -133,7 +136,7 @@ def _target(out: Path, prompts: int, samples: int, index: int) -> Path:
 def generate(
     prompt: str | None, out: Path, format_: str, level: str, max_bytes: int, min_bytes: int, seed: int,
     temperature: float | None, top_p: float, min_p: float, samples: int | None, model: str | None, device: str,
-    precision: str, run_it: bool, stdin_files: tuple[Path, ...], best_of: bool, stdins: tuple[str, ...],
+    precision: str | None, run_it: bool, stdin_files: tuple[Path, ...], best_of: bool, stdins: tuple[str, ...],
     expects: tuple[str, ...], expect_files: tuple[Path, ...], as_json: bool, prompts: Path | None, batch_size: int,
     drafts: bool,
     particles: int | None, show_account: bool,
@@ -174,6 +177,7 @@ def generate(
     }  # fmt: skip
     if many and (particles or show_account):
         raise UserError("--particles and --account are for one prompt and one sample")
+    precision = default_precision(model, device) if precision is None else precision
     lm = _load(model, device, precision, whole=bool(particles or show_account))
     if particles:
         options["particles"] = particles
@@ -191,13 +195,21 @@ def generate(
     sys.exit(code)
 
 
+def default_precision(model: str | None, device: str) -> str:
+    """What files are written in unless it is asked for: the fastest that was measured to be as good, on this model."""
+    from bytegen.cpu.binding import library
+    from bytegen.precision import DYNAMIC
+
+    return DYNAMIC if model is None and device == "cpu" and library is not None else "fp32"
+
+
 def _memory_advice(lm: Any, length: int, batch: int, device: str, precision: str) -> str:
     """What `bytegen plan` says of files of so many positions, prompt and marks included."""
     from bytegen.planning.refusal import of_generation
 
-    name = {"fp32": "float32", "bf16": "bfloat16"}.get(precision, precision)
+    name = {"fp32": "float32", "bf16": "bfloat16"}.get(precision, "int8")
     decoder = getattr(lm, "decoder", None)  # of a model that the C decoder runs
-    cached = 2 if decoder is not None and decoder.half_cache else None
+    cached = None if decoder is None else decoder.cache_bytes_a_number
     return of_generation(lm.config, length=length, batch=batch, device=device, precision=name, cached=cached)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import math
 import sys
 from typing import Any
 
@@ -22,7 +23,7 @@ class Linear(ctypes.Structure):
     """`linear_t`."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("weights", "bias", "scale")),
+        *((name, ctypes.c_void_p) for name in ("weights", "bias", "scale", "sums")),
         *((name, ctypes.c_int64) for name in ("blocks", "width", "kind")),
     ]  # fmt: skip
 
@@ -42,7 +43,7 @@ class Model(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("dim", "layers", "heads", "kv_heads", "head_dim", "taps")),
-        ("half_cache", ctypes.c_int64), ("lanes", ctypes.c_int64),
+        ("cache_kind", ctypes.c_int64), ("lanes", ctypes.c_int64),
         ("eps", ctypes.c_float), ("layer", ctypes.POINTER(Layer)), ("embed", ctypes.c_void_p),
         ("norm", ctypes.c_void_p), ("inv_freq", ctypes.c_void_p), ("head", Linear),
     ]  # fmt: skip
@@ -57,21 +58,21 @@ class Ring(ctypes.Structure):
     ]  # fmt: skip
 
 
-def _library() -> Any:
-    """The library; None where it could not be compiled when bytegen was installed."""
+def _library() -> tuple[Any, Any]:
+    """The module and the library; None where it could not be compiled when bytegen was installed."""
     try:
         module = importlib.import_module("bytegen.cpu._decoder")
     except ImportError:
-        return None
+        return None, None
     assert module.__file__ is not None
     library = ctypes.CDLL(module.__file__)
     library.bytegen_scratch.restype = ctypes.c_int64
-    for name in ("step", "logits", "sample", "draw"):
+    for name in ("step", "logits", "sample"):
         getattr(library, f"bytegen_{name}").restype = None
-    return library
+    return module, library
 
 
-library = _library()
+calls, library = _library()
 
 
 def threads() -> int:
@@ -79,6 +80,14 @@ def threads() -> int:
     torch = sys.modules.get("torch")
     found: int = library.bytegen_threads() if torch is None else torch.get_num_threads()
     return found
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that begin at a multiple of 64 bytes: a vector then lies in one line of the processor's caches."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def pointer(array: np.ndarray) -> ctypes.c_void_p:

@@ -6,52 +6,68 @@ per local layer, a buffer that doubles per global one.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import Ring
+from bytegen.cpu.binding import BLOCK, Ring, aligned
 from bytegen.errors import UserError
 
 GROWTH = 1024
 """Positions that a global layer's buffer starts with; it doubles when they are used up."""
 
 
+KEYS = 64
+"""Positions that lie together where keys and values are int8."""
+
+
 class _Layer:
-    """Keys and values [K, capacity, E] and convolution inputs [capacity, D] of one sequence in one layer."""
+    """Keys and values [K, capacity, E] and convolution inputs [capacity, D] of one sequence in one layer.
+
+    In int8 the capacity is a multiple of `KEYS`, and keys and values lie together, as `record_t` of `sets.h` has them:
+    [K, capacity / KEYS, bytes of a record].
+    """
 
     def __init__(self, config: ModelConfig, capacity: int, chunk: int, dtype: type) -> None:
-        shape = (config.n_kv_heads, capacity, config.head_dim)
-        self.keys: np.ndarray = np.zeros(shape, dtype)
-        self.values: np.ndarray = np.zeros(shape, dtype)
+        self._heads, self._size, self._dtype = config.n_kv_heads, config.head_dim, dtype
+        self.capacity = capacity if dtype is not np.int8 else -(-capacity // KEYS) * KEYS
+        self._kept = [aligned(shape, dtype) for shape in self._shapes(self.capacity)]
         taps = config.conv_taps
-        self.conv = np.zeros((taps - 1 + chunk, config.dim), np.float32) if taps > 1 else None
+        self._conv = aligned((taps - 1 + chunk, config.dim), np.float32) if taps > 1 else None
 
-    @property
-    def capacity(self) -> int:
-        """Positions held."""
-        return self.keys.shape[1]
+    def _shapes(self, capacity: int) -> list[tuple[int, ...]]:
+        if self._dtype is not np.int8:
+            return [(self._heads, capacity, self._size)] * 2
+        even = 16 if self._size < BLOCK else BLOCK
+        wide = -(-self._size // even) * even
+        return [(self._heads, capacity // KEYS, KEYS * (3 * 4 + 2 * wide))]
+
+    def nbytes(self) -> int:
+        """The bytes that they take."""
+        return sum(a.nbytes for a in (*self._kept, self._conv) if a is not None)
 
     def grow(self, capacity: int) -> None:
         """Extend a buffer that never wraps."""
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = np.zeros((old.shape[0], capacity, old.shape[2]), old.dtype)
+        self.capacity = capacity if self._dtype is not np.int8 else -(-capacity // KEYS) * KEYS
+        for i, (old, shape) in enumerate(zip(self._kept, self._shapes(self.capacity), strict=True)):
+            new = aligned(shape, self._dtype)
             new[:, : old.shape[1]] = old
-            setattr(self, name, new)
+            self._kept[i] = new
 
     def ring(self) -> Ring:
         """`ring_t`."""
-        conv, size = (None, 0) if self.conv is None else (self.conv.ctypes.data, len(self.conv))
-        return Ring(self.keys.ctypes.data, self.values.ctypes.data, conv, self.capacity, size)
+        conv, size = (None, 0) if self._conv is None else (self._conv.ctypes.data, len(self._conv))
+        keys, values = self._kept[0].ctypes.data, self._kept[-1].ctypes.data
+        return Ring(keys, values, conv, self.capacity, size)
 
 
 class CpuCache:
     """The caches of all layers for some sequences, each at a position of its own (`positions`).
 
     `chunk` is the longest run of new tokens that one step may bring, `max_length` the positions a sequence may
-    reach; keys and values are held in `dtype`, float16 or float32. Raises UserError when they exceed the model's
+    reach; keys and values are held in `dtype`, int8, float16 or float32. Raises UserError when they exceed the model's
     context.
     """
 
@@ -64,7 +80,7 @@ class CpuCache:
         self.config, self.chunk, self.max_length, self.dtype = config, chunk, max_length, dtype
         self.positions: list[int] = []
         self._rows: list[list[_Layer]] = []
-        self._rings: object = None
+        self._rings: ctypes.Array[Ring] | None = None
         self.scratch = np.zeros(0, np.float32)
         """The decoder's, for steps over this cache."""
         self.extend(batch)
@@ -123,7 +139,7 @@ class CpuCache:
                     layer.grow(capacity)
                     self._rings = None
 
-    def rings(self) -> object:
+    def rings(self) -> ctypes.Array[Ring]:
         """`ring_t` [sequences][layers], as long as no sequence joins, leaves or grows."""
         if self._rings is None:
             found = [layer.ring() for row in self._rows for layer in row]
@@ -132,5 +148,4 @@ class CpuCache:
 
     def nbytes(self) -> int:
         """The bytes that keys, values and convolution inputs take now."""
-        arrays = [a for row in self._rows for layer in row for a in (layer.keys, layer.values, layer.conv)]
-        return sum(a.nbytes for a in arrays if a is not None)
+        return sum(layer.nbytes() for row in self._rows for layer in row)

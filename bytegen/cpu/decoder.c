@@ -1,11 +1,13 @@
 /* One step of the transformer on a CPU: tokens of several sequences at positions of their own, over the caches that
    `bytegen.cache` keeps. Everything of a step in one call: at the sizes that a CPU decodes, a framework spends more
    time between its operations than in them. The maths is that of `bytegen.model`; weights are float32, float16 or
-   bfloat16 where those hold them exactly, or int8 with a scale an output (`bytegen.precision`). Called through ctypes:
+   bfloat16 where those hold them exactly, or int8 with a scale an output (`bytegen.precision`), which floats are
+   multiplied with, or int8 (whole.h). Called through ctypes:
    see `binding.py`, which has the same structures. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -16,7 +18,10 @@
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
 #define WORTH_DRAWS 64 /* draws from which on a second thread pays */
+#define ROOM (1 << 14) /* floats, for the input of a head: more than the widest model has */
+#define MOST_HEAD 1024 /* numbers of a head in int8 */
 #define KEYS 64  /* keys that attention takes at a time */
+#define SEGMENT 512 /* keys, of KEYS each, that attention in whole numbers takes at a time */
 #define TOKENS 32 /* tokens of a sequence, at most, that take them together */
 #define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays, which waits busily for the next */
 
@@ -31,33 +36,53 @@
 #endif
 #define ROWS_AHEAD 12
 
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 #include "sets.h"
 
 /* Floats that a vector holds at once here, at most `most` of them; float16 and bfloat16 weights need 8 or more. */
 int bytegen_lanes(int most) { return set_of(most)->lanes; }
 
-static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const float *x, int64_t x_stride,
-                   int64_t n, int threads) {
+/* What a linear map is of: rows of floats, and where it is INT8_DYNAMIC the same rounded. */
+typedef struct {
+    const float *x, *scale;
+    const uint8_t *bytes;
+    int64_t stride, bytes_stride;
+} input_t;
+
+static int64_t four(int64_t size) { return (size + 3) / 4 * 4; }
+
+/* Floats of room that an input of a linear map of `in` takes a row. */
+static int64_t input_room(int64_t in) { return four(in) / 4 + 1; }
+
+static input_t input_of(const set_t *use, const linear_t *l, const float *x, int64_t stride, int64_t n, float *room) {
+    const input_t made = {x, room, (uint8_t *)(room + n), stride, four(l->in)};
+    if (l->kind == INT8_DYNAMIC)
+        for (int64_t r = 0; r < n; r++)
+            room[r] = use->to_bytes((uint8_t *)(room + n) + r * made.bytes_stride, x + r * stride, l->in);
+    return made;
+}
+
+static void blocks_of(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const input_t *from, int64_t n,
+                      int64_t first, int64_t last) {
+    if (l->kind == INT8_DYNAMIC)
+        use->whole_outputs(use->dots, y, y_stride, from->bytes, from->bytes_stride, from->scale, n, l, first, last);
+    else
+        use->outputs(y, y_stride, from->x, from->stride, n, l, first, last);
+}
+
+static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const input_t *from, int64_t n,
+                   int threads) {
     if (threads > l->blocks) threads = (int)l->blocks;
     if (threads < 2 || n * l->blocks * BLOCK * l->in < WORTH_THREADS) {
-        use->outputs(y, y_stride, x, x_stride, n, l, 0, l->blocks);
+        blocks_of(use, l, y, y_stride, from, n, 0, l->blocks);
         return;
     }
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int i = 0; i < threads; i++)
-        use->outputs(y, y_stride, x, x_stride, n, l, l->blocks * i / threads, l->blocks * (i + 1) / threads);
-}
-
-/* The two halves of a head are the members of the pairs. */
-static void rotate(float *x, const float *cosines, const float *sines, int64_t size) {
-    const int64_t half = size / 2;
-    for (int64_t i = 0; i < half; i++) {
-        const float a = x[i], b = x[i + half];
-        x[i] = a * cosines[i] - b * sines[i];
-        x[i + half] = b * cosines[i] + a * sines[i];
-    }
+        blocks_of(use, l, y, y_stride, from, n, l->blocks * i / threads, l->blocks * (i + 1) / threads);
 }
 
 static int64_t up(int64_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
@@ -65,10 +90,10 @@ static int64_t up(int64_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
 /* Floats of scratch that a token needs, and a thread. */
 static int64_t token_scratch(const model_t *m) {
     const int64_t q = up(m->heads * m->head_dim), kv = up(m->kv_heads * m->head_dim), ffn = m->layer[0].gate.blocks * BLOCK;
-    return 3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim;
+    return 3 * up(m->dim) + 2 * q + 2 * kv + 2 * ffn + m->head_dim + input_room(larger(larger(m->dim, q), ffn));
 }
 
-static int64_t thread_scratch(const model_t *m) { return 2 * TOKENS * m->heads; }
+static int64_t thread_scratch(const model_t *m) { return (3 + whole_size(m->head_dim) / 4) * TOKENS * m->heads; }
 
 /* Floats of scratch that a step of n tokens needs. */
 int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t threads) {
@@ -86,16 +111,19 @@ static int64_t together(const int64_t *rows, int64_t n, int64_t t) {
     return 0;
 }
 
-/* Puts the keys or values of a token, one row a head, into their place. */
-static void keep(const set_t *use, const model_t *m, void *ring, int64_t capacity, int64_t place, const float *x) {
-    const int64_t size = m->head_dim;
-    for (int64_t i = 0; i < m->kv_heads; i++) {
-        const int64_t at = (i * capacity + place) * size;
-        if (m->half_cache)
-            use->to_half((uint16_t *)ring + at, x + i * size, size);
-        else
-            memcpy((float *)ring + at, x + i * size, (size_t)size * sizeof(float));
-    }
+#include "rings.h"
+
+/* What will be read after a head in int8: the next head's records, or where there is none those of the token t's. */
+static const char *next_ring(const model_t *m, const ring_t *rings, const int64_t *rows, const int64_t *positions,
+                             int64_t n, int64_t window, int64_t t, int64_t head) {
+    if (head + 1 < m->kv_heads)
+        t--;
+    else if (t == n)
+        return 0;
+    const ring_t *ring = rings + rows[t] * m->layers;
+    const int64_t begin = window && positions[t] >= window ? positions[t] - window + 1 : 0;
+    return whole_ring(ring, (head + 1) % m->kv_heads, m->head_dim) +
+           begin % ring->capacity / KEYS * record_bytes(whole_size(m->head_dim));
 }
 
 static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
@@ -108,7 +136,9 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
     float *q = mixed + n * wide, *o = q + n * q_wide, *k = o + n * q_wide, *v = k + n * kv_wide;
     float *gate = v + n * kv_wide, *raised = gate + n * ffn;
-    float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *states = cosines + n * size;
+    float *cosines = raised + n * ffn, *sines = cosines + n * pairs, *room = cosines + n * size;
+    float *states = room + n * input_room(larger(larger(dim, q_wide), ffn));
+    input_t from;
     const int64_t many_layers = m->layers;
     memset(scratch, 0, (size_t)(cosines - scratch) * sizeof(float));
     for (int64_t t = 0; t < n; t++) {
@@ -138,24 +168,23 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             }
             in = mixed;
         }
-        linear(use, &layer->q, q, q_wide, in, wide, n, threads);
-        linear(use, &layer->k, k, kv_wide, in, wide, n, threads);
-        linear(use, &layer->v, v, kv_wide, in, wide, n, threads);
+        from = input_of(use, &layer->q, in, wide, n, room);
+        linear(use, &layer->q, q, q_wide, &from, n, threads);
+        linear(use, &layer->k, k, kv_wide, &from, n, threads);
+        linear(use, &layer->v, v, kv_wide, &from, n, threads);
         for (int64_t t = 0; t < n; t++) {
             const ring_t *own = ring + rows[t] * many_layers;
-            const int64_t place = positions[t] % own->capacity;
             for (int64_t i = 0; i < m->heads; i++) {
                 float *one = q + t * q_wide + i * size;
                 if (layer->q_norm) use->norm(one, one, layer->q_norm, size, m->eps);
-                rotate(one, cosines + t * pairs, sines + t * pairs, size);
+                use->rotate(one, cosines + t * pairs, sines + t * pairs, size);
             }
             for (int64_t i = 0; i < m->kv_heads; i++) {
                 float *one = k + t * kv_wide + i * size;
                 if (layer->k_norm) use->norm(one, one, layer->k_norm, size, m->eps);
-                rotate(one, cosines + t * pairs, sines + t * pairs, size);
+                use->rotate(one, cosines + t * pairs, sines + t * pairs, size);
             }
-            keep(use, m, own->keys, own->capacity, place, k + t * kv_wide);
-            keep(use, m, own->values, own->capacity, place, v + t * kv_wide);
+            keep(use, m, own, positions[t], k + t * kv_wide, v + t * kv_wide);
         }
         int64_t seen = 0;
         for (int64_t t = 0; t < n; t++)
@@ -165,26 +194,36 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
         for (int64_t i = 0; i < n * m->kv_heads; i++) {
             const int64_t t = i / m->kv_heads, head = i % m->kv_heads, count = together(rows, n, t);
             if (!count) continue;
-            const ring_t *from = ring + rows[t] * many_layers;
-            const int64_t base = head * from->capacity * size * (m->half_cache ? 2 : 4);
+            const ring_t *own = ring + rows[t] * many_layers;
             const int64_t place = t * q_wide + head * group * size;
 #ifdef _OPENMP
-            float *own = states + omp_get_thread_num() * thread_scratch(m);
+            float *state = states + omp_get_thread_num() * thread_scratch(m);
 #else
-            float *own = states;
+            float *state = states;
 #endif
-            use->attend(o + place, q + place, q_wide, (const char *)from->keys + base, (const char *)from->values + base,
-                        (int)m->half_cache, count, positions + t, group, from->capacity, layer->window, size, scale, own);
+            if (m->cache_kind == CACHE_INT8) {
+                use->whole_attend(use->dots, o + place, q + place, q_wide, whole_ring(own, head, size), count, positions + t,
+                                  group, own->capacity, layer->window, size, scale, state,
+                                  next_ring(m, ring, rows, positions, n, layer->window, t + count, head));
+                continue;
+            }
+            const int half = m->cache_kind == CACHE_FLOAT16;
+            const int64_t base = head * own->capacity * size * (half ? 2 : 4);
+            use->attend(o + place, q + place, q_wide, (const char *)own->keys + base, (const char *)own->values + base,
+                        half, count, positions + t, group, own->capacity, layer->window, size, scale, state);
         }
-        linear(use, &layer->o, h, wide, o, q_wide, n, threads);
+        from = input_of(use, &layer->o, o, q_wide, n, room);
+        linear(use, &layer->o, h, wide, &from, n, threads);
         for (int64_t t = 0; t < n; t++) {
             use->add(x + t * wide, h + t * wide, 0, dim);
             use->norm(h + t * wide, x + t * wide, layer->ffn_norm, dim, m->eps);
         }
-        linear(use, &layer->gate, gate, ffn, h, wide, n, threads);
-        linear(use, &layer->up, raised, ffn, h, wide, n, threads);
+        from = input_of(use, &layer->gate, h, wide, n, room);
+        linear(use, &layer->gate, gate, ffn, &from, n, threads);
+        linear(use, &layer->up, raised, ffn, &from, n, threads);
         use->swiglu(gate, raised, n * ffn);
-        linear(use, &layer->down, h, wide, gate, ffn, n, threads);
+        from = input_of(use, &layer->down, gate, ffn, n, room);
+        linear(use, &layer->down, h, wide, &from, n, threads);
         for (int64_t t = 0; t < n; t++) use->add(x + t * wide, h + t * wide, 0, dim);
     }
     for (int64_t t = 0; t < n; t++) use->norm(hidden + t * wide, x + t * wide, m->norm, dim, m->eps);
@@ -204,7 +243,7 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int
     const int64_t *tokens = ids, *rows = ids + n, *positions = ids + 2 * n;
     int64_t largest = 0;
     for (int i = 0; i < threads; i++)
-        largest = most(largest, share(rows, n, i + 1, threads) - share(rows, n, i, threads));
+        largest = larger(largest, share(rows, n, i + 1, threads) - share(rows, n, i, threads));
     const int64_t work = n * m->layers * m->dim * 64 * m->layer[0].gate.blocks;
     /* Threads that each take their sequences through all layers wait for each other once. */
     if (threads < 2 || work < WORTH_THREADS || largest * threads > n + n / 2) {
@@ -224,9 +263,16 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int
 /* Logits [n, blocks * BLOCK] of hidden states, the first so many blocks of the vocabulary; rows of both are padded to a
    multiple of BLOCK. */
 void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t blocks, float *logits, int threads) {
+    const set_t *use = set_of(m->lanes);
     linear_t head = m->head;
     head.blocks = blocks;
-    linear(set_of(m->lanes), &head, logits, blocks * BLOCK, hidden, up(m->dim), n, threads);
+    float room[ROOM];
+    const int64_t rows = head.kind == INT8_DYNAMIC ? larger(1, ROOM / input_room(m->dim)) : n, wide = up(m->dim);
+    for (int64_t r = 0; r < n; r += rows) {
+        const int64_t count = n - r < rows ? n - r : rows;
+        const input_t from = input_of(use, &head, hidden + r * wide, wide, count, room);
+        linear(use, &head, logits + r * blocks * BLOCK, blocks * BLOCK, &from, count, threads);
+    }
 }
 
 #include "draw.h"
@@ -262,7 +308,12 @@ int bytegen_threads(void) {
 #endif
 }
 
-static struct PyModuleDef definition = {
-    .m_base = PyModuleDef_HEAD_INIT, .m_name = "_decoder", .m_doc = "Functions for ctypes.", .m_size = -1};
+#include "calls.h"
+
+static struct PyModuleDef definition = {.m_base = PyModuleDef_HEAD_INIT,
+                                        .m_name = "_decoder",
+                                        .m_doc = "Functions of Python, and for ctypes.",
+                                        .m_size = -1,
+                                        .m_methods = calls};
 
 PyMODINIT_FUNC PyInit__decoder(void) { return PyModule_Create(&definition); }

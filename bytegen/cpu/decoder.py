@@ -12,6 +12,7 @@ from bytegen.cpu.binding import BLOCK, library, padded, pointer
 from bytegen.cpu.binding import threads as default_threads
 from bytegen.cpu.cache import CpuCache
 from bytegen.cpu.weights import Weights, narrowest
+from bytegen.errors import UserError
 
 MOST_CHOICES = 1024
 """Choices that a draw is made from, at most."""
@@ -23,12 +24,26 @@ def check_choices(count: int) -> None:
         raise ValueError(f"a draw from {count} choices; the C library takes {MOST_CHOICES} at most")
 
 
+MOST_HEAD, MOST_INPUTS = 1024, 1 << 15
+"""What a head, and the inputs of a linear map, may be in int8-dynamic: room, and sums that 32 bits hold."""
+
+
+def _check_whole_numbers(config: ModelConfig) -> None:
+    widest = max(config.dim, config.ffn_dim, config.n_heads * config.head_dim)
+    if config.head_dim > MOST_HEAD or widest > MOST_INPUTS:
+        raise UserError(
+            f"int8-dynamic takes heads of up to {MOST_HEAD} and maps of up to {MOST_INPUTS} inputs in the C decoder;"
+            f" this model has heads of {config.head_dim} and {widest} inputs; precision 'int8' takes it"
+        )
+
+
 class Decoder:
     """A model, as the C library computes it, from arrays named as in the model's state, which are copied.
 
     What a token gives does not depend on the tokens beside it, bit for bit: not on the batch, nor on how its file is
     cut into chunks, nor on the threads. `lanes` bounds the width of vectors (16, 8 or 1); `half_cache` says whether
-    keys and values are kept in float16 (by default where there are vectors).
+    keys and values are kept in float16 (by default where there are vectors). With `dynamic` what maps of int8 weights
+    read, and queries, keys and values, are rounded to int8 too, and multiplied as whole numbers.
     """
 
     def __init__(
@@ -38,23 +53,34 @@ class Decoder:
         *,
         lanes: int = 16,
         half_cache: bool | None = None,
+        dynamic: bool = False,
     ) -> None:
+        if dynamic:
+            _check_whole_numbers(config)
         self.config = config
         self.lanes: int = library.bytegen_lanes(lanes)
         self.held = narrowest(arrays) if self.lanes > 1 else "float32"
-        self.half_cache = self.lanes > 1 and half_cache is not False
-        self._weights = Weights(config, arrays, held=self.held, half_cache=self.half_cache, lanes=self.lanes)
+        self.half_cache = self.lanes > 1 and half_cache is not False and not dynamic
+        self.cache_dtype: type = np.int8 if dynamic else np.float16 if self.half_cache else np.float32
+        self._weights = Weights(
+            config, arrays, held=self.held, cache_dtype=self.cache_dtype, lanes=self.lanes, dynamic=dynamic
+        )
         self.model = ctypes.byref(self._weights.model)
+        self.address = ctypes.addressof(self._weights.model)
 
     @property
     def nbytes(self) -> int:
         """The bytes that its weights take."""
         return self._weights.nbytes
 
+    @property
+    def cache_bytes_a_number(self) -> int:
+        """Bytes of a number among keys and values."""
+        return np.dtype(self.cache_dtype).itemsize
+
     def cache(self, *, batch: int = 0, max_length: int, chunk: int = 256) -> CpuCache:
         """An empty cache for this decoder (see `CpuCache`)."""
-        dtype = np.float16 if self.half_cache else np.float32
-        return CpuCache(self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=dtype)
+        return CpuCache(self.config, batch=batch, max_length=max_length, chunk=chunk, dtype=self.cache_dtype)
 
     def hidden(
         self, tokens: Sequence[int], rows: Sequence[int], positions: Sequence[int], cache: CpuCache, *,

@@ -12,7 +12,7 @@ from bytegen.config import ModelConfig
 from bytegen.cpu.binding import library
 from bytegen.cpu.decoder import Decoder
 from bytegen.folders import DRAFTS, SINGLE, model_folder, read_config
-from bytegen.precision import check_precision, reduce_arrays
+from bytegen.precision import DYNAMIC, check_precision, reduce_arrays
 
 if TYPE_CHECKING:
     from bytegen.decoding.drafts import NGrams
@@ -50,7 +50,8 @@ class LightLM:
             from bytegen.decoding.drafts import NGrams
 
             table = NGrams.load(folder / DRAFTS)
-        return cls(config, Decoder(config, reduce_arrays(arrays, precision)), table)
+        decoder = Decoder(config, reduce_arrays(arrays, precision), dynamic=precision == DYNAMIC)
+        return cls(config, decoder, table)
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

@@ -28,7 +28,9 @@ def new_decoder(lm: ByteLM, **options: Any) -> Decoder:
             f"the C decoder takes float32 on the CPU, and has to be compiled; the model is {where}"
         )
     arrays = {name: tensor.detach().numpy() for name, tensor in lm.state_dict().items()}
-    return Decoder(lm.config, arrays, **options)
+    from bytegen.quantised import is_dynamic
+
+    return Decoder(lm.config, arrays, dynamic=is_dynamic(lm), **options)
 
 
 def decoder_of(lm: ByteLM) -> Decoder:

@@ -17,6 +17,7 @@ typedef __m512 NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 4
 #define SUM(a) _mm512_reduce_add_ps(a)
+#define MOST(a) _mm512_reduce_max_ps(a)
 #define HALVES(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
 #define BRAINS(p) \
     _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(p))), 16))
@@ -48,6 +49,12 @@ static inline float NAME(sum)(__m256 a) {
     return _mm_cvtss_f32(_mm_add_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 #define SUM(a) NAME(sum)(a)
+static inline float NAME(most)(__m256 a) {
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+#define MOST(a) NAME(most)(a)
 #else
 typedef float NAME(vec);
 #define LOAD(p) (*(p))
@@ -63,6 +70,7 @@ typedef float NAME(vec);
 #define ROW_TILE 4
 #define VECTOR_TILE 4
 #define SUM(a) (a)
+#define MOST(a) (a)
 #define BYTES(p) ((float)*(p))
 #endif
 
@@ -195,14 +203,23 @@ static void NAME(add)(float *restrict y, const float *restrict x, const float *r
         for (int64_t i = 0; i < size; i++) y[i] += x[i];
 }
 
+/* The two halves of a head are the members of the pairs. */
+static void NAME(rotate)(float *restrict x, const float *restrict cosines, const float *restrict sines, int64_t size) {
+    const int64_t half = size / 2;
+    for (int64_t i = 0; i < half; i++) {
+        const float a = x[i], b = x[i + half];
+        x[i] = a * cosines[i] - b * sines[i];
+        x[i + half] = b * cosines[i] + a * sines[i];
+    }
+}
+
 /* gate = silu(gate) * raised; both have room up to a multiple of BLOCK. */
 static void NAME(swiglu)(float *gate, const float *raised, int64_t size) {
     for (int64_t i = 0; i < size; i += LANES) {
         const VEC x = LOAD(gate + i), negative = MIN(x, MUL(x, SPLAT(-1.0f)));
         /* e = exp(-|x|); the logistic function is 1 / (1 + e) above 0 and e / (1 + e) below. */
-        const VEC e = NAME(exponential)(negative), one = SPLAT(1.0f);
-        const VEC above = DIV(one, ADD(one, e)), below = DIV(e, ADD(one, e));
-        STORE(gate + i, MUL(MUL(x, POSITIVE(x, above, below)), LOAD(raised + i)));
+        const VEC e = NAME(exponential)(negative);
+        STORE(gate + i, MUL(DIV(POSITIVE(x, x, MUL(x, e)), ADD(SPLAT(1.0f), e)), LOAD(raised + i)));
     }
 }
 
@@ -234,6 +251,7 @@ static void NAME(weigh)(double *restrict w, const float *restrict x, double most
 }
 
 #include "attention.h"
+#include "whole.h"
 
 #undef LOAD
 #undef STORE
@@ -249,6 +267,7 @@ static void NAME(weigh)(double *restrict w, const float *restrict x, double most
 #undef VECTOR_TILE
 #undef PARAMETERS
 #undef SUM
+#undef MOST
 #undef HALVES
 #undef BRAINS
 #undef BYTES

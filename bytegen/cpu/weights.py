@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bytegen.config import ModelConfig
-from bytegen.cpu.binding import BLOCK, Layer, Linear, Model, padded
+from bytegen.cpu.binding import BLOCK, Layer, Linear, Model, aligned, padded
 from bytegen.precision import as_bfloat16
 
 
@@ -23,8 +23,15 @@ def inverse_frequencies(config: ModelConfig) -> np.ndarray:
     return freqs if s is None else s.scaled(freqs, np.where).astype(np.float32)
 
 
-KINDS = ("float32", "float16", "bfloat16", "int8")
+KINDS = ("float32", "float16", "bfloat16", "int8", "int8-dynamic")
 """What matrices are held in, as `decoder.c` numbers it."""
+
+
+CACHES = (np.float32, np.float16, np.int8)
+"""What keys and values are held in, as `sets.h` numbers it."""
+
+OFFSET = 128
+"""What makes a byte with a sign one without."""
 
 
 def narrowest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -37,7 +44,10 @@ def narrowest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 class Weights:
-    """`model` points into arrays that this object keeps. `arrays` are named as in a model's state."""
+    """`model` points into arrays that this object keeps. `arrays` are named as in a model's state.
+
+    `dynamic` says that maps of int8 weights round their inputs to int8 too.
+    """
 
     def __init__(
         self,
@@ -45,17 +55,18 @@ class Weights:
         arrays: Mapping[str, np.ndarray],
         *,
         held: str,
-        half_cache: bool,
+        cache_dtype: type,
         lanes: int,
+        dynamic: bool = False,
     ) -> None:
         self._kept: list[Any] = []
-        self._held, self._arrays = held, arrays
+        self._held, self._arrays, self._dynamic = held, arrays, dynamic
         layers = [self._layer(f"blocks.{i}", window) for i, window in enumerate(config.windows())]
         table = (Layer * len(layers))(*layers)
         self._kept.append(table)
         self.model = Model(
             config.dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim, config.conv_taps,
-            int(half_cache), lanes, config.norm_eps, table, self._vector("embed.weight"),
+            CACHES.index(cache_dtype), lanes, config.norm_eps, table, self._vector("embed.weight"),
             self._vector("norm.weight"), self._pointer(inverse_frequencies(config)),
             self._linear("embed" if config.tied else "head"),
         )  # fmt: skip
@@ -69,11 +80,10 @@ class Weights:
     def _pointer(self, array: np.ndarray, kind: str = "float32") -> int:
         # A copy always: the source may be memory that changes, or a file.
         if kind == "bfloat16":
-            kept: np.ndarray = (np.array(array, np.float32, order="C").view(np.uint32) >> 16).astype(
-                np.uint16
-            )
-        else:
-            kept = np.array(array, dtype=kind, order="C", copy=True)
+            array = (np.array(array, np.float32, order="C").view(np.uint32) >> 16).astype(np.uint16)
+            kind = "uint16"
+        kept = aligned(array.shape, kind)
+        kept[...] = array
         self._kept.append(kept)
         return kept.ctypes.data
 
@@ -85,12 +95,18 @@ class Weights:
         weight = self._arrays[f"{name}.weight"]
         kind = "int8" if weight.dtype == np.int8 else self._held
         out, width = weight.shape
-        filled = np.zeros((padded(out), width), weight.dtype)
-        filled[:out] = weight
-        blocks = filled.reshape(-1, BLOCK, width).transpose(0, 2, 1)
+        whole = kind == "int8" and self._dynamic
+        filled = np.zeros((padded(out), -(-width // 4) * 4 if whole else width), weight.dtype)
+        filled[:out, :width] = weight
         columns = (self._arrays.get(f"{name}.{column}") for column in ("bias", "scale"))
         pointers = [None if x is None else self._pointer(np.pad(x, (0, padded(out) - out))) for x in columns]
-        return Linear(self._pointer(blocks, kind), *pointers, len(blocks), width, KINDS.index(kind))
+        if whole:
+            blocks = filled.reshape(len(filled) // BLOCK, BLOCK, -1, 4).transpose(0, 2, 1, 3)
+            sums = self._pointer(OFFSET * filled.sum(1, dtype=np.int32), "int32")
+        else:
+            blocks, sums = filled.reshape(len(filled) // BLOCK, BLOCK, -1).transpose(0, 2, 1), None
+        number = KINDS.index("int8-dynamic" if whole else kind)
+        return Linear(self._pointer(blocks, kind), *pointers, sums, len(blocks), width, number)
 
     def _layer(self, block: str, window: int | None) -> Layer:
         names = (

@@ -156,6 +156,8 @@ class Engine:
 
     def _settle(self) -> list[Sequence]:
         """Give the free places to those that wait, and close up what stays free; return who left meanwhile."""
+        if not self._waiting and all(row is not None and not row.sequence.ended for row in self._rows):
+            return []
         gone = [row.sequence for row in self._rows if row is not None and row.sequence.ended]
         rows = [None if row is None or row.sequence.ended else row for row in self._rows]
         for i, row in enumerate(rows):
@@ -277,14 +279,16 @@ class Engine:
     def _asked(self, rows: list[_Row]) -> tuple[list[tuple[int, int]], Draws]:
         """Every choice of every draft, in their order: where it is drawn, and how."""
         places, draws = list[tuple[int, int]](), Draws([], [], [], [], [])
+        masks, uniform, temperature, top_p, min_p = draws
         for i, row in enumerate(rows):
-            count, sampling = len(row.choices), row.sequence.sampling
-            places += [(i, row.fed - 1 + one.after) for one in row.choices]
-            draws.masks.extend([one.mask for one in row.choices])
-            draws.uniform.extend(row.sequence.uniforms(count))
-            draws.temperature.extend([sampling.temperature] * count)
-            draws.top_p.extend([sampling.top_p] * count)
-            draws.min_p.extend([sampling.min_p] * count)
+            last, sampling = row.fed - 1, row.sequence.sampling
+            for one in row.choices:
+                places.append((i, last + one.after))
+                masks.append(one.mask)
+                temperature.append(sampling.temperature)
+                top_p.append(sampling.top_p)
+                min_p.append(sampling.min_p)
+            uniform += row.sequence.uniforms(len(row.choices))
         return places, draws
 
     def _take(self, row: _Row, results: Iterator[tuple[int, float, float]]) -> int:
@@ -293,11 +297,10 @@ class Engine:
         if not row.choices:
             return 0
         s.turns += 1
-        right, forced, written = len(row.draft), 0, bytearray()
-        draws = islice(results, len(row.choices))
-        for one, (choice, logprob, removed) in zip(row.choices, list(draws), strict=True):
+        right, forced, written, before = len(row.draft), 0, bytearray(), s.sampled
+        draws = list(islice(results, len(row.choices)))
+        for one, (choice, logprob, removed) in zip(row.choices, draws, strict=True):
             s.count_draw(logprob, removed)
-            self.timing.sampled += 1
             if choice == one.guess:
                 written += bytes((choice,)) + one.run
                 forced += len(one.run)
@@ -313,6 +316,7 @@ class Engine:
                 written += bytes(s.pending)
                 forced += len(run)
             break
+        self.timing.sampled += s.sampled - before
         if row.draft:
             row.reach = min(2 * row.reach, MOST_DRAFT) if right == len(row.draft) else max(right, LEAST_DRAFT)
             self.timing.drafted += len(row.draft)

@@ -59,10 +59,10 @@ class Runner(Protocol):
     def restart(self, row: int) -> None:
         """Put a sequence at position 0: its row is another's from now on."""
 
-    def feed(self, fed: Sequence[Sequence[int]]) -> None:
+    def feed(self, fed: list[list[int]]) -> None:
         """Read so many ids for each row; the positions stay."""
 
-    def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
+    def draw(self, places: list[tuple[int, int]], draws: Draws) -> Drawn:
         """Draw after (row, offset among the ids just fed)."""
 
     def advance(self, counts: Sequence[int]) -> None:
@@ -117,7 +117,6 @@ class CpuRunner:
     ) -> None:
         self._cache = decoder.cache(max_length=max_length, chunk=chunk)
         self._steps = cpu.Steps(decoder, self._cache, tokenizer.N_CHOICES, threads=threads)
-        self._starts: list[int] = []
 
     def extend(self, count: int) -> None:
         """See `Runner`."""
@@ -135,25 +134,14 @@ class CpuRunner:
         """See `Runner`."""
         return self._cache.nbytes()
 
-    def feed(self, fed: Sequence[Sequence[int]]) -> None:
+    def feed(self, fed: list[list[int]]) -> None:
         """See `Runner`."""
-        tokens, rows, positions = list[int](), list[int](), list[int]()
-        starts, counts = list[int](), [len(ids) for ids in fed]
-        for row, (ids, position, count) in enumerate(zip(fed, self._cache.positions, counts, strict=True)):
-            starts.append(len(tokens))
-            tokens += ids
-            rows += [row] * count
-            positions += range(position, position + count)
-        self._starts = starts
-        self._cache.reserve(counts)
-        self._steps.feed(tokens, rows, positions)
+        self._cache.reserve([len(ids) for ids in fed])
+        self._steps.feed(fed, self._cache.positions)
 
-    def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
+    def draw(self, places: list[tuple[int, int]], draws: Draws) -> Drawn:
         """See `Runner`."""
-        return self._steps.draw(
-            [self._starts[row] + offset for row, offset in places], draws.masks,
-            draws.uniform + draws.temperature + draws.top_p + draws.min_p,
-        )  # fmt: skip
+        return self._steps.draw(places, *draws)
 
     def advance(self, counts: Sequence[int]) -> None:
         """See `Runner`."""

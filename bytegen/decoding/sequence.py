@@ -66,7 +66,7 @@ class Sequence:
         """The numbers in [0, 1) that the next `count` draws take."""
         while len(self._ahead) < count:
             self._ahead.append(self._random.random())
-        return list(islice(self._ahead, count))
+        return list(islice(self._ahead, count) if count < len(self._ahead) else self._ahead)
 
     def count_draw(self, logprob: float, removed: float) -> None:
         """One draw was made, with the first of those numbers."""

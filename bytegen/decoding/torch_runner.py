@@ -52,14 +52,14 @@ class TorchRunner:
         return 0 if self._cache is None else self._cache.nbytes()
 
     @torch.no_grad()
-    def feed(self, fed: Sequence[Sequence[int]]) -> None:
+    def feed(self, fed: list[list[int]]) -> None:
         """See `Runner`."""
         self._longest = max(map(len, fed))
         tokens = [[*ids, *[tokenizer.PADDING] * (self._longest - len(ids))] for ids in fed]
         self._hidden = self.lm.hidden(torch.tensor(tokens, device=self.lm.device), cache=self._cache)
 
     @torch.no_grad()
-    def draw(self, places: Sequence[tuple[int, int]], draws: Draws) -> Drawn:
+    def draw(self, places: list[tuple[int, int]], draws: Draws) -> Drawn:
         """See `Runner`."""
         assert self._hidden is not None
         device = self.lm.device

@@ -220,7 +220,7 @@ def _engine(rows: Iterable[Mapping[str, Any]], bandwidth: float) -> tuple[float,
     """
     steps, hosts = [], []
     for row in rows:
-        if row.get("bench") != "generate" or row.get("drafts"):
+        if row.get("bench") != "generate" or row.get("drafts") or row.get("precision", "fp32") != "fp32":
             continue
         speed, per_step, share, batch, params = (
             _positive(row, key) for key in ("bytes_per_second", "bytes_per_step", "model", "batch", "params")

@@ -18,7 +18,11 @@ def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_bench_generate_splits_the_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
+def test_bench_generate_splits_the_time(
+    tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_generators, "NEW_BYTES", 8)
     torch.manual_seed(0)
     save_model(ByteLM(PRESETS["nano"]), tmp_path / "model")
     arguments = [
@@ -35,10 +39,16 @@ def test_bench_generate_splits_the_time(tmp_path: Path) -> None:
         "--batch",
         "3",
         "--no-peers",
+        "--precision",
+        precision,
     ]
     done = CliRunner().invoke(cli, [*arguments, "--json", str(tmp_path / "rows")])
     assert done.exit_code == 0, done.output
     rows = rows_of(tmp_path / "rows")
+    assert {r["precision"] for r in rows} == {precision}
+    sampled = [r["subject"] for r in rows if r.get("measure") == "every byte sampled"]
+    assert sampled == ["bytegen, 1 side by side", "bytegen, 3 side by side"]
+    rows = [r for r in rows if "measure" not in r]
     assert [(r["batch"], r["drafts"]) for r in rows] == [(1, False), (1, True), (3, False), (3, True)]
     assert len({r["bytes"] for r in rows if r["batch"] == 1}) == 1
     for row in rows:

@@ -118,8 +118,9 @@ def test_hidden_states_and_logits_are_those_of_the_model_in_float64(
 
 @settings(max_examples=30, deadline=None)
 @given(
-    config=configs(), seed=st.integers(0, 999), held=st.sampled_from(list(HELD)), lanes=st.sampled_from([16, 8, 1]),
-    length=st.integers(1, 40), chunks=st.tuples(st.integers(1, 9), st.integers(1, 9)), threads=st.integers(1, 2),
+    config=configs(), seed=st.integers(0, 999), held=st.sampled_from([*HELD, "int8-dynamic"]),
+    lanes=st.sampled_from([16, 8, 1]), length=st.integers(1, 40),
+    chunks=st.tuples(st.integers(1, 9), st.integers(1, 9)), threads=st.integers(1, 2),
 )  # fmt: skip
 def test_a_token_gives_the_same_bits_whatever_is_beside_it(
     config: ModelConfig, seed: int, held: str, lanes: int, length: int, chunks: tuple[int, int], threads: int
@@ -152,9 +153,10 @@ def test_decoders_of_other_vectors_do_not_disturb_each_other() -> None:
     assert wide.logits(hidden, 257).tobytes() == want.tobytes()
 
 
-def test_two_threads_give_the_bits_of_one() -> None:
+@pytest.mark.parametrize("held", ["fp16", "int8-dynamic"])
+def test_two_threads_give_the_bits_of_one(held: str) -> None:
     """A model and a batch large enough for threads to be worth it."""
-    decoder = new_decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, "fp16"))
+    decoder = new_decoder(model(dataclasses.replace(PRESETS["packaged"], n_layers=1), 0, held))
     lines = [[(7 * i + j) % 256 for j in range(60)] for i in range(8)]
     line = [[(7 * j) % 256 for j in range(400)]]
     before = torch.get_num_threads()

@@ -144,7 +144,8 @@ def test_a_benchmark_of_a_cpu_is_its_own_and_leaves_gpus_assumed() -> None:
 def test_rows_of_the_engine_say_what_steps_and_files_cost_beside_the_weights() -> None:
     row = {"bench": "generate", "batch": 1, "drafts": False, "params": 10**9, "bytes_per_second": 500.0,
            "bytes_per_step": 2.0, "model": 0.75}  # fmt: skip
-    found = calibration([*rows(), row, row | {"drafts": True, "model": 0.1}], "x")
+    others = [row | {"drafts": True, "model": 0.1}, row | {"precision": "int8", "model": 0.1}]
+    found = calibration([*rows(), row, *others], "x")
     assert found.host == pytest.approx(2 / 500 * 0.25)
     assert found.step == pytest.approx(2 / 500 * 0.75 - 2 * 1e9 / ROW["ceiling_bandwidth"])
     one = generation_seconds(SEVEN, 100, found.rates(CARDS["h100"]), batch=3)
