@@ -262,8 +262,8 @@ def load(name: str, *, privileged: bool = False, evex: bool = True) -> Automaton
 
 def table_hash(following: np.ndarray, roles: np.ndarray) -> str:
     """SHA-256 over the next states (little-endian uint16) and the roles (uint8), rows in order."""
-    found = hashlib.sha256(np.ascontiguousarray(following, "<u2"))
-    found.update(np.ascontiguousarray(roles, np.uint8))
+    found = hashlib.sha256(np.ascontiguousarray(following, "<u2").data)
+    found.update(np.ascontiguousarray(roles, np.uint8).data)
     return found.hexdigest()
 
 
