@@ -121,6 +121,7 @@ def _megabytes(size: int | None) -> str:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--drafts/--no-drafts", default=True, show_default=True, help="Guess bytes ahead.")
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--precision", default=None, help="As of `bytegen generate`, whose default it takes.")
 @click.option(
     "-o", "--output", "out", type=click.Path(path_type=Path), default=None, help="Keep the file here."
 )
@@ -129,12 +130,13 @@ def _megabytes(size: int | None) -> str:
 )
 def long_bench(
     prompt: str, model: str | None, size: int, format_: str, level: str, seed: int, drafts: bool, device: str,
-    out: Path | None, json_path: Path | None,
+    precision: str | None, out: Path | None, json_path: Path | None,
 ) -> None:  # fmt: skip
     """One file of exactly --bytes: seconds, memory, and caches beside those of a model with global layers only."""
     import torch
 
     from bytegen import formats, tokenizer
+    from bytegen.cli.generate import default_precision
     from bytegen.weights import load
 
     for path in (out, json_path):
@@ -143,7 +145,8 @@ def long_bench(
     formats.constraint(
         format_, max_bytes=size, level=level, min_bytes=size
     )  # complains before the model loads
-    lm = load(model, device=device)
+    precision = default_precision(model, device) if precision is None else precision
+    lm = load(model, device=device, precision=precision)
     options: dict[str, Any] = {
         "format": format_, "level": level, "max_bytes": size, "min_bytes": size, "seed": seed, "drafts": drafts,
     }  # fmt: skip
@@ -152,7 +155,8 @@ def long_bench(
     sizes = cache_sizes(lm.config, positions, chunk=64)
     row = {
         "bench": "long", "prompt": prompt, "format": format_, "level": level, "seed": seed, "drafts": drafts,
-        "device": device, "params": lm.config.n_params(), "threads": torch.get_num_threads(), "positions": positions,
+        "device": device, "precision": precision, "params": lm.config.n_params(), "threads": torch.get_num_threads(),
+        "positions": positions,
         **row, **{f"cache_bytes_{name}": value for name, value in sizes.items()},
         **judged(output.data, format_, level), **environment(("numpy", "torch", "lief", "capstone")),
     }  # fmt: skip
