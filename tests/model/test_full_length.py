@@ -177,11 +177,12 @@ def in_single(cache: Cache, step: InC) -> Any:
     made.seek(START)
     made.reserve([1])
     for ours, theirs in zip(made._rows[0], cache.layers, strict=True):
-        ours.keys[...] = theirs.keys.data[0].transpose(0, 1).numpy()
-        ours.values[...] = theirs.values.data[0].transpose(0, 1).numpy()
-        assert ours.conv is not None
+        keys, values = ours._kept
+        keys[...] = theirs.keys.data[0].transpose(0, 1).numpy()
+        values[...] = theirs.values.data[0].transpose(0, 1).numpy()
+        assert ours._conv is not None
         assert theirs.conv is not None
-        ours.conv[...] = theirs.conv.data[0].numpy()
+        ours._conv[...] = theirs.conv.data[0].numpy()
     return made
 
 

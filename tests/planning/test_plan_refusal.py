@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from bytegen import cpu, generation, limits, weights
+from bytegen.cli.generate import default_precision
 from bytegen.cli.main import cli
 from bytegen.config import preset
 from bytegen.errors import UserError
@@ -47,10 +48,11 @@ def test_generation_says_what_it_needs(
     line = done.stderr.strip()
     assert "\n" not in line
     config = weights.read_config(weights.model_folder(None))
-    lm = cpu.LightLM.load()
+    default = default_precision(None, "cpu")
+    lm = cpu.LightLM.load(precision=default)
     needed = generation_memory(
-        config, 4096 + len("count from 3 to 9") + 3, precision="float32",
-        cached=2 if lm is not None and lm.decoder.half_cache else None,
+        config, 4096 + len("count from 3 to 9") + 3, precision="float32" if default == "fp32" else "int8",
+        cached=lm.decoder.cache_bytes_a_number if lm is not None else None,
     ).total  # fmt: skip
     assert f"ran out of memory; bytegen plan counts {limits.gigabytes(needed)} (" in line
     assert "cpu has 2.0 GB" in line
