@@ -113,13 +113,19 @@ class Property(Note):
         loads = [Span(x.offset, x.offset + x.filesz - 1) for x in header.plan.segments if x.filesz]
         return IntSet(choices.size, *choices.pieces, *loads), rule
 
+    def _note_there(self, header: Header) -> bool:
+        """Whether a note of properties is or fits at the offset, which other bytes of a PT_LOAD may have too."""
+        return super().offset(header)[0].contains(header.offset)
+
     def vaddr(self, header: Header) -> Choice:
         """See `Kind.vaddr`."""
         if self._anything(header) and not header.plan.strict:
             return Kind.vaddr(self, header)
         choices, rule = super().vaddr(header)
         loads = [Finite((header.offset + load.shift,)) for load in self._loads(header, header.offset)]
-        return IntSet(choices.size, *choices.pieces, *loads) if loads else choices, rule
+        if not loads:
+            return choices, rule
+        return IntSet(choices.size, *(choices.pieces if self._note_there(header) else ()), *loads), rule
 
     def filesz(self, header: Header) -> Choice:
         """See `Kind.filesz`."""
@@ -131,7 +137,9 @@ class Property(Note):
             for load in self._loads(header, header.offset)
             if header.vaddr - header.offset == load.shift
         ]
-        return IntSet(choices.size, *choices.pieces, *loads) if loads else choices, rule
+        if not loads:
+            return choices, rule
+        return IntSet(choices.size, *(choices.pieces if self._note_there(header) else ()), *loads), rule
 
     def done(self, header: Header) -> Plan:
         """See `Kind.done`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
+from steered import steered
 
 from bytegen import formats
 from bytegen.formats.oracles import panel
@@ -47,3 +49,22 @@ def test_on_x86_any_mapped_bytes_will_do(tmp_path: Path, options: list[str]) -> 
         assert (
             formats.replay(formats.constraint("elf64-x86_64", max_bytes=len(data), level=level), data) is None
         )
+
+
+@pytest.mark.parametrize(("format", "size", "head"), [("elf32-i386", 32, 0x34), ("elf64-x86_64", 28, 0x40)])
+def test_a_note_of_another_kind_is_no_note_of_properties(format: str, size: int, head: int) -> None:
+    """A header of properties at a note that is promised already, of a size that no properties have."""
+    wanted = {
+        "e_type": 2, "e_phoff": head, "e_shoff": 0, "e_phnum": 7, "e_entry": 0,
+        "p_offset": 0x400, "p_vaddr": 0x9000400, "p_filesz": size, "phdr[0].p_type": 4,
+        "phdr[1].p_type": 1, "phdr[1].p_offset": 0x300, "phdr[1].p_vaddr": 0x8048300, "phdr[1].p_filesz": 0x300,
+        "phdr[1].p_memsz": 0x300, "phdr[1].p_flags": 4, "phdr[1].p_align": 0x1000, "phdr[2].p_type": 0x6474E553,
+    }  # fmt: skip
+    met = 0
+    for seed in range(20):
+        data = steered(formats.constraint(format, max_bytes=4096, level="load"), random.Random(seed), wanted)
+        assert formats.replay(formats.constraint(format, max_bytes=4096, level="load"), data) is None
+        met += data[head + (2 * 32 if size == 32 else 2 * 56) :].startswith(
+            (0x6474E553).to_bytes(4, "little")
+        )
+    assert met
