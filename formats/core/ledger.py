@@ -160,12 +160,12 @@ class Ledger:
         self._asked = position, found
         return found
 
-    def room(self, position: int, start: int) -> int:
-        """Bytes free from ``start`` (at or after ``position``) to the next promise or the limit."""
-        for low, high in self.gaps(position):
-            if low <= start < high:
-                return high - start
-        return 0
+    def room(self, start: int, position: int = 0) -> int:
+        """Bytes free from ``start`` to the next promise or the limit; 0 inside of one, and before ``position``."""
+        before, following = self.before(start + 1), self.after(start + 1)
+        if start < position or (before is not None and before.end > start):
+            return 0
+        return max((self.limit if following is None else following.start) - start, 0)
 
     def end(self) -> int:
         """Where the last promise ends; 0 when there is none."""

@@ -249,7 +249,7 @@ def _below(piece: Piece, most: int) -> Piece:
 
 
 def _room(ledger: Ledger, start: int, offset: int) -> int:
-    return ledger.room(start, offset)
+    return ledger.room(offset, start)
 
 
 def _may_be_dynamic(plan: Plan) -> bool:

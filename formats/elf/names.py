@@ -247,7 +247,7 @@ LEAST_SECTIONS = 4  # the null one, the names, the dynamic section, its strings
 def keep(plan: Plan) -> Plan:
     """The plan that keeps room for the name of a dynamic section, where section headers leave any."""
     start = plan.shoff - len(_KEPT)
-    if plan.shnum < LEAST_SECTIONS or plan.shoff < plan.phoff or plan.ledger.room(0, start) < len(_KEPT):
+    if plan.shnum < LEAST_SECTIONS or plan.shoff < plan.phoff or plan.ledger.room(start) < len(_KEPT):
         return plan
     return plan._replace(ledger=plan.ledger.add(Region(start, plan.shoff, "names", "section names")))
 

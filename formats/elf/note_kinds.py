@@ -189,7 +189,7 @@ class Property(Note):
         known = world.ledger.at(offset, "notes")
         if known is not None:
             return [Finite((known.end - offset,))]
-        room = world.ledger.room(table.end, offset)
+        room = world.ledger.room(offset, table.end)
         return [Finite([size for size in property_sizes(header.plan.target) if size <= room])]
 
     def align(self, header: Header) -> Choice:

@@ -117,7 +117,7 @@ def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[
     """How far the end of each of these promises ahead may move up, all together, for the section ``index``."""
     needs = _needs(plan, index)
     ends = tuple(region.end for region in regions)
-    return [plan.ledger.room(end, end) - _kept(plan, table, end, needs, ends) for end in ends]
+    return [plan.ledger.room(end) - _kept(plan, table, end, needs, ends) for end in ends]
 
 
 def starts(plan: Plan, table: Table, kind: str, index: int, least: int, align: int = 1) -> list[Piece]:

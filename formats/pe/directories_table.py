@@ -141,7 +141,7 @@ def _size(plan: Plan, index: int, spec: Directory | None, address: int, data: by
     else:
         least = spec.least(plan.target)
         if index == CERTIFICATE_TABLE:
-            most = plan.ledger.room(plan.headers_end, address)
+            most = plan.ledger.room(address, plan.headers_end)
         elif spec.in_headers:
             most = plan.headers_size - address
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from bytegen import formats
 from bytegen.formats.core.constraint import END, Constraint
 from bytegen.formats.oracles import panel
+from bytegen.formats.oracles.rawelf import read_raw_elf
 
 _CODE = """
 int puts(const char *);
@@ -74,26 +74,10 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str, str
     return library
 
 
-def _section_headers(data: bytes) -> int:
-    """e_shoff."""
-    return int(
-        struct.unpack_from("<Q", data, 40)[0] if data[4] == 2 else struct.unpack_from("<I", data, 32)[0]
-    )
-
-
 def _dynamic_is_ahead(data: bytes) -> bool:
     """Whether PT_DYNAMIC lies behind the section headers in the file."""
-    wide = data[4] == 2
-    phoff = struct.unpack_from("<Q", data, 32)[0] if wide else struct.unpack_from("<I", data, 28)[0]
-    (count,) = struct.unpack_from("<H", data, 56 if wide else 44)
-    for i in range(count):
-        at = phoff + i * (56 if wide else 32)
-        if data[at] == 2:
-            offset = (
-                struct.unpack_from("<Q", data, at + 8) if wide else struct.unpack_from("<I", data, at + 4)
-            )
-            return int(offset[0]) > _section_headers(data)
-    return False
+    raw = read_raw_elf(data)
+    return any(header["p_type"] == 2 and header["p_offset"] > raw.ehdr["e_shoff"] for header in raw.phdrs)
 
 
 @needs_tools
@@ -119,7 +103,7 @@ def test_the_mask_of_every_prefix_holds_the_byte_that_follows(
     assert _dynamic_is_ahead(data)
     c = formats.constraint(target, max_bytes=len(data), level="load")
     for i, byte in enumerate(data):
-        if i >= _section_headers(data) or i % 16 == 0:
+        if i >= read_raw_elf(data).ehdr["e_shoff"] or i % 16 == 0:
             assert c.mask()[byte], f"offset {i:#x}: {c.field()}"
         c.advance(byte)
     assert c.mask()[END]
@@ -127,7 +111,7 @@ def test_the_mask_of_every_prefix_holds_the_byte_that_follows(
 
 def _up_to_section_headers(target: str, data: bytes, level: str) -> Constraint:
     c = formats.constraint(target, max_bytes=len(data) + 64, level=level)
-    c.advance_many(data[: _section_headers(data)])
+    c.advance_many(data[: read_raw_elf(data).ehdr["e_shoff"]])
     return c
 
 

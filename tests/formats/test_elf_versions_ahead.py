@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import shutil
-import struct
 import subprocess
 from collections.abc import Callable
 from functools import cache
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from bytegen import formats
 from bytegen.formats.core.constraint import END, Constraint
 from bytegen.formats.oracles import panel
+from bytegen.formats.oracles.rawelf import read_raw_elf
 
 _CODE = """
 int printf(const char *, ...);
@@ -102,18 +102,8 @@ def test_programs_with_their_version_tables_ahead_replay(
 
 def _dynamic(data: bytes) -> tuple[int, int]:
     """Offset and size of PT_DYNAMIC."""
-    wide = data[4] == 2
-    phoff = struct.unpack_from("<Q", data, 32)[0] if wide else struct.unpack_from("<I", data, 28)[0]
-    for i in range(struct.unpack_from("<H", data, 56 if wide else 44)[0]):
-        at = phoff + i * (56 if wide else 32)
-        if data[at] == 2:
-            fields = (
-                struct.unpack_from("<QQQQ", data, at + 8)
-                if wide
-                else struct.unpack_from("<IIII", data, at + 4)
-            )
-            return int(fields[0]), int(fields[3])
-    raise AssertionError("no PT_DYNAMIC")
+    header = next(header for header in read_raw_elf(data).phdrs if header["p_type"] == 2)
+    return header["p_offset"], header["p_filesz"]
 
 
 @needs_gcc

@@ -85,6 +85,10 @@ def test_a_ledger_is_a_sorted_list_of_its_promises(
         assert ledger.after(position) == next((r for r in regions if r.start >= position), None)
         assert ledger.before(position) == next((r for r in regions[::-1] if r.start < position), None)
         assert ledger.gaps(position) == _gaps(regions, _LIMIT, position)
+        rooms = dict(_gaps(regions, _LIMIT, position))
+        for start in {position, *rooms, *(r.start for r in regions), _LIMIT - 1}:
+            here = next((high - start for low, high in rooms.items() if low <= start < high), 0)
+            assert ledger.room(start, position) == here
         assert ledger.end() == (regions[-1].end if regions else 0)
         kept = ledger.where(lambda region: region.start % 2 == 0)
         assert list(kept.regions) == [r for r in regions if r.start % 2 == 0]

@@ -196,7 +196,7 @@ class AddressMap:
         load = self.find(address)
         if load is None:
             return 0
-        return min(plan.ledger.room(offset, offset), load.offset + load.filesz - offset)
+        return min(plan.ledger.room(offset), load.offset + load.filesz - offset)
 
     def in_memory(self, addresses: np.ndarray, size: int) -> np.ndarray:
         """bool for each address (uint64): whether ``size`` bytes there lie in one segment's memory."""

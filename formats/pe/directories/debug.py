@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from bytegen.formats.core.intset import IntSet, anything, exactly
-from bytegen.formats.core.ledger import Ledger, Region
+from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.pieces import Finite, Piece, Ranges, Span
 from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.directories.groups import place
-from bytegen.formats.pe.directories.memory import View, room
+from bytegen.formats.pe.directories.memory import View
 from bytegen.formats.pe.plan import Plan, opener, proceed
 
 SIZE = 28
@@ -124,13 +124,13 @@ def _most(entry: _Entry, kind: int) -> int:
     view, plan = entry.view, entry.plan
     if kind != POGO:
         return min(max((length for _, _, length in view.map.spans), default=0), plan.limit)
-    known: tuple[Ledger, int] | None = view._memo.get("most")
-    if known is None or known[0] is not plan.ledger:
+
+    def widest() -> int:
         low, high, _ = view.open_gaps(plan.ledger).table
         starts = np.concatenate((low[high - low >= _WORD], _known(entry)))
-        most = int((view.map.stops(starts) - starts).max()) if len(starts) else 0
-        known = view._memo["most"] = plan.ledger, min(most, plan.limit)
-    return known[1]
+        return int((view.map.stops(starts) - starts).max()) if len(starts) else 0
+
+    return min(int(view.for_ledger("most", plan.ledger, widest)), plan.limit)
 
 
 def _known(entry: _Entry) -> np.ndarray:
@@ -159,7 +159,7 @@ def _pointer(entry: _Entry, data: bytearray) -> Step:
 
     def following(value: int, data: bytearray) -> Step:
         settled = plan.reach(value + size) if size else plan
-        if size and kind == POGO and value >= entry.view.free and room(plan.ledger, value) >= _WORD:
+        if size and kind == POGO and value >= entry.view.free and plan.ledger.room(value) >= _WORD:
             settled = place(settled, Region(value, value + _WORD, "pogo", entry.path("data")))
         return _head(entry._replace(plan=settled, number=entry.number + 1), 0, data)
 

@@ -31,7 +31,7 @@ from bytegen.formats.pe.directories.delay_tables import (
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import DELAYED_DLL, LEAST_DLL, place
 from bytegen.formats.pe.directories.imported_names import DLL_NAME, dll_at
-from bytegen.formats.pe.directories.memory import View, contents, room
+from bytegen.formats.pe.directories.memory import View, contents
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -72,7 +72,7 @@ def _longer(read: _Descriptor) -> Plan | None:
     stop = min(view.map.stop(read.start), read.region.start + plan.directories[INDEX][1])
     # A relative address must not be taken for one of code: see `delay_tables`.
     apart = plan.base >= plan.image_size or not plan.strict
-    if room(plan.ledger, end) < SIZE or end + SIZE > stop or not apart or not targets(plan):
+    if plan.ledger.room(end) < SIZE or end + SIZE > stop or not apart or not targets(plan):
         return None
     longer = plan._replace(ledger=plan.ledger.grown(read.region.start, end + SIZE))
     row = LEAST_DLL + 2 * entries(plan, Delayed()) + 2 * plan.target.word
@@ -175,9 +175,7 @@ def _grown_for(read: _Descriptor, count: int) -> Plan | None:
         stop = start + word * (count + 1)
         region = ledger.at(start, ADDRESSES) or ledger.at(start, NAMES)
         assert region is not None
-        if stop > region.end and (
-            stop > view.map.stop(start) or room(ledger, region.end) < stop - region.end
-        ):
+        if stop > region.end and (stop > view.map.stop(start) or ledger.room(region.end) < stop - region.end):
             return None
         ledger = ledger.grown(start, stop)
     return plan._replace(ledger=ledger)

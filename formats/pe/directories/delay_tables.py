@@ -19,7 +19,7 @@ from bytegen.formats.core.steps import IntStep, Step
 from bytegen.formats.pe.constants import MEM_EXECUTE
 from bytegen.formats.pe.directories.groups import DELAYED_FUNCTION, LEAST_FUNCTION, place
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME
-from bytegen.formats.pe.directories.memory import Contents, View, contents, room
+from bytegen.formats.pe.directories.memory import Contents, View, contents
 from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, spread, written_name
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
@@ -87,7 +87,7 @@ def _extended(read: _Reading) -> Plan | None:
     ledger = plan.ledger
     for start in delayed.tables:
         end, need = start + word * (count + 1), start + word * (count + 2)
-        if need > read.view.map.stop(start) or room(ledger, end) < word or count >= MOST:
+        if need > read.view.map.stop(start) or ledger.room(end) < word or count >= MOST:
             return None
         ledger = ledger.grown(start, need)
     return plan._replace(ledger=ledger)

@@ -227,11 +227,7 @@ def _outside(plan: Plan) -> list[Span]:
 
 
 def _targets(plan: Plan, view: View) -> IntSet:
-    """The values of an entry of the table of functions; the same set as long as nothing is promised."""
-    known = view._memo.get("targets")
-    if known is not None and known[0] is plan.ledger:
-        kept: IntSet = known[1]
-        return kept
+    """The values of an entry of the table of functions."""
     first, size = plan.directories[INDEX]
 
     def allowed(x: int) -> bool:
@@ -241,18 +237,17 @@ def _targets(plan: Plan, view: View) -> IntSet:
         places = view.places(plan.ledger, LEAST_FORWARDER)
         yield Ranges(np.stack((places[:, 0].clip(first), places[:, 1].clip(None, first + size - 1)), axis=1))
 
-    found = IntSet(4, Span(0, 0), *_outside(plan), When(allowed, build))
-    view._memo["targets"] = plan.ledger, found
-    return found
+    return IntSet(4, Span(0, 0), *_outside(plan), When(allowed, build))
 
 
 def _function(rows: _Rows, i: int, data: bytearray) -> Step:
     if i == rows.total:
         return proceed(rows.plan, rows.region.end, data)
+    plan, view = rows.plan, rows.view
     return IntStep(
         rows.region.start + 4 * i,
         4,
-        _targets(rows.plan, rows.view),
+        view.for_ledger("targets", plan.ledger, lambda: _targets(plan, view)),
         ("exports.function[{}]", i),
         "0, an address outside of the directory, or where a forwarder fits in it",
         partial(_after_function, rows, i),

@@ -38,7 +38,7 @@ from bytegen.formats.pe.directories.import_options import Option, need, options_
 from bytegen.formats.pe.directories.import_places import dll_fits, dll_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import DLL_NAME, dll_at
-from bytegen.formats.pe.directories.memory import Contents, View, contents, room
+from bytegen.formats.pe.directories.memory import Contents, View, contents
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -90,7 +90,7 @@ def _descriptor(plan: Plan, view: View, region: Region, number: int) -> Step:
     options: tuple[Option, ...] = ()
     # LIEF reads no more descriptors than the directory's size allows.
     stop = min(view.map.stop(start), region.start + plan.directories[_INDEX][1])
-    if room(plan.ledger, start + SIZE) >= SIZE and start + 2 * SIZE <= stop:
+    if plan.ledger.room(start + SIZE) >= SIZE and start + 2 * SIZE <= stop:
         options = tuple(options_of(plan, view, region.start, start + 2 * SIZE))
     read = Descriptor(plan, view, region, number, options)
 
@@ -128,7 +128,7 @@ def _lookup_places(view: View, option: Option) -> Sequence[Piece]:
     size = option.plan.target.word * option.entries
     if not option.bound:
         return view.spans(option.plan.ledger, size, need(option))
-    rows = view.room_in_row(option.plan.ledger, size, need(option))
+    rows = view.places(option.plan.ledger, size, need(option))
     kept = [_takes_lookup(view, option, first) for first in rows[:, 0].tolist()]
     return [Ranges(rows[kept])] if any(kept) else []
 

@@ -8,7 +8,7 @@ directory itself. Addresses are relative to the image (RVAs); "mapped" is the fi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -112,14 +112,6 @@ def address_tables(plan: Plan) -> tuple[int, int]:
     return (begin, begin + size) if begin is not None else (0, 0)
 
 
-def room(ledger: Ledger, offset: int) -> int:
-    """Bytes from ``offset`` to the next promise; 0 inside of one."""
-    before, following = ledger.before(offset + 1), ledger.after(offset + 1)
-    if before is not None and before.end > offset:
-        return 0
-    return (following.start if following is not None else ledger.limit) - offset
-
-
 def after(ledger: Ledger, region: Region) -> int:
     """Bytes from the start of a promise to the next one."""
     following = ledger.after(region.start + 1)
@@ -159,7 +151,7 @@ class View:
         offset = self.map.offset(address)
         if offset is None or offset < self.free:
             return 0
-        most = max(min(room(ledger, offset), min(self.map.stop(offset), self.stop) - offset), 0)
+        most = max(min(ledger.room(offset), min(self.map.stop(offset), self.stop) - offset), 0)
         low, high = self.barred
         if low <= offset < high:
             return 0
@@ -171,6 +163,13 @@ class View:
         Those of the import address tables are left out, or alone given with ``barred``.
         """
         return (self._gaps(ledger, True) if barred else self.open_gaps(ledger)).pairs()
+
+    def for_ledger(self, name: str, ledger: Ledger, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, kept under a name for the ledger asked last."""
+        known: tuple[Ledger, Any] | None = self._memo.get(name)
+        if known is None or known[0] is not ledger:
+            known = self._memo[name] = ledger, make()
+        return known[1]
 
     def open_gaps(self, ledger: Ledger) -> Gaps:
         """`gaps`, kept for the ledger asked last, and found from it where a ledger promises little more."""
@@ -220,13 +219,9 @@ class View:
         self._memo["promised", kind] = ledger, found
         return found
 
-    def places(self, ledger: Ledger, least: int) -> np.ndarray:
-        """int64[n, 2]: the first and last address ahead of each gap where ``least`` bytes fit (or past it)."""
-        low, high, address = self.open_gaps(ledger).table
-        return np.stack((address, address + (high - low - least)), axis=1)
-
-    def room_in_row(self, ledger: Ledger, least: int, need: int = 0) -> np.ndarray:
-        """int64[n, 2]: first and last addresses ahead where ``least`` bytes fit so that ``need`` in a row fit still."""
+    def places(self, ledger: Ledger, least: int, need: int = 0) -> np.ndarray:
+        """int64[n, 2]: first and last addresses ahead (none where the last is less) where ``least`` bytes fit so that
+        ``need`` in a row fit still."""
         low, high, address = self.open_gaps(ledger).table
         sizes = high - low
         last = address + (sizes - least)
@@ -243,11 +238,11 @@ class View:
     def spans(
         self, ledger: Ledger, least: int, need: int = 0, align: int = 1, shift: int = 0
     ) -> Sequence[Piece]:
-        """The set of `room_in_row` (plus ``shift``), a power of two up to 256 being what addresses are multiples of.
+        """The set of `places` (plus ``shift``), a power of two up to 256 being what addresses are multiples of.
 
         Empty where there is none.
         """
-        rows = self.room_in_row(ledger, least, need)
+        rows = self.places(ledger, least, need)
         if shift >> _ROOM_OF_RANGES not in (0, -1):  # an image may be based anywhere
             spans = (Span(low + shift, high + shift, align, shift % align) for low, high in rows.tolist())
             return [span for span in spans if span.bounds()]
@@ -261,7 +256,7 @@ class View:
             return False
         if room_ahead >= least + need:
             return True
-        first, last = self.room_in_row(ledger, least, need).T
+        first, last = self.places(ledger, least, need).T
         return bool(((first <= address) & (address <= last)).any())
 
     def promise(self, ledger: Ledger, address: int, size: int, kind: str, path: str, detail: Any) -> Ledger:

@@ -91,7 +91,8 @@ def _fitting(read: _Reading, named: int) -> int:
     view, ledger = read.view, read.plan.ledger
     end = read.region.end
     here = min(after(ledger, read.region) - HEAD, min(view.map.stop(read.region.start), view.stop) - end)
-    gaps, widest = view.gaps(ledger), _widest_from(view, ledger)
+    gaps = view.gaps(ledger)
+    widest: list[int] = view.for_ledger("widest", ledger, lambda: _widest_from(view, ledger))
 
     def possible(entries: int) -> bool:
         # The entries take their bytes from the gap after the head.
@@ -108,11 +109,8 @@ def _fitting(read: _Reading, named: int) -> int:
 
 def _widest_from(view: View, ledger: Ledger) -> list[int]:
     """Of each gap ahead: the size of the widest from it on; and 0 at the end."""
-    known: tuple[Ledger, list[int]] | None = view._memo.get("widest")
-    if known is None or known[0] is not ledger:
-        sizes = (high - low for low, high in reversed(view.gaps(ledger)))
-        known = view._memo["widest"] = ledger, [*accumulate(sizes, max, initial=0)][::-1]
-    return known[1]
+    sizes = (high - low for low, high in reversed(view.gaps(ledger)))
+    return [*accumulate(sizes, max, initial=0)][::-1]
 
 
 def _most_named(read: _Reading) -> int:
@@ -196,7 +194,7 @@ def _entry(read: _Reading, data: bytearray) -> Step:
         return x >= _HIGH and view.fits(plan.ledger, x - shift, _LEAST_NAME, need)
 
     def build() -> Iterable[Piece]:
-        yield Ranges(_without(view.room_in_row(plan.ledger, _LEAST_NAME, need) + shift))
+        yield Ranges(_without(view.places(plan.ledger, _LEAST_NAME, need) + shift))
 
     def following(value: int, data: bytearray) -> Step:
         offset = view.map.offset(value - shift)

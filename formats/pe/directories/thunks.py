@@ -34,7 +34,7 @@ from bytegen.formats.pe.directories.groups import (
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
-from bytegen.formats.pe.directories.memory import Scanned, View, contents, mapping, room
+from bytegen.formats.pe.directories.memory import Scanned, View, contents, mapping
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -135,7 +135,7 @@ def _extended(plan: Plan, reading: Reading) -> Plan | None:
         low, high = reading.view.barred
         if low <= start < high:
             stop = min(stop, high)
-        if need > stop or room(ledger, end) < word:
+        if need > stop or ledger.room(end) < word:
             return None
         ledger = ledger.grown(start, need)
     return plan._replace(ledger=ledger)
