@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,6 +117,12 @@ def interpreter(raw: RawElf, data: bytes) -> str:
     return ""
 
 
+def lacks_interpreter(raw: RawElf, data: bytes, roots: Iterable[str] = ("",)) -> bool:
+    """Whether a file names an interpreter under none of the folders: a C library not installed here (musl, say)."""
+    loader = interpreter(raw, data)
+    return bool(loader) and not any(os.path.exists(root + loader) for root in roots)
+
+
 def links(raw: RawElf) -> bool:
     """Whether an ELF file has a dynamic section, which the dynamic loader reads."""
     return any(phdr["p_type"] == _PT_DYNAMIC for phdr in raw.phdrs)
@@ -133,9 +139,8 @@ def _starter(format: str) -> Judge:
         raw = _raw(path)
         if raw is None or not starts(raw):
             return []
-        loader = interpreter(raw, path.read_bytes())
-        if loader and not any(os.path.exists(root + loader) for root in ("", *library_roots(format))):
-            return []  # a C library that is not installed here (musl, say): nobody can be asked
+        if lacks_interpreter(raw, path.read_bytes(), ("", *library_roots(format))):
+            return []  # nobody can be asked
         result = kernel_accepts(path) if native else qemu_accepts(path, format)
         if not result.accepted:
             return [result.outcome]

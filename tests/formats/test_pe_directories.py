@@ -47,11 +47,11 @@ def _gcc(bits):
     return shutil.which({32: "i686", 64: "x86_64"}[bits] + "-w64-mingw32-gcc")
 
 
-def _made(folder, bits, *options):
+def _made(folder, bits, *options, by_zig=False):
     """A program or library by mingw, with resources, or else by zig."""
     source, output = folder / "p.c", folder / "p.exe"
     source.write_text(PROGRAM)
-    gcc = _gcc(bits)
+    gcc = None if by_zig else _gcc(bits)
     if gcc is not None:
         (folder / "p.rc").write_text(RESOURCES)
         windres = gcc.replace("gcc", "windres")
@@ -74,6 +74,14 @@ def _made(folder, bits, *options):
 def test_compiled_files_replay(tmp_path, bits, options, level):
     data = _made(tmp_path, bits, *options)
     c = formats.constraint(FORMATS[bits == 32], max_bytes=max(len(data), 200_000), level=level)
+    assert formats.replay(c, data) is None
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_names_up_to_the_last_bytes_of_a_section_replay(tmp_path, bits):
+    """lld writes names of functions, then of DLLs, and leaves no byte behind them for names in reserve."""
+    data = _made(tmp_path, bits, "-O2", "-s", by_zig=True)
+    c = formats.constraint(FORMATS[bits == 32], max_bytes=len(data), level="load")
     assert formats.replay(c, data) is None
 
 

@@ -31,10 +31,9 @@ from bytegen.formats.pe.directories.groups import (
     with_group,
 )
 from bytegen.formats.pe.directories.memory import View, contents
+from bytegen.formats.pe.directories.spare_names import late, together
 from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, written_name
 from bytegen.formats.pe.plan import Plan
-
-_SPARE = 64  # no DLL's shortest name is longer, so a spare name of this size rules none out
 
 
 class Option(NamedTuple):
@@ -77,26 +76,16 @@ def options_of(plan: Plan, view: View, start: int, end: int) -> Iterable[Option]
     all_dlls = table_of(plan).all if plan.resolved else -1
     fresh = with_group(plan, index, Group(dlls=all_dlls))
     if any(high - low - low % 2 >= 2 * word for low, high in view.gaps(plan.ledger, barred=True)):
-        option = _with_spare(fresh, index, view) if plan.resolved else Option(fresh)
-        if option is not None and view.spans(option.plan.ledger, 2 * word, need(option)):
-            yield option
+        plans = (late(fresh, index, view), together(fresh, index, view)) if plan.resolved else (fresh,)
+        for option in (Option(found) for found in plans if found is not None):
+            if view.spans(option.plan.ledger, 2 * word, need(option)):
+                yield option
     for address, values, good in _written_tables(plan, view):
         option = _placed(fresh, index, view, address, values) if good else None
         if option is None:
             option = _bound(fresh, index, view, address, values)
         if option is not None and any(b - a >= need(option) for a, b in view.gaps(option.plan.ledger)):
             yield option
-
-
-def _with_spare(plan: Plan, index: int, view: View) -> Option | None:
-    """The option with an address table ahead, a name in reserve at the end of the last gap with place for it."""
-    least = least_function(plan, group_of(plan, index))
-    for low, high in reversed(view.gaps(plan.ledger)):
-        if high - low >= least:
-            start = max(low, high - _SPARE)
-            plan = with_group(plan, index, group_of(plan, index)._replace(spare=start))
-            return Option(place(plan, Region(start, high, FUNCTION, "imports.spare", Owner(index))))
-    return None
 
 
 def _bound(plan: Plan, index: int, view: View, address: int, values: tuple[int, ...]) -> Option | None:

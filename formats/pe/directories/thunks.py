@@ -35,6 +35,7 @@ from bytegen.formats.pe.directories.import_places import function_fits, function
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
 from bytegen.formats.pe.directories.memory import Scanned, View, contents, mapping
+from bytegen.formats.pe.directories.spare_names import late_again
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -70,6 +71,8 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         plan = plan._replace(contents=contents(plan)._replace(scanned=Scanned()))
     view = View(plan, region.start, region.end, data, stop_of_imports(plan))
     near = view.map.address(group.spare) if group.exact and group.spare >= 0 else -1
+    if plan.resolved:
+        plan = late_again(plan, region.detail.group, view)
     return _entry(plan, Reading(region.detail.group, region, view, near=near), data)
 
 

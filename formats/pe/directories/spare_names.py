@@ -1,0 +1,102 @@
+"""Names in reserve: at level "load" each table of imports ahead has room kept for the name of its first entry.
+
+Where they lie is nobody's business but ours, and a linker's names may lie there in the end: lld writes the names of
+functions, then those of DLLs, up to the last bytes of a section. So there are two ways to keep them: late, in the last
+gaps, and together, at the end of the widest gap. A descriptor may be completed in either way. When a table is read
+those of the others are kept late again, for by then its own names take the widest gap from the front.
+"""
+
+from __future__ import annotations
+
+from bytegen.formats.core.ledger import Region
+from bytegen.formats.pe.directories.groups import (
+    DLL,
+    FUNCTION,
+    Owner,
+    group_of,
+    least_function,
+    place,
+    released,
+    with_group,
+)
+from bytegen.formats.pe.directories.memory import View, contents
+from bytegen.formats.pe.plan import Plan
+
+_SIZE = 64  # no DLL's shortest name is longer, so a spare name of this size rules none out
+_PATH = "imports.spare"
+_MOST_MOVED = 16  # moving takes time for each of them, and more have room enough elsewhere
+
+
+def late(plan: Plan, index: int, view: View) -> Plan | None:
+    """The plan with a group's name in reserve at the end of the last gap with place for it; None where there is none.
+
+    Gaps in which it would take the room of a name that is promised come last: that rules out DLLs.
+    """
+    least = least_function(plan, group_of(plan, index))
+    found = [(max(low, high - _SIZE), high) for low, high in view.gaps(plan.ledger) if high - low >= least]
+    if not found:
+        return None
+    start, high = next((row for row in reversed(found) if _harmless(plan, row[0])), found[-1])
+    return _kept(plan, index, start, high)
+
+
+def _harmless(plan: Plan, start: int) -> bool:
+    """Whether a promise from there on leaves the name promised before it, if it is one, all room it can need."""
+    before = plan.ledger.before(start)
+    return (
+        before is None
+        or before.kind not in (FUNCTION, DLL)
+        or before.path == _PATH
+        or start - before.start >= _SIZE
+    )
+
+
+def together(plan: Plan, index: int, view: View) -> Plan | None:
+    """The plan with a group's name in reserve, and those of the groups before it, at the end of the widest gap.
+
+    None where it does not take them all, or they are too many.
+    """
+    groups = (*_reserved(plan), index)
+    if len(groups) > _MOST_MOVED:
+        return None
+    for group in groups:
+        plan = released(plan, group)
+    low, high = max(view.gaps(plan.ledger), key=lambda gap: gap[1] - gap[0], default=(0, 0))
+    first = high - _SIZE * len(groups)
+    if first < low or not _harmless(plan, first):
+        return None
+    for group in groups:
+        plan, high = _kept(plan, group, high - _SIZE, high), high - _SIZE
+    return plan
+
+
+def late_again(plan: Plan, index: int, view: View) -> Plan:
+    """The plan in which all names in reserve are late, that of the group ``index`` last.
+
+    The plan as it is where they do not fit, or are too many.
+    """
+    groups = sorted(_reserved(plan), key=lambda group: (group == index, group))
+    if len(groups) > _MOST_MOVED:
+        return plan
+    moved = plan
+    for group in groups:
+        moved = released(moved, group)
+    for group in groups:
+        placed = late(moved, group, view)
+        if placed is None:
+            return plan
+        moved = placed
+    return moved
+
+
+def _reserved(plan: Plan) -> list[int]:
+    """The groups with a name in reserve (a bound table's is another matter)."""
+    return [i for i, group in enumerate(contents(plan).imports) if group.spare >= 0 and not group.exact]
+
+
+def _kept(plan: Plan, index: int, start: int, end: int) -> Plan:
+    plan = with_group(plan, index, group_of(plan, index)._replace(spare=start))
+    return place(plan, Region(start, end, FUNCTION, _PATH, Owner(index)))
+
+
+__all__ = ["late", "late_again", "together"]
