@@ -11,7 +11,7 @@ cdef class Constraint(StreamCursor):
     cdef public object max_bytes
     cdef public unsigned long long _value
     cdef public IntSet _choices
-    cdef public Py_ssize_t _ended, _field, _field_end, _free_until, _kind
+    cdef public Py_ssize_t _ended, _field, _field_end, _free_until, _fresh, _kind
     cdef public bint _free_end
 
     @cython.locals(position=Py_ssize_t)

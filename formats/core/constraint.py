@@ -2,7 +2,9 @@
 
 Its cost does not grow with the file: inside free bytes a mask is a shared array and an advance one append; inside
 a field it is computed from the field's set; inside instructions it is looked up. The format's rules run once
-a field. A fork copies the bytes so far and shares everything else.
+a field. A fork copies the bytes so far and shares everything else. Of the steps behind all but one in `_BLOCK` are let
+go of, and made again from the bytes when somebody rolls back that far: what a file has to keep stays small, and
+Python's collector of garbage, which looks at all of it again and again, has little to look at.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from bytegen.formats.core import octets
 from bytegen.formats.core.intset import IntSet, anything
 from bytegen.formats.core.masks import ANY, ANY_OR_END, END, ONLY_END, fill_bitmasks
 from bytegen.formats.core.records import RecordsStep
-from bytegen.formats.core.spans import Field, code_spans, fields, forced_flags, only_byte
+from bytegen.formats.core.spans import Field, before, chain, code_spans, fields, forced_flags, only_byte
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.core.stream import StreamCursor, instruction_starts
 from bytegen.formats.core.written import Written
 from bytegen.formats.errors import FormatError
 
 _FREE, _FIELD, _STREAM, _ENDED = range(4)
+_BLOCK = 64  # steps
+_FOR_GOOD = -(1 << 60)  # a count of steps that is never high enough to let any go
 
 
 class Refusal(NamedTuple):
@@ -49,6 +53,7 @@ class Constraint(StreamCursor):
         "_field_end",
         "_free_end",
         "_free_until",
+        "_fresh",
         "_kind",
         "_value",
         "format",
@@ -71,7 +76,7 @@ class Constraint(StreamCursor):
         self.level = level
         self.max_bytes = max_bytes
         self._data = Written(privileged=privileged, static=static, min_bytes=min_bytes)
-        self._ended = 0
+        self._ended = self._fresh = 0
         self._no_stream()
         self._choices: IntSet = anything(1)
         self._field = self._field_end = self._value = 0
@@ -114,7 +119,17 @@ class Constraint(StreamCursor):
     def _next(self, step: Step) -> None:
         step.parent = self._step
         self._step = step
+        self._fresh += 1
+        if self._fresh == 2 * _BLOCK:
+            self._thin()
         self._settle()
+
+    def _thin(self) -> None:
+        """Let go of the block of steps before the last one, but for its first. A fork may have been here before."""
+        near, self._fresh = before(self._step, _BLOCK)
+        far, _ = before(near, _BLOCK)
+        if far is not near:
+            near.parent = far
 
     def _leave(self) -> None:
         """See `StreamCursor._leave`: the end of a field, of free bytes, or of a stream."""
@@ -342,14 +357,25 @@ class Constraint(StreamCursor):
         self._ended -= back
         n -= back
         if n:
-            position = len(self._data) - n
-            self._data.truncate(position)
-            step = self._step
-            while step.start > position:
-                assert step.parent is not None
-                step = step.parent
-            self._step = step
+            self._return_to(len(self._data) - n)
         self._settle()
+
+    def _return_to(self, position: int) -> None:
+        """Go back to the step at a position; where it was let go of, to one before it, and on from there."""
+        step, after = self._step, None
+        while step.start > position:
+            assert step.parent is not None
+            step, after = step.parent, step
+            self._fresh -= self._fresh > 0
+        again = b""
+        if after is not None and not step.start <= position < step.stop:
+            again = bytes(self._data[step.start : position])
+        self._data.truncate(position - len(again))
+        self._step = step
+        if again:
+            self._settle()
+            taken = self.advance_many(again)
+            assert taken == len(again), "the same bytes are read again"
 
     def fork(self) -> Constraint:
         """An independent copy at the same place."""
@@ -360,6 +386,7 @@ class Constraint(StreamCursor):
         twin._free_until, twin._free_end = self._free_until, self._free_end
         twin._choices, twin._value = self._choices, self._value
         twin._field, twin._field_end = self._field, self._field_end
+        twin._fresh = self._fresh
         self._copy_stream(twin)
         return twin
 
@@ -371,14 +398,28 @@ class Constraint(StreamCursor):
         """int64: offsets of the instructions so far, at level ``code``; empty at other levels."""
         return instruction_starts(self._data)
 
+    def _with_all_steps(self) -> Constraint:
+        """The constraint with all its steps: a copy that has read the bytes again, if some are gone."""
+        if not chain(self._step)[1]:
+            return self
+        data, twin = self.data, self.fork()
+        twin.rollback(len(data) + self._ended)
+        twin._fresh = _FOR_GOOD
+        twin.advance_many(data)
+        twin._ended = self._ended
+        twin._settle()
+        return twin
+
     def code_spans(self) -> list[tuple[int, int]]:
         """(start, end) of the parts read as instructions so far, at level ``code``; empty at other levels."""
-        return code_spans(self._step, len(self._data))
+        return code_spans(self._with_all_steps()._step, len(self._data))
 
     def fields(self) -> list[Field]:
         """The spans written so far, in order; a field begun but not complete has value None."""
-        return fields(self, self._step, self.data)
+        whole = self._with_all_steps()
+        return fields(whole, whole._step, self.data)
 
     def forced_flags(self) -> np.ndarray:
         """bool[position + 1]: which bytes so far had one choice only; the last entry: the end here has."""
-        return forced_flags(self, self._step, self.data)
+        whole = self._with_all_steps()
+        return forced_flags(whole, whole._step, self.data)

@@ -37,9 +37,9 @@ def fields(c: Constraint, last: Step, data: bytes) -> list[Field]:
     spans: list[Field] = []
     position = len(data)
     flags = forced_flags(c, last, data)
-    chain = _chain(last)
-    for i, step in enumerate(chain):
-        end = min(step.stop, position, chain[i + 1].start if i + 1 < len(chain) else position)
+    steps, _ = chain(last)
+    for i, step in enumerate(steps):
+        end = min(step.stop, position, steps[i + 1].start if i + 1 < len(steps) else position)
         if end <= step.start:
             continue
         if isinstance(step, RecordsStep):
@@ -60,8 +60,8 @@ def fields(c: Constraint, last: Step, data: bytes) -> list[Field]:
 def code_spans(last: Step, position: int) -> list[tuple[int, int]]:
     """The ranges (start, end) of instructions up to ``last``, the step under a cursor at ``position``."""
     found = []
-    chain = _chain(last)
-    for step, after in zip(chain, [*chain[1:], None], strict=True):
+    steps, _ = chain(last)
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
         if isinstance(step, StreamStep):
             end = min(step.stop, position)
             if after is not None and after.start < end:
@@ -93,8 +93,8 @@ def forced_flags(c: Constraint, last: Step, data: bytes) -> np.ndarray:
     flags = np.zeros(position + 1, dtype=bool)
     streams = []
     written = bytearray(data)
-    chain = _chain(last)
-    for step in chain:
+    steps, _ = chain(last)
+    for step in steps:
         if isinstance(step, FreeStep):
             continue
         if isinstance(step, StreamStep):
@@ -108,7 +108,7 @@ def forced_flags(c: Constraint, last: Step, data: bytes) -> np.ndarray:
                 _flag_field(start, choices, data, flags)
                 at = start + size
     for step in reversed(streams):
-        after = [other.start for other in chain if other.start > step.start]
+        after = [other.start for other in steps if other.start > step.start]
         _flag_stream(c.fork(), step, min([step.stop, position, *after[:1]]), data, flags)
     mask = c.mask()
     flags[-1] = bool(mask[END]) and not mask[:END].any()
@@ -134,10 +134,21 @@ def _flag_stream(twin: Constraint, step: StreamStep, stop: int, data: bytes, fla
         twin.advance(data[at])
 
 
-def _chain(step: Step | None) -> list[Step]:
-    """The steps from the first to this one."""
+def chain(step: Step | None) -> tuple[list[Step], bool]:
+    """The steps from the first to this one, and whether some may be missing between them."""
     steps: list[Step] = []
+    missing = False
     while step is not None:
+        missing = missing or (step.parent is not None and step.parent.stop != step.start)
         steps.append(step)
         step = step.parent
-    return steps[::-1]
+    return steps[::-1], missing
+
+
+def before(step: Step, count: int) -> tuple[Step, int]:
+    """The step so many before this one, or the last that none is missing after, and how far back it is."""
+    for back in range(count):
+        if step.parent is None or step.parent.stop != step.start:
+            return step, back
+        step = step.parent
+    return step, count
