@@ -155,24 +155,11 @@ class Duties(NamedTuple):
             return False
         return self.entry is None or bool(self.entry_shifts())
 
-    def roles(self, slots: int) -> list[Role]:
+    def roles(self, slots: int) -> tuple[Role, ...]:
         """The possible roles of a segment after which ``slots`` more may come."""
-        found: list[Role] = []
-        met: Run | None = None
-        items = self.items()
-        for count in range(len(items) + 1):
-            if count:
-                item = items[count - 1]
-                if met is not None and not self._fit(met, item):
-                    break
-                met = item if met is None else _joined(met, item)
-                if count < len(items) and up(met.end, self.page) > down(items[count].start, self.page):
-                    continue
-            for table in (False, True) if self.table is not None else (False,):
-                found += self._roles(met, table, slots)
-        return found
+        return _roles_of(self, slots)
 
-    def _roles(self, met: Run | None, table: bool, slots: int) -> list[Role]:
+    def roles_that_meet(self, met: Run | None, table: bool, slots: int) -> list[Role]:
         """The roles that meet ``met`` and perhaps the table, and leave the rest to ``slots`` segments."""
         left = self._without(met, table)
         rest = left.items()
@@ -231,6 +218,25 @@ def _runs(owed: Duties, alone: bool) -> tuple[Run, ...] | None:
             return None
         else:
             found.append(item)
+    return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _roles_of(owed: Duties, slots: int) -> tuple[Role, ...]:
+    """`Duties.roles`; worlds ask for the same ones again and again."""
+    found: list[Role] = []
+    met: Run | None = None
+    items = owed.items()
+    for count in range(len(items) + 1):
+        if count:
+            item = items[count - 1]
+            if met is not None and not owed._fit(met, item):
+                break
+            met = item if met is None else _joined(met, item)
+            if count < len(items) and up(met.end, owed.page) > down(items[count].start, owed.page):
+                continue
+        for table in (False, True) if owed.table is not None else (False,):
+            found += owed.roles_that_meet(met, table, slots)
     return tuple(found)
 
 
