@@ -165,6 +165,11 @@ class WineServer:
         verdict, *words = said.split(" ")
         if verdict == "ok":
             return Answer(True, words[0], tuple(missing))
+        if (
+            verdict != "no"
+        ):  # the helper crashed, and more lines about it come: they are no answer about the next file
+            self._stop()
+            return Answer(False, f"{mode}: {said}")
         return Answer(False, " ".join(words))
 
     def run(

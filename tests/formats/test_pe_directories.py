@@ -3,6 +3,7 @@
 import importlib.util
 import random
 import shutil
+import struct
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from bytegen.formats.oracles.disassembly import executable_parts
 from bytegen.formats.oracles.instructions import instructions_judge
 from bytegen.formats.oracles.lief_pe import lief_pe_judge
 from bytegen.formats.oracles.pefile_judge import pefile_judge
+from bytegen.formats.pe.constants import DIRECTORY_NAMES, MEM_READ
 from bytegen.formats.pe.directories.exported import Continued, ContinuedDll, names
 from bytegen.formats.pe.directories.load_config import SIZES, layout
 from bytegen.formats.pe.directories.relocs import _slots, cost
@@ -265,3 +267,33 @@ def test_a_dll_without_an_entry_point_has_none_to_judge() -> None:
         start = int.from_bytes(data[peheader + 40 : peheader + 44], "little")
         entry, _ = executable_parts(data)
         assert (entry == 0) == (start == 0)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_loaders_read_of_imports_lies_where_they_can_read(format):
+    """Sections without MEM_READ are drawn as often as others, and what imports need may lie anywhere else."""
+    without, found = 0, 0
+    rng = random.Random(format)
+    others = (name for name in DIRECTORY_NAMES if name not in ("imports", "iat"))
+    wanted = {
+        **{f"directory.{name}.address": 0 for name in others},
+        **{"coff.NumberOfSections": 4, "directory.imports.size": 80, "directory.iat.size": 64},
+    }
+    for _ in range(40):
+        c = formats.constraint(format, max_bytes=5_000, level="load")
+        raw = rawpe.read_raw_pe(steered(c, rng, wanted))
+        without += any(not s["Characteristics"] & MEM_READ for s in raw.sections)
+        for descriptor in rawpe.read_imports(raw):
+            lookup, _, _, name, addresses = descriptor.fields
+            word = struct.Struct("<I" if raw.bits == 32 else "<Q")
+            entries = [
+                raw.integers(word, (lookup or addresses) + word.size * i)[0]
+                for i in range(len(descriptor.thunks))
+            ]
+            names = [entry for entry in entries if not entry >> (raw.bits - 1)]
+            for place in filter(None, (lookup, name, addresses, *names)):
+                found += 1
+                section = next(s for s in raw.sections if 0 <= place - s["VirtualAddress"] < s["VirtualSize"])
+                assert section["Characteristics"] & MEM_READ
+    assert without > 20
+    assert found > 50

@@ -38,7 +38,7 @@ from bytegen.formats.pe.directories.import_options import Option, need, options_
 from bytegen.formats.pe.directories.import_places import dll_fits, dll_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import DLL_NAME, dll_at
-from bytegen.formats.pe.directories.memory import Contents, View, contents
+from bytegen.formats.pe.directories.memory import Contents, View, contents, read_by_loaders
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -81,7 +81,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         plan = plan._replace(contents=Contents())
     if not contents(plan).imports:
         plan = with_group(plan, 0, Group())  # the owner of shared names
-    view = View(plan, region.start, region.end, data, stop_of_imports(plan))
+    view = View(plan, region.start, region.end, data, stop_of_imports(plan), read_by_loaders(plan))
     return _descriptor(plan, view, region, 0)
 
 

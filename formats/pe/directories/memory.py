@@ -16,6 +16,7 @@ import numpy as np
 
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.core.pieces import Piece, Ranges, Span
+from bytegen.formats.pe.constants import MEM_READ
 from bytegen.formats.pe.directories.gaps import Gaps, grown_by
 from bytegen.formats.pe.plan import Plan, Section
 
@@ -105,6 +106,13 @@ def mapping(sections: tuple[Section, ...]) -> Mapping:
     return Mapping(sections)
 
 
+def read_by_loaders(plan: Plan) -> tuple[Section, ...]:
+    """The sections in which loaders can read, where they are to load the file: all of them at level "parse"."""
+    if not plan.strict:
+        return plan.sections
+    return tuple(section for section in plan.sections if section.flags & MEM_READ)
+
+
 def address_tables(plan: Plan) -> tuple[int, int]:
     """File offsets of the import address tables, (0, 0) without any: nothing else is promised there."""
     start, size = plan.directories[IMPORT_ADDRESSES]
@@ -126,13 +134,21 @@ def merged(ledger: Ledger, regions: list[Region]) -> Ledger:
 class View:
     """The file as the directory that begins at file offset ``here`` sees it.
 
-    ``raw`` is what is written; promises may be made from ``free`` on, up to ``stop``.
+    ``raw`` is what is written; promises may be made from ``free`` on, up to ``stop``, in these ``sections`` (all).
     """
 
     __slots__ = ("_memo", "barred", "base", "free", "here", "map", "raw", "stop")
 
-    def __init__(self, plan: Plan, here: int, free: int, data: bytearray, stop: int = 1 << 40) -> None:
-        self.map = mapping(plan.sections)
+    def __init__(
+        self,
+        plan: Plan,
+        here: int,
+        free: int,
+        data: bytearray,
+        stop: int = 1 << 40,
+        sections: tuple[Section, ...] | None = None,
+    ) -> None:
+        self.map = mapping(plan.sections if sections is None else sections)
         self.here, self.free, self.stop = here, free, stop
         self.raw = bytes(data[:here])
         self.base = plan.base

@@ -34,7 +34,7 @@ from bytegen.formats.pe.directories.groups import (
 from bytegen.formats.pe.directories.import_places import function_fits, function_places
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
-from bytegen.formats.pe.directories.memory import Scanned, View, contents, mapping
+from bytegen.formats.pe.directories.memory import Scanned, View, contents, mapping, read_by_loaders
 from bytegen.formats.pe.directories.spare_names import late_again
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
@@ -69,7 +69,7 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         return _repeat(plan, region, (*group.values, 0), 0)
     if contents(plan).scanned is None:
         plan = plan._replace(contents=contents(plan)._replace(scanned=Scanned()))
-    view = View(plan, region.start, region.end, data, stop_of_imports(plan))
+    view = View(plan, region.start, region.end, data, stop_of_imports(plan), read_by_loaders(plan))
     near = view.map.address(group.spare) if group.exact and group.spare >= 0 else -1
     if plan.resolved:
         plan = late_again(plan, region.detail.group, view)

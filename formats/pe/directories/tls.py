@@ -19,7 +19,7 @@ from bytegen.formats.pe.constants import DYNAMIC_BASE, MEM_WRITE
 from bytegen.formats.pe.directories import relocs
 from bytegen.formats.pe.directories.fields import fields
 from bytegen.formats.pe.directories.groups import place
-from bytegen.formats.pe.directories.memory import View
+from bytegen.formats.pe.directories.memory import View, read_by_loaders
 from bytegen.formats.pe.directories.target_addresses import executable_spans
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
@@ -67,7 +67,7 @@ class _Tls(NamedTuple):
 
 @opener("tls")
 def _open(plan: Plan, region: Region, data: bytearray) -> Step:
-    view = View(plan, region.start, region.end, data)
+    view = View(plan, region.start, region.end, data, sections=read_by_loaders(plan))
     moves = bool(plan.dll_flags & DYNAMIC_BASE)
     behind = relocs.relocated(plan, region.start, view.raw) if moves else None
     return _begin(_Tls(plan, view, region, moves, behind))
@@ -199,7 +199,7 @@ def _written(tls: _Tls, address: int) -> tuple[int, ...] | None:
 
 @opener("tls_callbacks")
 def _open_callbacks(plan: Plan, region: Region, data: bytearray) -> Step:
-    view = View(plan, region.start, region.end, data)
+    view = View(plan, region.start, region.end, data, sections=read_by_loaders(plan))
     moves = bool(plan.dll_flags & DYNAMIC_BASE)
     behind = relocs.relocated(plan, region.start, view.raw) if moves else None
     return _callback(_Tls(plan, view, region, moves, behind), 0)
