@@ -30,13 +30,15 @@ _MOST_MOVED = 16  # moving takes time for each of them, and more have room enoug
 def late(plan: Plan, index: int, view: View) -> Plan | None:
     """The plan with a group's name in reserve at the end of the last gap with place for it; None where there is none.
 
-    Gaps in which it would take the room of a name that is promised come last: that rules out DLLs.
+    Gaps come last where it would take the room of a name that is promised, or has little itself: both rule out DLLs.
     """
     least = least_function(plan, group_of(plan, index))
     found = [(max(low, high - _SIZE), high) for low, high in view.gaps(plan.ledger) if high - low >= least]
     if not found:
         return None
-    start, high = next((row for row in reversed(found) if _harmless(plan, row[0])), found[-1])
+    harmless = [row for row in found if _harmless(plan, row[0])]
+    roomy = [(start, high) for start, high in harmless if high - start == _SIZE]
+    start, high = (roomy or harmless or found)[-1]
     return _kept(plan, index, start, high)
 
 
