@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from bytegen.formats.errors import FormatError
 
@@ -57,6 +57,20 @@ def library(path: str | os.PathLike[str], name: str | None = None) -> Library:
     if not names:
         raise FormatError(f"{path}: exports no function by a name")
     return Library(name, names, frozenset(ordinal for ordinal in present if 0 < ordinal <= 0xFFFF))
+
+
+def to_plain(imports: Imports) -> str | list[list[Any]]:
+    """The same in JSON's types, for another process: see `from_plain`."""
+    if isinstance(imports, str):
+        return imports
+    return [[library.name, sorted(library.names), sorted(library.ordinals)] for library in imports]
+
+
+def from_plain(plain: str | list[list[Any]]) -> Imports:
+    """What `to_plain` was given."""
+    if plain in ("known", "any"):
+        return plain  # type: ignore[return-value]
+    return [Library(name, frozenset(names), frozenset(ordinals)) for name, names, ordinals in plain]
 
 
 __all__ = ["Imports", "Library", "library"]

@@ -8,16 +8,27 @@ from __future__ import annotations
 import hashlib
 
 from bytegen.formats.identify import describe, resolve, unsupported
+from bytegen.formats.libraries import Imports
 from bytegen.formats.report import Problem, Report
 
 
-def validate(data: bytes, *, format: str | None = None, level: str = "load", isolate: bool = True) -> Report:
+def validate(
+    data: bytes,
+    *,
+    format: str | None = None,
+    level: str = "load",
+    isolate: bool = True,
+    imports: Imports = "known",
+) -> Report:
     """Holds a file to a format and reports what our own rules, LIEF and capstone found, and where.
 
     `format` is found by the first bytes when None; a file in no format we have gives a report that says what
     it is. Our rules replay the file and name the first byte they refuse, its field and the rule. LIEF must
     pass `check_layout`, log nothing at warning level, and read every header field back as the file has it.
     capstone says how much of the code decodes from the entry point: a fact, no problem below level "code".
+
+    `imports` says what a PE file may import, as in `bytegen.formats.constraint`: what every Windows has, DLLs that
+    come along with it, or anything.
 
     With `isolate` (the default) the judges run in a child process with limits on memory, processor time and
     waiting, so that a file made to crash a parser cannot take the caller down; the child is kept for the next
@@ -40,11 +51,11 @@ def validate(data: bytes, *, format: str | None = None, level: str = "load", iso
     if isolate:
         from bytegen.formats.oracles.isolated import examine_isolated
 
-        findings = examine_isolated(data, found, level)
+        findings = examine_isolated(data, found, level, imports)
     else:
         from bytegen.formats.oracles.examine import examine
 
-        findings = list(examine(data, found, level))
+        findings = list(examine(data, found, level, imports))
     problems = []
     for finding in findings:
         problems += [Problem(**problem) for problem in finding["problems"]]  # type: ignore[arg-type]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bytegen.errors import UserError
+
+if TYPE_CHECKING:
+    from bytegen.formats.libraries import Imports
 
 
 def read_regular_file(path: Path) -> bytes:
@@ -21,6 +25,18 @@ def read_regular_file(path: Path) -> bytes:
         raise UserError(f"{click.format_filename(path)}: {error.strerror}") from error
 
 
+def _imports(given: tuple[str, ...]) -> Imports:
+    """What `--imports` says; UserError for a word beside others, FormatError for a file that is no DLL."""
+    from bytegen.formats import library
+
+    words = [word for word in given if word in ("known", "any")]
+    if words and len(given) > 1:
+        raise UserError(f"--imports {words[0]} stands alone: give it once, or DLLs that come along")
+    if words == ["any"]:
+        return "any"
+    return [library(path) for path in given if path != "known"] or "known"
+
+
 @click.command(name="check")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
@@ -29,10 +45,23 @@ def read_regular_file(path: Path) -> bytes:
 @click.option(
     "--level", metavar="L", default="load", show_default=True, help="How much is asked of the file."
 )
+@click.option(
+    "--imports",
+    "imports",
+    multiple=True,
+    metavar="WHAT",
+    help="What PE files may import: known (what every Windows has; the default), any, or a DLL that comes along, by "
+    "its file; more than one of those.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON a file instead of text.")
 @click.pass_context
 def check(
-    context: click.Context, files: tuple[Path, ...], format_name: str | None, level: str, as_json: bool
+    context: click.Context,
+    files: tuple[Path, ...],
+    format_name: str | None,
+    level: str,
+    imports: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Hold each FILE to its format: our own rules, LIEF and capstone say what is wrong, and where.
 
@@ -45,9 +74,9 @@ def check(
     from bytegen.formats.validation import validate
 
     console = Console(highlight=False, soft_wrap=True)
-    passed = True
+    passed, allowed = True, _imports(imports)
     for path in files:
-        report = validate(read_regular_file(path), format=format_name, level=level)
+        report = validate(read_regular_file(path), format=format_name, level=level, imports=allowed)
         passed &= report.ok
         name = click.format_filename(path)
         if as_json:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TypedDict
 
+from bytegen.formats.libraries import Imports
 from bytegen.formats.report import Problem
 
 
@@ -28,33 +29,33 @@ def _is_pe(format: str) -> bool:
     return format.startswith(("pe", "efi"))
 
 
-def examine(data: bytes, format: str, level: str) -> Iterator[Finding]:
+def examine(data: bytes, format: str, level: str, imports: Imports = "known") -> Iterator[Finding]:
     """Yields the findings of `judges(format)`, in that order, for a file held to `format` at `level`.
 
     Runs in the caller's process: a parser that crashes takes it down (see `isolated.examine_isolated`).
     """
     for judge in judges(format):
-        yield ask(judge, data, format, level)
+        yield ask(judge, data, format, level, imports)
 
 
-def ask(judge: str, data: bytes, format: str, level: str) -> Finding:
+def ask(judge: str, data: bytes, format: str, level: str, imports: Imports = "known") -> Finding:
     """What one of `judges(format)` finds in a file."""
     if judge == "capstone":
         return {"judge": judge, "problems": [], "facts": {"code": _code(data)}}
     if judge == "rules":
-        problems = _rules(data, format, level)
+        problems = _rules(data, format, level, imports)
     else:
         problems = [Problem(judge, complaint) for complaint in _complaints(judge, data, format)]
     return {"judge": judge, "problems": [vars(problem) for problem in problems], "facts": {}}
 
 
-def _rules(data: bytes, format: str, level: str) -> list[Problem]:
+def _rules(data: bytes, format: str, level: str, imports: Imports) -> list[Problem]:
     """Replays the file through the constraint: the first byte that it refuses, if it refuses one."""
     from bytegen import formats
 
     # The file's own length is the limit: a promise past its end is refused at the field that makes it.
     limit = max(len(data), formats.least_bytes(format, level))
-    constraint = formats.constraint(format, max_bytes=limit, level=level)
+    constraint = formats.constraint(format, max_bytes=limit, level=level, imports=imports)
     refusal = formats.replay(constraint, data)
     if refusal is None:
         return []

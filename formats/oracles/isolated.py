@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bytegen.formats.libraries import Imports, to_plain
 from bytegen.formats.oracles.examine import Finding, judges
 
 TIMEOUT_SECONDS = 120.0
@@ -38,13 +39,14 @@ class Examiner:
         """The process id of the child, None while there is none."""
         return None if self._child is None else self._child.pid
 
-    def examine(self, data: bytes, format: str, level: str) -> list[Finding]:
+    def examine(self, data: bytes, format: str, level: str, imports: Imports = "known") -> list[Finding]:
         """The findings of every judge, as `examine.examine` gives them.
 
         A judge that crashed, ran out of its limits or gave no answer within `timeout` seconds is reported as
         a problem of its own, and so are the judges after it, which were not asked.
         """
         request: dict[str, object] = {"task": "examine", "format": format, "level": level}
+        request["imports"] = to_plain(imports)
         lines, reason = self.ask(request, data, _MOST_FINDINGS_BYTES)
         findings: list[Finding] = [json.loads(line) for line in lines]
         return findings if reason is None else findings + _unanswered(findings, judges(format), reason)
@@ -153,9 +155,9 @@ _shared = Examiner()
 atexit.register(_shared.close)
 
 
-def examine_isolated(data: bytes, format: str, level: str) -> list[Finding]:
+def examine_isolated(data: bytes, format: str, level: str, imports: Imports = "known") -> list[Finding]:
     """Examines a file in this process's one shared child (see `Examiner`)."""
-    return _shared.examine(data, format, level)
+    return _shared.examine(data, format, level, imports)
 
 
 def annotate_isolated(

@@ -1,7 +1,7 @@
 """The child process in which untrusted files are parsed: requests on standard input, findings on output.
 
-A request is a line of JSON ({"task", "format", "level", "size"}) and `size` bytes; the answer is lines of JSON,
-one for each judge (task "examine") or those of an account (task "annotate"), and then an empty line. Memory,
+A request is a line of JSON ({"task", "format", "level", "imports", "size"}) and `size` bytes; the answer is lines of
+JSON, one for each judge (task "examine") or those of an account (task "annotate"), and then an empty line. Memory,
 processor time and core dumps are limited, so a file that makes a parser run away ends this process and not
 the caller. Started by `isolated.py`, by path, with `-m`.
 """
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from bytegen.formats.libraries import Imports, from_plain
 from bytegen.formats.oracles.examine import Finding, ask, judges
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ def _limit(kind: int, value: int) -> None:
         resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
-def _ask(judge: str, data: bytes, format: str, level: str) -> Finding:
+def _ask(judge: str, data: bytes, format: str, level: str, imports: Imports) -> Finding:
     """What a judge finds; a judge that fails (out of memory, say) is a problem, and the next one is asked."""
     try:
-        return ask(judge, data, format, level)
+        return ask(judge, data, format, level, imports)
     except Exception as error:
         message = f"the judge failed: {type(error).__name__}: {error}"
         problem: dict[str, object] = {"judge": judge, "message": message, "offset": None, "field": ""}
@@ -68,8 +69,9 @@ def _answers(request: dict[str, Any], data: bytes) -> Iterator[str]:
     if request["task"] == "annotate":
         yield from _account(request, data).lines()
         return
+    imports = from_plain(request.get("imports", "known"))
     for judge in judges(request["format"]):
-        yield json.dumps(_ask(judge, data, request["format"], request["level"]))
+        yield json.dumps(_ask(judge, data, request["format"], request["level"], imports))
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,47 @@ def test_names_of_files_cannot_command_the_terminal(good: Path) -> None:
     result = run([str(hostile)])
     assert result.exit_code == 0
     assert "\x1b" not in result.output
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A program for Windows, and the DLL that comes along with it."""
+    pytest.importorskip("ziglang")
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "own.c").write_text(
+        "__declspec(dllexport) int first(void) { return 3; }\n"
+        "int DllMainCRTStartup(void *a, unsigned b, void *c) { return 1; }\n"
+    )
+    (folder / "program.c").write_text(
+        "__declspec(dllimport) int first(void);\nint mainCRTStartup(void) { return first(); }\n"
+    )
+    compiler = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-windows-gnu", "-nostdlib", "-s"]
+    program = ["-Wl,--entry=mainCRTStartup", "program.c", "own.lib", "-o", "program.exe"]
+    for options in (["-shared", "own.c", "-o", "own.dll"], program):
+        subprocess.run([*compiler, *options], cwd=folder, check=True, capture_output=True)
+    return folder / "program.exe", folder / "own.dll"
+
+
+def test_a_dll_that_comes_along_is_named_by_its_file(pair: tuple[Path, Path]) -> None:
+    program, library = map(str, pair)
+    assert run([program]).exit_code == 1
+    assert "imports[" in run(["--imports", "known", program]).output
+    for options in (["--imports", "any"], ["--imports", library]):
+        result = run([*options, program])
+        assert result.exit_code == 0, result.output
+    assert run(["--level", "parse", program]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--imports", "any", "--imports", "known"], "stands alone"),
+        (["--imports", "nobody.dll"], "nobody.dll: No such file"),
+        (["--imports", __file__], "no PE file"),
+    ],
+)
+def test_what_imports_cannot_be_is_said_in_one_line(good: Path, options: list[str], words: str) -> None:
+    result = run([*options, str(good)])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert words in line
