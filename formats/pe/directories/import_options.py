@@ -31,7 +31,7 @@ from bytegen.formats.pe.directories.groups import (
     with_group,
 )
 from bytegen.formats.pe.directories.memory import View, contents
-from bytegen.formats.pe.directories.spare_names import late, together
+from bytegen.formats.pe.directories.spare_names import early, late, together
 from bytegen.formats.pe.directories.thunks import MOST_SPREAD, ordinal_flag, written_name
 from bytegen.formats.pe.plan import Plan
 
@@ -76,7 +76,8 @@ def options_of(plan: Plan, view: View, start: int, end: int) -> Iterable[Option]
     all_dlls = table_of(plan).all if plan.resolved else -1
     fresh = with_group(plan, index, Group(dlls=all_dlls))
     if any(high - low - low % 2 >= 2 * word for low, high in view.gaps(plan.ledger, barred=True)):
-        plans = (late(fresh, index, view), together(fresh, index, view)) if plan.resolved else (fresh,)
+        ways = (late, together, early) if plan.resolved else ()
+        plans = [way(fresh, index, view) for way in ways] or [fresh]
         for option in (Option(found) for found in plans if found is not None):
             if view.spans(option.plan.ledger, 2 * word, need(option)):
                 yield option

@@ -1,9 +1,10 @@
 """Names in reserve: at level "load" each table of imports ahead has room kept for the name of its first entry.
 
 Where they lie is nobody's business but ours, and a linker's names may lie there in the end: lld writes the names of
-functions, then those of DLLs, up to the last bytes of a section. So there are two ways to keep them: late, in the last
-gaps, and together, at the end of the widest gap. A descriptor may be completed in either way. When a table is read
-those of the others are kept late again, for by then its own names take the widest gap from the front.
+functions, then those of DLLs, up to the last bytes of a section. So there are several ways to keep them: late, in the
+last gaps; together, at the end of the widest gap; and where room is scarce early, at the beginning of that gap, with
+the DLL's name close behind. A descriptor may be completed in any of them. When a table is read those of the others are
+kept late again, for by then its own names take the widest gap from the front.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bytegen.formats.pe.directories.memory import View, contents
 from bytegen.formats.pe.plan import Plan
 
 _SIZE = 64  # no DLL's shortest name is longer, so a spare name of this size rules none out
+_NARROW = 4 * _SIZE
 _PATH = "imports.spare"
 _MOST_MOVED = 16  # moving takes time for each of them, and more have room enough elsewhere
 
@@ -63,13 +65,29 @@ def together(plan: Plan, index: int, view: View) -> Plan | None:
         return None
     for group in groups:
         plan = released(plan, group)
-    low, high = max(view.gaps(plan.ledger), key=lambda gap: gap[1] - gap[0], default=(0, 0))
+    low, high = _widest(plan, view)
     first = high - _SIZE * len(groups)
     if first < low or not _harmless(plan, first):
         return None
     for group in groups:
         plan, high = _kept(plan, group, high - _SIZE, high), high - _SIZE
     return plan
+
+
+def early(plan: Plan, index: int, view: View) -> Plan | None:
+    """The plan with a group's name in reserve at the beginning of the widest gap, if that is narrow.
+
+    What comes close behind it says which DLLs it leaves.
+    """
+    low, high = _widest(plan, view)
+    least = least_function(plan, group_of(plan, index))
+    if not least <= high - low < _NARROW or not _harmless(plan, low):
+        return None
+    return _kept(plan, index, low, low + least)
+
+
+def _widest(plan: Plan, view: View) -> tuple[int, int]:
+    return max(view.gaps(plan.ledger), key=lambda gap: gap[1] - gap[0], default=(0, 0))
 
 
 def late_again(plan: Plan, index: int, view: View) -> Plan:
@@ -101,4 +119,4 @@ def _kept(plan: Plan, index: int, start: int, end: int) -> Plan:
     return place(plan, Region(start, end, FUNCTION, _PATH, Owner(index)))
 
 
-__all__ = ["late", "late_again", "together"]
+__all__ = ["early", "late", "late_again", "together"]
