@@ -56,10 +56,7 @@ def _has_partitions(kernel: str) -> bool:
 
 def tensor_core(row: Row) -> str | None:
     """The instruction that a row's products belong on: of 16 bits, in attention and decoding; else None."""
-    if (
-        row["kernel"] not in (*_ATTENTION, "split_kernel")
-        or row["dtype"] == "float32"
-    ):
+    if row["kernel"] not in (*_ATTENTION, "split_kernel") or row["dtype"] == "float32":
         return None
     # A tile of queries of one new position is too low for a warp group's instruction, which takes 64 rows.
     low = row["architecture"] in ("sm_90", "sm_100") and row["config"].get("ROWS", 64) < 64

@@ -1,6 +1,7 @@
 """`bytegen bench kernels` on a CPU, at sizes of a test: every row is labelled, checked or absent with its reason."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from bytegen.cli.bench_kernels import kernels_bench
 from bytegen.errors import UserError
-from bytegen.kernel_bench import cases, peers
+from bytegen.kernel_bench import apart, cases, peers
 from bytegen.kernel_bench.estimate import Sizes
 from bytegen.kernels import decode_attention
 
@@ -99,6 +100,69 @@ def test_a_result_of_ours_that_is_wrong_or_missing_fails_the_run(
         assert {row["absent"] for row in ours} == {"ValueError: does not fit"}
     else:
         assert not any(row["right"] for row in ours)
+
+
+def test_a_row_measured_in_a_process_of_its_own_is_one_like_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the twin stands for what is measured so on a Hopper; it gets the same inputs, and is right."""
+
+    def with_twin(*args: Any) -> Any:
+        forward, backward = pair(*args)
+        sizes, length, window = args[:3]
+        request = apart.Request("torch", sizes, length, window, "float32", "cpu")
+        forward.entries.append(cases.Apart("twin, apart", request))
+        return forward, backward
+
+    pair = cases._attention_pair
+    monkeypatch.setattr(cases, "_attention_pair", with_twin)
+    done, rows = bench("--only", "attention", "--length", "48")
+    assert done.exit_code == 0, done.output
+    ours, other = (
+        [row for row in rows if row["kind"] == "attention forward" and row["implementation"] == name]
+        for name in ("bytegen", "twin, apart")
+    )
+    assert len(other) == 2
+    for row, like in zip(other, ours, strict=True):
+        assert row.keys() == like.keys()
+        assert row["right"]
+        assert row["relative_error"] < 1e-6
+        assert row["p20"] <= row["seconds"] <= row["p80"]
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import time; time.sleep(60)", "no result within 2 s"),
+        ("import os; os.abort()", "exit code -6: it said nothing"),
+        (
+            "raise RuntimeError('an illegal memory access')",
+            "exit code 1: RuntimeError: an illegal memory access",
+        ),
+        ("print('something else')", "exit code 0"),
+    ],
+)
+def test_a_process_that_hangs_or_crashes_is_ended_and_says_why(program: str, message: str) -> None:
+    with pytest.raises(apart.ChildError, match=message):
+        apart.result_of([sys.executable, "-c", program], limit=2.0)
+
+
+def test_a_row_that_fails_in_its_process_is_absent_and_the_others_stay(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_failing(*args: Any) -> Any:
+        forward, backward = pair(*args)
+        request = apart.Request("gluon", args[0], args[1], args[2], "float32", "cpu")  # no Hopper here
+        forward.entries.append(cases.Apart("bytegen, Gluon", request))
+        return forward, backward
+
+    pair = cases._attention_pair
+    monkeypatch.setattr(cases, "_attention_pair", with_failing)
+    done, rows = bench("--only", "attention", "--length", "20")
+    assert done.exit_code == 0, done.output
+    failed = [row["absent"] for row in rows if row["implementation"] == "bytegen, Gluon"]
+    assert len(failed) == 2
+    assert all("backend 'gluon' takes tensors on a Hopper GPU (sm_90); got cpu" in why for why in failed)
 
 
 @settings(max_examples=40, deadline=None)
