@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import triton
-from triton.backends.nvidia.compiler import get_ptxas
 
 from bytegen.kernels.architectures import Architecture
 
@@ -59,6 +58,8 @@ class Specialized(NamedTuple):
 
 def specialized(kernel: Any, architecture: Architecture) -> Specialized:
     """Read a kernel with partitions: its PTX, what the assembler says of it, the order of its instructions."""
+    from triton.backends.nvidia.compiler import get_ptxas
+
     ptx = kernel.asm["ptx"]
     with tempfile.TemporaryDirectory() as folder:
         text, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"

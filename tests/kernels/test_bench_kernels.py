@@ -102,32 +102,34 @@ def test_a_result_of_ours_that_is_wrong_or_missing_fails_the_run(
         assert not any(row["right"] for row in ours)
 
 
-def test_a_row_measured_in_a_process_of_its_own_is_one_like_the_others(
+def test_a_row_measured_in_a_process_of_its_own_is_one_like_the_others_or_absent(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Here the twin stands for what is measured so on a Hopper; it gets the same inputs, and is right."""
+    """The twin stands for what is measured so on a Hopper: same inputs, right. Without a Hopper Gluon says why."""
 
-    def with_twin(*args: Any) -> Any:
+    def with_others(*args: Any) -> Any:
         forward, backward = pair(*args)
-        sizes, length, window = args[:3]
-        request = apart.Request("torch", sizes, length, window, "float32", "cpu")
-        forward.entries.append(cases.Apart("twin, apart", request))
+        for name, chosen in (("twin, apart", "torch"), ("bytegen, Gluon", "gluon")):
+            request = apart.Request(chosen, *args[:3], "float32", "cpu")
+            forward.entries.append(cases.Apart(name, request))
         return forward, backward
 
     pair = cases._attention_pair
-    monkeypatch.setattr(cases, "_attention_pair", with_twin)
+    monkeypatch.setattr(cases, "_attention_pair", with_others)
     done, rows = bench("--only", "attention", "--length", "48")
     assert done.exit_code == 0, done.output
-    ours, other = (
+    ours, twins, refused = (
         [row for row in rows if row["kind"] == "attention forward" and row["implementation"] == name]
-        for name in ("bytegen", "twin, apart")
+        for name in ("bytegen", "twin, apart", "bytegen, Gluon")
     )
-    assert len(other) == 2
-    for row, like in zip(other, ours, strict=True):
+    assert len(twins) == len(refused) == 2
+    for row, like in zip(twins, ours, strict=True):
         assert row.keys() == like.keys()
         assert row["right"]
         assert row["relative_error"] < 1e-6
         assert row["p20"] <= row["seconds"] <= row["p80"]
+    for row in refused:
+        assert "backend 'gluon' takes tensors on a Hopper GPU (sm_90); got cpu" in row["absent"]
 
 
 @pytest.mark.parametrize(
@@ -145,24 +147,6 @@ def test_a_row_measured_in_a_process_of_its_own_is_one_like_the_others(
 def test_a_process_that_hangs_or_crashes_is_ended_and_says_why(program: str, message: str) -> None:
     with pytest.raises(apart.ChildError, match=message):
         apart.result_of([sys.executable, "-c", program], limit=2.0)
-
-
-def test_a_row_that_fails_in_its_process_is_absent_and_the_others_stay(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def with_failing(*args: Any) -> Any:
-        forward, backward = pair(*args)
-        request = apart.Request("gluon", args[0], args[1], args[2], "float32", "cpu")  # no Hopper here
-        forward.entries.append(cases.Apart("bytegen, Gluon", request))
-        return forward, backward
-
-    pair = cases._attention_pair
-    monkeypatch.setattr(cases, "_attention_pair", with_failing)
-    done, rows = bench("--only", "attention", "--length", "20")
-    assert done.exit_code == 0, done.output
-    failed = [row["absent"] for row in rows if row["implementation"] == "bytegen, Gluon"]
-    assert len(failed) == 2
-    assert all("backend 'gluon' takes tensors on a Hopper GPU (sm_90); got cpu" in why for why in failed)
 
 
 @settings(max_examples=40, deadline=None)
