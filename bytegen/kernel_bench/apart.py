@@ -23,7 +23,10 @@ _MARK = "measured: "
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What to measure: the implementation by its name in `backend.use`, the case, the device."""
+    """What to measure: the implementation by its name in `backend.use`, the case, the device.
+
+    `tile` is a tile of the kernel in Gluon (keys, stages, turns) to take for its table's.
+    """
 
     backend: str
     sizes: Sizes
@@ -31,6 +34,7 @@ class Request:
     window: int | None
     dtype: str  # "bfloat16"
     device: str
+    tile: tuple[int, int, bool] | None = None
 
 
 class ChildError(RuntimeError):
@@ -65,6 +69,10 @@ def _measure(request: Request, seconds: float) -> dict[str, Any]:
     from bytegen.kernel_bench.clock import Clock, peak_memory
     from bytegen.kernels import backend, local_attention
 
+    if request.tile is not None:
+        from bytegen.kernels.attention.gluon import launch
+
+        launch.TILES[request.sizes.dim] = launch.Tile(*request.tile)
     device = torch.device(request.device)
     dtype = getattr(torch, request.dtype)
     q, k, v = cases.queries_keys_values(request.sizes, request.length, device, dtype, grad=False)

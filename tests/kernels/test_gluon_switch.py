@@ -85,6 +85,16 @@ def test_a_descriptor_names_the_same_elements_in_the_same_order(
     assert torch.equal(seen.view(torch.int16), x.transpose(1, 2).view(torch.int16))
 
 
+def test_tuning_tries_the_shipped_tiles_and_none_that_does_not_fit() -> None:
+    from bytegen.kernel_bench.tune import gluon_tiles
+
+    for dim, tile in launch.TILES.items():
+        tried = list(gluon_tiles(dim))
+        assert tuple(tile) in tried
+        assert all(2 * dim * (128 + 2 * keys * stages) < 227 * 1024 for keys, stages, _ in tried)
+    assert (128, 4, True) not in list(gluon_tiles(128))
+
+
 def launched(*inputs: torch.Tensor, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     with recording(ARCHITECTURES["sm_90"]) as launches:
         launch.forward(*inputs, **({"cu_seqlens": None, "window": None, "scale": 0.1} | options))
