@@ -67,7 +67,7 @@ def test_it_agrees_with_the_triton_kernel_at_a_long_length_and_gives_equal_bits_
         with backend.use("gluon"):
             o, lse = local_attention(q, k, v, window=window, return_lse=True)
             assert torch.equal(o, local_attention(q, k, v, window=window))
-        assert relative(o, want.double()) < 5e-3
+        assert relative(o, want.double()) < 1e-2
         torch.testing.assert_close(lse, want_lse, atol=1e-3, rtol=1e-3)
 
 
