@@ -83,8 +83,8 @@ def _tune_gluon(dim: int, device: str, dtype: str, seconds: float, console: Cons
         request = apart.Request("gluon", sizes, sizes.length, sizes.window, dtype, device, tile)
         try:
             row = apart.measured(request, min(seconds, 0.05))
-        except apart.ChildError as error:
-            console.print(f"  {tile}: {error}", highlight=False)
+        except apart.ChildError as problem:
+            console.print(f"  {tile}: {problem}", highlight=False)
             continue
         found.append((row["seconds"], tile, row["relative_error"]))
     for took, tile, error in sorted(found)[:3]:
