@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -58,8 +59,10 @@ def result_of(command: list[str], limit: float = LIMIT) -> dict[str, Any]:
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):
             return dict(json.loads(line.removeprefix(_MARK)))
-    last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    raise ChildError(f"exit code {done.returncode}: {last[:200]}")
+    said = done.stderr.strip().splitlines() or ["it said nothing"]
+    # Libraries may have more to say after an exception.
+    raised = [line for line in said if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    raise ChildError(f"exit code {done.returncode}: {(raised or said)[-1][:200]}")
 
 
 def _measure(request: Request, seconds: float) -> dict[str, Any]:

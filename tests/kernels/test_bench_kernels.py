@@ -141,7 +141,11 @@ def test_a_row_measured_in_a_process_of_its_own_is_one_like_the_others_or_absent
             "raise RuntimeError('an illegal memory access')",
             "exit code 1: RuntimeError: an illegal memory access",
         ),
-        ("print('something else')", "exit code 0"),
+        (
+            "import atexit, sys; atexit.register(print, 'leaked', file=sys.stderr); raise ValueError('wrong')",
+            "exit code 1: ValueError: wrong",
+        ),
+        ("print('something else')", "exit code 0: it said nothing"),
     ],
 )
 def test_a_process_that_hangs_or_crashes_is_ended_and_says_why(program: str, message: str) -> None:

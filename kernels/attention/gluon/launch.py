@@ -81,15 +81,14 @@ def _descriptor(x: Tensor, rows: int) -> TensorDescriptor:
 
 
 def forward(
-    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int | None, scale: float, *,
-    tile: Tile | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q: Tensor, k: Tensor, v: Tensor, cu_seqlens: Tensor | None, window: int | None, scale: float
+) -> tuple[Tensor, Tensor]:
     """Return o [B, T, Hq, D] in the dtype of q and lse [B, Hq, T] in float32, of what `takes` allows."""
     n_batch, length, n_heads, head_dim = q.shape
     o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     lse = torch.empty(n_batch, n_heads, length, dtype=torch.float32, device=q.device)
     starts, _ = document_limits(cu_seqlens, length)
-    tile = tile or TILES[head_dim]
+    tile = TILES[head_dim]
     options: dict[str, Any] = {
         "GROUPS": n_heads // k.shape[2],
         "D": head_dim,
