@@ -33,32 +33,43 @@ def _cases(kinds: list[str], device: Any, dtype: Any, lengths: list[int]) -> Ite
 
 def _row(case: Any, entry: Any, clock: Any, roof: Any) -> dict[str, Any]:
     """One implementation, timed and checked; where it cannot run, the reason."""
-    from bytegen.kernel_bench.clock import peak_memory
+    from bytegen.kernel_bench import apart, cases
 
     row: dict[str, Any] = {
         "measure": "kernel", "kind": case.kind, "label": case.label, "implementation": entry.name,
         "dtype": str(case.dtype), **case.shape,
     }  # fmt: skip
     try:
-        call = entry.make()
-        out = call()
-        error = None if entry.check is None else entry.check(out)
-        del out
-        on_graph = case.graph and clock.device.type == "cuda"
-        timing = clock.in_graph(call) if on_graph else clock.time(call)
+        if isinstance(entry, cases.Apart):
+            row |= {"graph": False, **apart.measured(entry.request, clock.budget)}
+        else:
+            row |= _measured(case, entry, clock)
     except Exception as problem:
         return row | {"absent": f"{type(problem).__name__}: {str(problem).splitlines()[0][:160]}"}
-    row |= {"seconds": timing.median, "p20": timing.p20, "p80": timing.p80, "rounds": timing.rounds}
-    row |= {"graph": on_graph, "memory": peak_memory(clock.device, call)}
-    if error is not None:
-        row |= {"relative_error": error, "right": error <= TOLERANCE[str(case.dtype)]}
+    if row.get("relative_error") is not None:
+        row["right"] = row["relative_error"] <= TOLERANCE[str(case.dtype)]
     if case.flops:
-        row |= {"flops": case.flops, "flops_per_second": case.flops / timing.median,
-                "of_peak": case.flops / timing.median / roof.flops}  # fmt: skip
+        rate = case.flops / row["seconds"]
+        row |= {"flops": case.flops, "flops_per_second": rate, "of_peak": rate / roof.flops}
     if case.moved:
-        row |= {"bytes": case.moved, "bytes_per_second": case.moved / timing.median,
-                "of_bandwidth": case.moved / timing.median / roof.bandwidth}  # fmt: skip
+        rate = case.moved / row["seconds"]
+        row |= {"bytes": case.moved, "bytes_per_second": rate, "of_bandwidth": rate / roof.bandwidth}
     return row
+
+
+def _measured(case: Any, entry: Any, clock: Any) -> dict[str, Any]:
+    """Time, memory and, where there is something to hold it to, the error of one implementation, here."""
+    from bytegen.kernel_bench.clock import peak_memory
+
+    call = entry.make()
+    out = call()
+    error = None if entry.check is None else entry.check(out)
+    del out
+    on_graph = case.graph and clock.device.type == "cuda"
+    timing = clock.in_graph(call) if on_graph else clock.time(call)
+    row = {"seconds": timing.median, "p20": timing.p20, "p80": timing.p80, "rounds": timing.rounds}
+    row |= {"graph": on_graph, "memory": peak_memory(clock.device, call)}
+    return row if error is None else row | {"relative_error": error}
 
 
 def _scaled(value: float, unit: str) -> str:

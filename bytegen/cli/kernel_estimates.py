@@ -76,6 +76,8 @@ def _page(cards: Iterable[tuple[str, list[Estimate]]], command: str) -> str:
         f"(`{expected.__name__.replace('.', '/')}.py`): tiles visited, scores computed twice in the backward, blocks "
         "that lie on a processor at once (one: products, exponentials and the rest of a tile follow one another; two: "
         f"the slowest hides the others), bytes in flight, and {1e6 * expected.LAUNCH:g} us a launch in a CUDA graph. "
+        f"The kernel in Gluon is given the {expected.IN_TURN:.0%} of the peak that FlashAttention-3, whose schedule it "
+        "has, reaches on an H100. "
         f"Assumed: {expected.BANDWIDTH:.0%} of the bandwidth, {1e6 * expected.LATENCY:g} us of latency, the share of "
         "the peak of products that makers' libraries keep up (`occupancy.py`). No GPU has checked these times.",
     ]  # fmt: skip

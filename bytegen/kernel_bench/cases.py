@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bytegen.kernel_bench import checks, estimate, peers
+from bytegen.kernel_bench import apart, checks, estimate, peers
 from bytegen.kernel_bench.estimate import Sizes
 from bytegen.kernels import (
     cross_entropy,
@@ -25,6 +25,7 @@ from bytegen.kernels import (
     rope,
     swiglu,
 )
+from bytegen.kernels.architectures import architecture_of
 from bytegen.kernels.elementwise.rope import rotate
 
 
@@ -41,6 +42,14 @@ class Entry:
 
 
 @dataclass
+class Apart:
+    """An implementation that may hang or crash: measured and checked in a process of its own."""
+
+    name: str
+    request: apart.Request
+
+
+@dataclass
 class Case:
     """One workload; flops of unmasked pairs only, bytes that must be moved at least."""
 
@@ -51,14 +60,21 @@ class Case:
     flops: float = 0.0
     moved: float = 0.0
     graph: bool = False
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry | Apart] = field(default_factory=list)
 
 
 GPU = Sizes(143_360, 8192, 32, 8, 128, 16_384, 4096, (1, 8, 64))
 CPU = Sizes(4096, 512, 4, 2, 64, 1024, 512, (1, 16))
 
 
-def _qkv(sizes: Sizes, length: int, device: torch.device, dtype: torch.dtype, grad: bool) -> list[Tensor]:
+CHECKED_ROWS = 14
+"""Rows of an attention's output that are held to float64, beside the first and the last."""
+
+
+def queries_keys_values(
+    sizes: Sizes, length: int, device: torch.device, dtype: torch.dtype, grad: bool
+) -> list[Tensor]:
+    """Random q, k, v of one sequence, the same ones in every process on a kind of device."""
     generator = torch.Generator(device).manual_seed(0)
     heads = (sizes.heads, sizes.kv_heads, sizes.kv_heads)
     return [
@@ -82,9 +98,9 @@ def attention_cases(
 def _attention_pair(
     sizes: Sizes, length: int, window: int | None, device: torch.device, dtype: torch.dtype
 ) -> tuple[Case, Case]:
-    q, k, v = _qkv(sizes, length, device, dtype, grad=True)
+    q, k, v = queries_keys_values(sizes, length, device, dtype, grad=True)
     do = torch.randn_like(q.detach())
-    rows = checks.sampled_rows(length, 14)
+    rows = checks.sampled_rows(length, CHECKED_ROWS)
     detached = q.detach(), k.detach(), v.detach()
     want = checks.attention_rows(*detached, window, rows)
     want_dq = checks.query_gradient_rows(*detached, do, window, rows)
@@ -129,7 +145,15 @@ def _attention_pair(
         backward.entries.append(
             Entry(name, partial(_then, make, back), lambda g: checks.relative_error(g[0][0, rows], want_dq))
         )
+    if takes_gluon(device, dtype):
+        request = apart.Request("gluon", sizes, length, window, str(dtype).split(".")[1], str(device))
+        forward.entries.append(Apart("bytegen, Gluon", request))
     return forward, backward
+
+
+def takes_gluon(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel in Gluon is for these: 16 bits on Hopper."""
+    return device.type == "cuda" and dtype.itemsize == 2 and architecture_of(device).name == "sm_90"
 
 
 def _then(make: Callable[[], Any], wrap: Callable[[Any], Callable[[], Any]]) -> Callable[[], Any]:

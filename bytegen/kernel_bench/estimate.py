@@ -119,6 +119,7 @@ def estimates(
     `rows` of the compile table give expected times too; LookupError where one that is needed is not among them.
     """
     from bytegen.kernel_bench import expected
+    from bytegen.kernel_bench.occupancy import PROCESSORS
 
     def case(kind: str, label: str, work: Work, predict: Any) -> Estimate:
         least = bounded(kind, label, work, CARDS[card])
@@ -137,6 +138,10 @@ def estimates(
                         expected.attention, rows or [], card, sizes, length, window, kind == "backward", work
                     )
                     yield case(f"attention {kind}", label, work, predict)
+                if rows is not None and PROCESSORS[card].architecture == "sm_90":
+                    work = attention_forward(sizes, length, window, 2)
+                    predict = partial(expected.attention_in_turn, rows, card, sizes, length, window, work)
+                    yield case("attention forward", f"{label}, Gluon", work, predict)
     for window, batch, n_new in decode_shapes(sizes):
         work = decode(sizes, batch, n_new, window, 2)
         predict = partial(expected.decode, rows or [], card, sizes, batch, n_new, window, work)

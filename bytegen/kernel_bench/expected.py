@@ -30,6 +30,9 @@ LAUNCH = 2.5e-6
 STEP = 80e-9
 """Seconds of one of sampling's steps that wait for each other: a load, an exponential, a sum over a warp or block."""
 
+IN_TURN = 640 / 989
+"""Share of the peak of products that two warpgroups in turn keep up: FlashAttention-3's on an H100 (Shah et al.)."""
+
 # Per score: products of D multiply-adds, float32 operations beside the exponential.
 _SCORES = {"forward_kernel": (2, 4.5), "dq_kernel": (3, 3.5), "dkdv_kernel": (4, 4.0)}
 
@@ -94,6 +97,19 @@ def attention(
     if backward:  # delta: o and dO read
         seconds += LAUNCH + 4.0 * sizes.heads * length * sizes.dim / (BANDWIDTH * CARDS[card].bandwidth)
     return Expected(max(seconds, moving(work, card)), "; ".join(held))
+
+
+def attention_in_turn(
+    rows: Sequence[Row], card: str, sizes: Sizes, length: int, window: int | None, work: Work
+) -> Expected:
+    """Forward in Gluon, if it does as well as the kernel whose schedule it has: all is hidden but the products."""
+    processor, variant = PROCESSORS[card], "global" if window is None else "window"
+    (row,) = row_of(rows, "hopper_forward_kernel", processor.architecture, sizes.dim, variant)
+    pairs = visited_pairs(length, window, 2 * row["config"]["ROWS"], row["config"]["BLOCK_K"]) * sizes.heads
+    seconds = 4 * sizes.dim * pairs / (IN_TURN * CARDS[card].flops) + LAUNCH
+    return Expected(
+        max(seconds, moving(work, card)), "as much of the peak as FlashAttention-3; tiles visited"
+    )
 
 
 def moving(work: Work, card: str) -> float:

@@ -12,7 +12,10 @@ import torch
 from rich.console import Console
 
 from bytegen.benchmark import Timing
+from bytegen.kernel_bench import apart, cases
 from bytegen.kernel_bench.clock import Clock
+from bytegen.kernel_bench.estimate import Sizes
+from bytegen.kernels.architectures import ARCHITECTURES
 
 
 def _tiles(kernel: str) -> Iterator[Any]:
@@ -60,3 +63,32 @@ def tune_attention(device: torch.device, dtype: torch.dtype, seconds: float, con
                 console.print(
                     f'("{kernel}", {dim}): {best!r},  # {architecture_of(device).name}', highlight=False
                 )
+    if cases.takes_gluon(device, dtype):
+        for dim in (64, 128, 256):
+            _tune_gluon(dim, str(device), str(dtype).split(".")[1], seconds, console)
+
+
+def gluon_tiles(dim: int) -> Iterator[tuple[int, int, bool]]:
+    """Keys a tile, stages, turns: those that fit Hopper's shared memory beside 128 queries and the barriers."""
+    for block_k, stages, turns in itertools.product((32, 64, 128), (2, 3, 4), (True, False)):
+        if (128 + 2 * stages * block_k) * dim * 2 + 1024 <= ARCHITECTURES["sm_90"].shared_bytes:
+            yield block_k, stages, turns
+
+
+def _tune_gluon(dim: int, device: str, dtype: str, seconds: float, console: Console) -> None:
+    """Print the tiles of the kernel in Gluon in order of speed: each in a process of its own, for one may hang."""
+    sizes = Sizes(16_384, 8192, 16, 4, dim, 0, 0, ())
+    found = []
+    for tile in gluon_tiles(dim):
+        request = apart.Request("gluon", sizes, sizes.length, sizes.window, dtype, device, tile)
+        try:
+            row = apart.measured(request, min(seconds, 0.05))
+        except apart.ChildError as problem:
+            console.print(f"  {tile}: {problem}", highlight=False)
+            continue
+        found.append((row["seconds"], tile, row["relative_error"]))
+    for took, tile, error in sorted(found)[:3]:
+        console.print(
+            f"  Gluon, heads of {dim}: {1e3 * took:.3f} ms  {tile}, relative error {error:.1e}",
+            highlight=False,
+        )

@@ -28,6 +28,11 @@ def _attention(
     scale: float, softcap: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if _fused(q):
+        if backend.takes_gluon():
+            from bytegen.kernels.attention.gluon import launch as hopper
+
+            if hopper.takes(q, k, v, sinks, scale, softcap):
+                return hopper.forward(q, k, v, cu_seqlens, window, scale)
         from bytegen.kernels.attention.fused import launch
 
         return launch.forward(q, k, v, sinks, cu_seqlens, window, scale, softcap)

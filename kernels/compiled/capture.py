@@ -73,7 +73,8 @@ def _described(argument: Any) -> str:
     if isinstance(argument, torch.Tensor):
         return str(argument.dtype)
     if hasattr(argument, "block_shape"):
-        return f"{argument.base.dtype} {argument.block_shape}"
+        layout = getattr(argument, "layout", "")  # Gluon's say how a tile lies in shared memory
+        return f"{argument.base.dtype} {argument.block_shape}{layout and f' {layout}'}"
     return repr(argument)
 
 
@@ -100,5 +101,10 @@ def compile_launch(launch: Launch, architecture: Architecture) -> Any:
     options, signature, constants, attributes = function._pack_args(
         backend, {**launch.options, "debug": False}, bound, specialization, options
     )
-    source = ASTSource(function, signature, constants, attributes)
+    source_type = ASTSource
+    if function.is_gluon():
+        from triton.experimental.gluon._runtime import GluonASTSource
+
+        source_type = GluonASTSource
+    source = source_type(function, signature, constants, attributes)
     return triton.compile(source, target=target, options=options.__dict__)

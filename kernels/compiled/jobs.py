@@ -16,6 +16,7 @@ import torch
 
 from bytegen.kernels.architectures import ARCHITECTURES, Architecture
 from bytegen.kernels.attention.fused import decode_launch, launch
+from bytegen.kernels.attention.gluon import launch as gluon_launch
 from bytegen.kernels.compiled.capture import Launch, recording
 from bytegen.kernels.elementwise.fused import cross_entropy, rms_norm, rope, swiglu
 from bytegen.kernels.sampling import fused as sampling
@@ -63,6 +64,29 @@ def _attention(architecture: Architecture, head_dim: int, dtype: str, variant: s
     for one in launches:
         if one.name != "delta_kernel" or (architecture.name, variant) == (ORDER[0], "global"):
             yield one
+
+
+_HOPPER_VARIANTS: dict[str, dict[str, Any]] = {
+    _FULL: _VARIANTS[_FULL],
+    "global": _VARIANTS["global"],
+    "window": {"window": 512},
+}
+
+
+def _hopper(architecture: Architecture) -> Iterator[Job]:
+    """Forward in Gluon, for every head that it takes; float16 in the plainest variant."""
+    for head_dim, variant, dtype in (
+        *((USUAL, variant, "bfloat16") for variant in _HOPPER_VARIANTS),
+        *((dim, variant, "bfloat16") for dim in (64, 256) for variant in (_FULL, "global")),
+        (USUAL, "global", "float16"),
+    ):
+        options = _HOPPER_VARIANTS[variant]
+        q, k = (torch.empty(1, 1024, heads, head_dim, dtype=DTYPES[dtype]) for heads in (8, 2))
+        cu = torch.tensor([0, 100, 1024]) if options.get("documents") else None
+        with recording(architecture) as launches:
+            gluon_launch.forward(q, k, k, cu, options["window"], 0.1)
+        for one in launches:
+            yield _job(architecture, one, variant, head_dim, dtype)
 
 
 def _decoding(architecture: Architecture, head_dim: int, dtype: str, variant: str) -> Iterator[Launch]:
@@ -118,6 +142,8 @@ def _of_16_bits(architecture: Architecture) -> Iterator[Job]:
         for variant in (*_STEPS, *_ROWS) if head_dim == USUAL else _STEPS[:1]:
             for one in _decoding(architecture, head_dim, "bfloat16", variant):
                 yield _job(architecture, one, variant, head_dim, "bfloat16")
+    if architecture.name == "sm_90":
+        yield from _hopper(architecture)
     for variant, one in _others(architecture):
         yield _job(architecture, one, variant, 0, "bfloat16")
 
@@ -147,7 +173,7 @@ def jobs(names: list[str] | None = None) -> Iterator[Job]:
 
 def _job(architecture: Architecture, one: Launch, variant: str, head_dim: int, dtype: str) -> Job:
     kept = ("BLOCK_Q", "BLOCK_K", "ROWS", "BLOCK", "num_warps", "num_stages", "DESCRIPTORS",
-            "WANT_DK", "WANT_DV")  # fmt: skip
+            "WANT_DK", "WANT_DV", "STAGES", "TURNS")  # fmt: skip
     config = {name: one.options[name] for name in kept if name in one.options}
     module = one.function.__module__.split(".")
     place = "" if "attention" in module else "sample." if "sampling" in module else f"{module[-1]}."

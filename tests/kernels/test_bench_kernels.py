@@ -1,6 +1,7 @@
 """`bytegen bench kernels` on a CPU, at sizes of a test: every row is labelled, checked or absent with its reason."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from bytegen.cli.bench_kernels import kernels_bench
 from bytegen.errors import UserError
-from bytegen.kernel_bench import cases, peers
+from bytegen.kernel_bench import apart, cases, peers
 from bytegen.kernel_bench.estimate import Sizes
 from bytegen.kernels import decode_attention
 
@@ -99,6 +100,57 @@ def test_a_result_of_ours_that_is_wrong_or_missing_fails_the_run(
         assert {row["absent"] for row in ours} == {"ValueError: does not fit"}
     else:
         assert not any(row["right"] for row in ours)
+
+
+def test_a_row_measured_in_a_process_of_its_own_is_one_like_the_others_or_absent(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The twin stands for what is measured so on a Hopper: same inputs, right. Without a Hopper Gluon says why."""
+
+    def with_others(*args: Any) -> Any:
+        forward, backward = pair(*args)
+        for name, chosen in (("twin, apart", "torch"), ("bytegen, Gluon", "gluon")):
+            request = apart.Request(chosen, *args[:3], "float32", "cpu")
+            forward.entries.append(cases.Apart(name, request))
+        return forward, backward
+
+    pair = cases._attention_pair
+    monkeypatch.setattr(cases, "_attention_pair", with_others)
+    done, rows = bench("--only", "attention", "--length", "48")
+    assert done.exit_code == 0, done.output
+    ours, twins, refused = (
+        [row for row in rows if row["kind"] == "attention forward" and row["implementation"] == name]
+        for name in ("bytegen", "twin, apart", "bytegen, Gluon")
+    )
+    assert len(twins) == len(refused) == 2
+    for row, like in zip(twins, ours, strict=True):
+        assert row.keys() == like.keys()
+        assert row["right"]
+        assert row["relative_error"] < 1e-6
+        assert row["p20"] <= row["seconds"] <= row["p80"]
+    for row in refused:
+        assert "backend 'gluon' takes tensors on a Hopper GPU (sm_90); got cpu" in row["absent"]
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import time; time.sleep(60)", "no result within 2 s"),
+        ("import os; os.abort()", "exit code -6: it said nothing"),
+        (
+            "raise RuntimeError('an illegal memory access')",
+            "exit code 1: RuntimeError: an illegal memory access",
+        ),
+        (
+            "import atexit, sys; atexit.register(print, 'leaked', file=sys.stderr); raise ValueError('wrong')",
+            "exit code 1: ValueError: wrong",
+        ),
+        ("print('something else')", "exit code 0: it said nothing"),
+    ],
+)
+def test_a_process_that_hangs_or_crashes_is_ended_and_says_why(program: str, message: str) -> None:
+    with pytest.raises(apart.ChildError, match=message):
+        apart.result_of([sys.executable, "-c", program], limit=2.0)
 
 
 @settings(max_examples=40, deadline=None)

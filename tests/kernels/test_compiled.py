@@ -115,6 +115,83 @@ def test_every_kernel_and_dtype_is_compiled_for_every_architecture(architecture:
     }  # fmt: skip
 
 
+def test_gluon_s_rows_have_partitions_with_registers_of_their_own_and_exponentials_under_products() -> None:
+    rows = [row for row in kept() if row["kernel"] == "hopper_forward_kernel"]
+    assert {(row["head_dim"], row["dtype"]) for row in rows} == {
+        (64, "bfloat16"), (128, "bfloat16"), (128, "float16"), (256, "bfloat16")}  # fmt: skip
+    for row in rows:
+        assert row["architecture"] == "sm_90"
+        assert row["bulk_copies"]
+        assert {240, 24} <= set(row["register_limits"])
+        # Of 65,536 registers: what partitions give back is what others take.
+        assert row["registers"] * 384 <= 65_536
+        assert not row["serialized"]
+        assert row["overlapped"] == 1.0
+
+
+def test_what_keeps_partitions_from_overlapping_is_a_complaint() -> None:
+    from bytegen.kernels.compiled import table
+
+    row = next(row for row in kept() if row["kernel"] == "hopper_forward_kernel")
+    assert table.complaints(row) == []
+    for fault, message in (
+        ({"bulk_copies": False}, "tiles do not come by TMA"),
+        ({"register_limits": [168]}, "register limits [168] where 240 and 24 belong"),
+        ({"serialized": True}, "products wait for each other"),
+        ({"overlapped": 0.5}, "50% of the exponentials run under a product"),
+    ):
+        assert table.complaints(row | fault) == [message]
+
+
+@pytest.mark.parametrize(
+    ("code", "share"),
+    [
+        ("HGMMA; HGMMA; DEPBAR1; MUFU; MUFU; DEPBAR0; HGMMA", 1.0),
+        ("HGMMA; HGMMA; DEPBAR1; DEPBAR0; MUFU; MUFU; HGMMA", 0.0),
+        (
+            "HGMMA; DEPBAR0; MUFU; HGMMA; DEPBAR1; MUFU; MUFU; MUFU; DEPBAR0; MUFU",
+            0.75,
+        ),  # the first tile does not count
+        ("HGMMA; DEPBAR0; MUFU", 0.0),
+    ],
+)
+def test_exponentials_are_counted_between_the_wait_for_scores_and_that_for_the_output(
+    code: str, share: float
+) -> None:
+    from bytegen.kernels.compiled.resources import overlap
+
+    for name in "01":
+        code = code.replace(f"DEPBAR{name}", f"WARPGROUP.DEPBAR.LE gsb0, 0x{name}")
+    assert (
+        overlap(code.replace("MUFU", "MUFU.EX2 R1, R2").replace("HGMMA", "HGMMA.64x128x16.F32 R24")) == share
+    )
+
+
+_READ_TOO_EARLY = """
+from types import SimpleNamespace
+from bytegen.kernels.architectures import ARCHITECTURES
+from bytegen.kernels.compiled import capture, resources
+from bytegen.kernels.compiled.jobs import jobs
+job = next(job for job in jobs(["sm_90"]) if job.kernel == "hopper_forward_kernel")
+hopper = ARCHITECTURES["sm_90"]
+asm = capture.compile_launch(job.launch, hopper).asm
+early = asm["ptx"].replace("wgmma.wait_group.sync.aligned \t1;", "wgmma.wait_group.sync.aligned \t2;")
+early = early.replace("wgmma.wait_group.sync.aligned 1;", "wgmma.wait_group.sync.aligned 2;")
+assert early != asm["ptx"]
+for ptx in (asm["ptx"], early):
+    print(resources.specialized(SimpleNamespace(asm={"ptx": ptx}), hopper).serialized)
+"""
+
+
+@pytest.mark.slow
+def test_the_assembler_sees_scores_that_are_read_before_they_were_waited_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_TOO_EARLY],
+        capture_output=True, text=True, env={**os.environ, "TRITON_INTERPRET": "0"}, timeout=300,
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "True"], done.stderr
+
+
 @pytest.mark.slow
 def test_a_piece_of_the_table_is_compiled_and_then_kept(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
