@@ -101,16 +101,21 @@ def narrowed(plan: Plan, index: int, dlls: int) -> Plan:
     kept = fitting(plan, group) & dlls
     if kept == group.dlls:
         return plan
-    before = least_function(plan, group)
-    group = group._replace(dlls=kept)
+    plan = settled(plan, index, group._replace(dlls=kept))
+    if group.dll_at < 0:
+        return plan
+    end = group.dll_at + least_dll(plan, group_of(plan, index))
+    return plan._replace(ledger=plan.ledger.grown(group.dll_at, end))
+
+
+def settled(plan: Plan, index: int, group: Group) -> Plan:
+    """The plan with a group that has fewer DLLs left: names of functions still unread get the bytes that those need."""
+    before = least_function(plan, group_of(plan, index))
     plan = with_group(plan, index, group)
     need = least_function(plan, group)
-    ledger = plan.ledger
-    if need > before:
-        ledger = ledger.each(lambda region: _grown(region, index, need))
-    if group.dll_at >= 0:
-        ledger = ledger.grown(group.dll_at, group.dll_at + least_dll(plan, group))
-    return plan._replace(ledger=ledger)
+    if need <= before:
+        return plan
+    return plan._replace(ledger=plan.ledger.each(lambda region: _grown(region, index, need)))
 
 
 def _grown(region: Region, index: int, need: int) -> Region:
