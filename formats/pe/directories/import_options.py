@@ -76,8 +76,9 @@ def options_of(plan: Plan, view: View, start: int, end: int) -> Iterable[Option]
     all_dlls = table_of(plan).all if plan.resolved else -1
     fresh = with_group(plan, index, Group(dlls=all_dlls))
     if any(high - low - low % 2 >= 2 * word for low, high in view.gaps(plan.ledger, barred=True)):
-        ways = (late, together, early) if plan.resolved else ()
-        plans = [way(fresh, index, view) for way in ways] or [fresh]
+        plans: list[Plan | None] = [fresh]
+        if plan.resolved:
+            plans = [late(fresh, index, view), together(fresh, index, view), *early(fresh, index, view)]
         for option in (Option(found) for found in plans if found is not None):
             if view.spans(option.plan.ledger, 2 * word, need(option)):
                 yield option

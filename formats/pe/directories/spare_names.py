@@ -9,15 +9,19 @@ kept late again, for by then its own names take the widest gap from the front.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.pe.directories.groups import (
     DLL,
     FUNCTION,
+    HINT,
     Owner,
     group_of,
     least_function,
     place,
     released,
+    table_of,
     with_group,
 )
 from bytegen.formats.pe.directories.memory import View, contents
@@ -25,6 +29,7 @@ from bytegen.formats.pe.plan import Plan
 
 _SIZE = 64  # no DLL's shortest name is longer, so a spare name of this size rules none out
 _NARROW = 4 * _SIZE
+_FEW = (8, 12, 16)  # sizes of a name in reserve where room is scarce
 _PATH = "imports.spare"
 _MOST_MOVED = 16  # moving takes time for each of them, and more have room enough elsewhere
 
@@ -74,16 +79,20 @@ def together(plan: Plan, index: int, view: View) -> Plan | None:
     return plan
 
 
-def early(plan: Plan, index: int, view: View) -> Plan | None:
-    """The plan with a group's name in reserve at the beginning of the widest gap, if that is narrow.
+def early(plan: Plan, index: int, view: View) -> Iterator[Plan]:
+    """The plans with a group's name in reserve at the beginning of the widest gap, if that is narrow.
 
-    What comes close behind it says which DLLs it leaves.
+    What comes close behind it must not rule out DLLs later on, so each size rules them out at once.
     """
     low, high = _widest(plan, view)
-    least = least_function(plan, group_of(plan, index))
-    if not least <= high - low < _NARROW or not _harmless(plan, low):
-        return None
-    return _kept(plan, index, low, low + least)
+    if high - low >= _NARROW or not _harmless(plan, low):
+        return
+    group, seen = group_of(plan, index), 0
+    for size in _FEW:
+        dlls = group.dlls & table_of(plan).within(size - HINT - 1)
+        if size <= high - low and dlls != seen:
+            yield _kept(with_group(plan, index, group._replace(dlls=dlls)), index, low, low + size)
+        seen = dlls
 
 
 def _widest(plan: Plan, view: View) -> tuple[int, int]:
