@@ -52,7 +52,8 @@ def ahead_base(state: State, tag: int) -> tuple[State, str, int, int] | None:
         if not state.pins_fit():
             return None
         base = after._replace(ahead=True)
-        found = settle(base)
+        # What is reserved for others may lie where the strings have room, and do elsewhere.
+        found = next((found for found in map(settle, layouts(base)) if found is not None), None)
         if found is None:
             return None
         region = found.reservation(STRINGS)
