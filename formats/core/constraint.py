@@ -25,7 +25,7 @@ from bytegen.formats.core.written import Written
 from bytegen.formats.errors import FormatError
 
 _FREE, _FIELD, _STREAM, _ENDED = range(4)
-_BLOCK = 64  # steps
+_BLOCK = 16  # steps
 _FOR_GOOD = -(1 << 60)  # a count of steps that is never high enough to let any go
 
 
