@@ -125,9 +125,8 @@ def sizes(plan: Plan, header: Header) -> _Choices:
     """The set of sh_size, and its rule."""
     kind, offset, table, number = header.kind, header.offset, header.table, header.number
     if foreseen.rules(plan, kind):
-        return foreseen.sizes(
-            plan, table, number, kind, offset
-        ), "the size of the table there, or one that fits"
+        found_sizes = foreseen.sizes(plan, table, number, kind, offset, header.address)
+        return found_sizes, "the size of the table there, or one that fits"
     owed, place = plan.owed_at(number), agreed.place_of(plan, kind)
     if kind == NOBITS:
         return [Span(0, plan.target.top - offset)], "any size that does not wrap"

@@ -6,7 +6,7 @@ version tables lie behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -222,9 +222,15 @@ def _ahead(plan: Plan, table: Table, kind: int) -> list[Piece]:
     return pieces
 
 
-def _room(plan: Plan, table: Table, offset: int) -> int:
-    """Bytes that a table ahead at ``offset`` may have."""
-    return next((high - offset for low, high, _ in expected.gaps(plan, table) if low <= offset < high), 0)
+def _end_of(ranges: Iterable[tuple[int, int, int]], offset: int, address: int) -> int:
+    """Where the range ends in which an offset is mapped at an address (others may show it too); 0 where none is."""
+    shift = address - offset
+    return max((high for low, high, moved in ranges if low <= offset < high and moved == shift), default=0)
+
+
+def _room(plan: Plan, table: Table, offset: int, address: int) -> int:
+    """Bytes that a table ahead may have."""
+    return max(_end_of(expected.gaps(plan, table), offset, address) - offset, 0)
 
 
 # The fields
@@ -264,7 +270,7 @@ def offset_of(plan: Plan, table: Table, address: int) -> int:
     return found
 
 
-def sizes(plan: Plan, table: Table, number: int, kind: int, offset: int) -> list[Piece]:
+def sizes(plan: Plan, table: Table, number: int, kind: int, offset: int, address: int) -> list[Piece]:
     """The set of sh_size."""
     unit, least, seen = plan.target.sym_size, expected.least(plan), expected.view(plan, table)
     if kind in NAMED:
@@ -272,7 +278,7 @@ def sizes(plan: Plan, table: Table, number: int, kind: int, offset: int) -> list
         assert found is not None
         return [Finite((found[0].size,))]
     behind = offset < table.start
-    high = max((high for low, high, _ in seen.map.ranges() if low <= offset < high), default=0)
+    high = _end_of(seen.map.ranges(), offset, address)
     if kind == GNU_VERSYM:
         room = min(high - offset, _at_zero(plan))
         return [Span(2 * least, min(2 * expected.most(plan, table, number), room), 2)]
@@ -282,13 +288,13 @@ def sizes(plan: Plan, table: Table, number: int, kind: int, offset: int) -> list
             most = _symbol_run(plan, table, offset, high, expected.string_bound(plan, table, number))
         else:
             kept = _kept_place(plan, kind)
-            most = _room(expected.released(plan), table, offset) // unit
+            most = _room(expected.released(plan), table, offset, address) // unit
             if kept is not None and offset == kept.start:
                 most = max(most, least)
         most = min(most, foreseen(plan).most)
         return [Span(least * unit, (least if exact else most) * unit, unit)]
     if not behind:
-        return [Span(_least_size(plan, kind), _room(plan, table, offset), 4)]
+        return [Span(_least_size(plan, kind), _room(plan, table, offset, address), 4)]
     if kind == HASH:
         return [Finite((hashes.size_of(seen.raw, offset),))]
     return [Finite((_gnu_hash(plan, table, offset, high).size,))]
