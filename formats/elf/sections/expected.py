@@ -142,7 +142,9 @@ def elsewhere(plan: Plan, table: Table, number: int) -> list[Plan]:
         return [plan]
     bare, word = released(plan), plan.target.word
     size, found = reserved.end - reserved.start, {reserved.start: plan}
-    for low, high, _ in islice(gaps(bare, table), _MOST_GAPS):
+    # Segments may show the same gap at several addresses.
+    wide = dict.fromkeys((low, high) for low, high, _ in gaps(bare, table) if high - low >= size)
+    for low, high in islice(wide, _MOST_GAPS):
         for start in ((high - size) // word * word, low + -low % word):
             if low <= start and start + size <= high and start not in found:
                 found[start] = _reserving(bare, start, size)
