@@ -108,6 +108,8 @@ def shape_table(config: ModelConfig) -> str:
     ]
     if config.conv_taps > 1:
         parts.append(("convolution before attention", f"{config.conv_taps} taps"))
+    if config.mtp_heads:
+        parts.append(("multi-token prediction heads", f"{config.mtp_heads}, for drafts"))
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in parts)])
 
 

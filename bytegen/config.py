@@ -41,6 +41,10 @@ class ModelConfig:
     `pattern` repeats over the layers: "L" is local (a query sees `window` keys at most, itself
     included), "G" is global. `conv_taps` > 1 adds a causal depthwise convolution on the normalised
     input of attention. `dim` is the width of the residual stream, `head_dim` that of one head.
+
+    `mtp_heads` counts multi-token prediction heads (Gloeckle et al. 2024), each a residual SiLU block as Medusa's
+    (Cai et al. 2024): head k predicts, from what the model predicts a byte from, the byte k places behind that one.
+    They serve to draft (see `decoding`), and change nothing of what the model writes.
     """
 
     dim: int
@@ -60,6 +64,7 @@ class ModelConfig:
     qk_norm: bool = False
     tied: bool = False
     conv_taps: int = 0
+    mtp_heads: int = 0
 
     def __post_init__(self) -> None:
         if self.n_heads % self.n_kv_heads:
@@ -70,6 +75,8 @@ class ModelConfig:
             raise UserError(f"head_dim={self.head_dim} is odd; rotary embeddings need pairs")
         if self.window < 1:
             raise UserError(f"window={self.window}: a query sees at least itself, so at least 1")
+        if self.mtp_heads < 0:
+            raise UserError(f"mtp_heads={self.mtp_heads} must be 0 or more")
         for name in (
             "dim",
             "n_layers",
@@ -95,23 +102,35 @@ class ModelConfig:
         ]
 
     def n_params(self) -> int:
-        """Return the number of parameters, embeddings included."""
+        """Return the number of parameters, embeddings and multi-token prediction heads included."""
         q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         attention = self.dim * (q + 2 * kv) + q * self.dim
         attention += (q + 2 * kv) if self.qkv_bias else 0
         attention += 2 * self.head_dim if self.qk_norm else 0
         attention += self.dim * self.conv_taps if self.conv_taps > 1 else 0
         layer = attention + 3 * self.dim * self.ffn_dim + 2 * self.dim
-        return self.n_layers * layer + self.dim + self.vocab_size * self.dim * (1 if self.tied else 2)
+        ends = self.dim + self.vocab_size * self.dim * (1 if self.tied else 2)
+        return self.n_layers * layer + ends + self.mtp_params()
+
+    def mtp_params(self) -> int:
+        """Return the number of parameters of the multi-token prediction heads; the unembedding is the model's own."""
+        return self.mtp_heads * self.dim * self.dim
 
     def flops_per_byte(self, position: int = 0) -> int:
-        """Return the multiply-adds, times two, of one forward step at `position` (keys before it included)."""
+        """Return the multiply-adds, times two, of one forward step at `position` (keys before it included).
+
+        Multi-token prediction heads are no part of it: see `mtp_flops`.
+        """
         q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         layer = self.dim * (2 * q + 2 * kv) + 3 * self.dim * self.ffn_dim
         layer += self.dim * self.conv_taps if self.conv_taps > 1 else 0
         matmuls = self.n_layers * layer + self.dim * self.vocab_size
         keys = sum(min(position + 1, w) if w else position + 1 for w in self.windows())
         return 2 * matmuls + 4 * q * keys
+
+    def mtp_flops(self) -> int:
+        """Return the multiply-adds, times two, of all multi-token prediction heads after one byte."""
+        return 2 * self.mtp_heads * self.dim * (self.dim + self.vocab_size)
 
     def cache_bytes(self, length: int, *, batch: int = 1, chunk: int = 256, bytes_per_value: int = 4) -> int:
         """Return the size of the key-value cache of `batch` sequences of `length` positions.

@@ -17,6 +17,11 @@ DRAFTS = "drafts.safetensors"
 """Beside the weights, where there is one: a table of guesses (see `decoding.drafts`)."""
 
 
+HEADS, MTP = "mtp_heads.safetensors", "mtp."
+"""Multi-token prediction heads, where there are any: the file beside the weights that holds them, so that they can be
+added to a model whose weights stay as they are, and how the names of their tensors begin."""
+
+
 def packaged_models() -> list[str]:
     """Return the names of the models in the package."""
     return sorted(p.name for p in PACKAGED.glob("*") if (p / "config.json").exists())

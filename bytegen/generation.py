@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,7 +84,7 @@ def generate_many(
     max_bytes: int = 4096, seed: int = 0, samples: int = 1, temperature: float | None = None,
     top_p: float = 1.0, min_p: float = 0.0, batch_size: int = 32, on_bytes: OnBytes | None = None,
     on_output: Callable[[int, Output], None] | None = None, timing: Timing | None = None, static: bool = True,
-    drafts: bool = True, backend: str = "auto", min_bytes: int = 0,
+    drafts: bool | Iterable[str] = True, backend: str = "auto", min_bytes: int = 0,
 ) -> list[Output]:  # fmt: skip
     """Write `samples` files for each prompt, in batches; outputs come prompt by prompt.
 
@@ -92,11 +92,13 @@ def generate_many(
     hears of bytes as they are written, `on_output(index, output)` of each finished file; `timing` is
     added to. `static` keeps ELF files to static programs (see `formats.constraint`): the packaged model has
     seen no others, and was not trained on bytes that had one choice there. `drafts` guesses bytes ahead, which
-    changes the time and nothing else (see `decoding.engine`); `backend` is what computes (see `decoding.runners`).
+    changes the time and nothing else (see `decoding.engine`); it may name the sources of guesses, some of "file",
+    "table" and "heads" (see `decoding.guesses`). `backend` is what computes (see `decoding.runners`).
     Files have `min_bytes` at least: where a model would end one earlier it goes on behind what the headers describe.
 
-    Raises UserError for an empty prompt, a prompt that does not fit the context, or sampling parameters out
-    of range; FormatError for an unknown format or level, or a max_bytes below the least file or `min_bytes`.
+    Raises UserError for an empty prompt, a prompt that does not fit the context, sampling parameters out of range,
+    or a source of drafts that is none; FormatError for an unknown format or level, or a max_bytes below the least file
+    or `min_bytes`.
     """
     if samples < 1 or batch_size < 1:
         raise UserError(f"samples={samples} and batch_size={batch_size} must be at least 1")
@@ -135,7 +137,7 @@ def generate(lm: LanguageModel, prompt: str, **options: Any) -> Output:
 def stream(
     lm: LanguageModel, prompt: str, *, format: str = DEFAULT_FORMAT, level: str = DEFAULT_LEVEL, max_bytes: int = 4096,
     seed: int = 0, temperature: float | None = None, top_p: float = 1.0, min_p: float = 0.0, static: bool = True,
-    drafts: bool = True, backend: str = "auto", min_bytes: int = 0,
+    drafts: bool | Iterable[str] = True, backend: str = "auto", min_bytes: int = 0,
 ) -> Iterator[bytes]:  # fmt: skip
     """Write one file for `prompt` and give its bytes as they come, some at a time; closing the iterator stops.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from huggingface_hub import ModelCard, ModelHubMixin
 
 from bytegen.errors import UserError
-from bytegen.folders import DRAFTS, INDEX, SINGLE
+from bytegen.folders import DRAFTS, HEADS, INDEX, SINGLE
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,7 @@ def _download(repo_id: str, **options: Any) -> str:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    files = ["config.json", SINGLE, "model-*.safetensors", INDEX, DRAFTS]
+    files = ["config.json", SINGLE, "model-*.safetensors", INDEX, DRAFTS, HEADS]
     try:
         return snapshot_download(repo_id, allow_patterns=files, **options)
     except HFValidationError:

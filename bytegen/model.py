@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bytegen.cache import Cache, LayerCache
 from bytegen.config import ModelConfig
+from bytegen.folders import MTP
 from bytegen.hub import HubModel
 from bytegen.kernels import backend, decode_attention, local_attention, rms_norm, rope, swiglu
 from bytegen.kernels.elementwise.rope import rotate
@@ -168,6 +169,18 @@ class Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x))
 
 
+class MtpHead(nn.Module):
+    """A multi-token prediction head: a residual SiLU block, which begins as the identity, as Medusa's does."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """What the unembedding reads instead of `hidden` [..., D], for a byte further on."""
+        return hidden + F.silu(self.proj(hidden))
+
+
 class ByteLM(nn.Module, HubModel):
     """A byte language model of the shape that `config` describes."""
 
@@ -178,6 +191,7 @@ class ByteLM(nn.Module, HubModel):
         self.blocks = nn.ModuleList(Block(config, window) for window in config.windows())
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.head = None if config.tied else nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.mtp = nn.ModuleList(MtpHead(config.dim) for _ in range(config.mtp_heads))
         self.draft_table: NGrams | None = (
             None  # guesses for its files (see `decoding.drafts`), no weights of its own
         )
@@ -187,10 +201,12 @@ class ByteLM(nn.Module, HubModel):
             self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw fresh weights: normal, scaled by fan-in; output projections shrink with depth."""
+        """Draw fresh weights: normal, scaled by fan-in; output projections shrink with depth, heads begin at zero."""
         depth = 1.0 / math.sqrt(2 * self.config.n_layers)
         for name, p in self.named_parameters():
-            if name == "embed.weight":
+            if name.startswith(MTP):
+                nn.init.zeros_(p)
+            elif name == "embed.weight":
                 nn.init.normal_(p, std=0.02 if self.config.tied else 1.0)
             elif p.dim() == 2 and not name.endswith("conv.weight"):
                 std = 1.0 / math.sqrt(p.shape[1])
@@ -240,6 +256,15 @@ class ByteLM(nn.Module, HubModel):
     def logits(self, hidden: Tensor) -> Tensor:
         """Project [..., D] to [..., V]."""
         return F.linear(hidden, self.embed.weight) if self.head is None else self.head(hidden)
+
+    def mtp_logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of the multi-token prediction heads [K, ..., V] for hidden states [..., D].
+
+        Where `logits` are those of the byte at place t, head k's, at index k - 1, are those of the byte at t + k.
+        """
+        if not self.mtp:
+            return hidden.new_zeros(0, *hidden.shape[:-1], self.config.vocab_size)
+        return torch.stack([self.logits(head(hidden)) for head in self.mtp])
 
     def forward(self, tokens: Tensor, *, cu_seqlens: Tensor | None = None) -> Tensor:
         """Return logits [B, T, V] for ids `tokens` [B, T]; packed documents come as B = 1 with `cu_seqlens`."""

@@ -1,7 +1,8 @@
 """Tensors on disk as safetensors, in one file or in shards, read and written one at a time.
 
 The layout is Hugging Face's: `model.safetensors`, or `model-00001-of-00003.safetensors` and so on with
-`model.safetensors.index.json`, whose `weight_map` says which tensor is in which file.
+`model.safetensors.index.json`, whose `weight_map` says which tensor is in which file. Multi-token prediction heads are
+in a file of their own beside either.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bytegen.errors import UserError
-from bytegen.folders import INDEX, SINGLE
+from bytegen.folders import HEADS, INDEX, SINGLE
 
 MAX_SHARD_BYTES = 2_000_000_000
 
@@ -66,6 +67,7 @@ class Shards:
         promised = self._weight_map()
         files = [SINGLE] if promised is None else sorted(set(promised.values()))
         missing = [name for name in files if not (folder / name).is_file()]
+        files += [HEADS] if (folder / HEADS).is_file() else []
         if missing:
             raise UserError(f"{folder} lacks {len(missing)} of {len(files)} shards: {', '.join(missing)}")
         for file in files:

@@ -18,7 +18,7 @@ from bytegen.config import ModelConfig
 from bytegen.decoding.drafts import NGrams
 from bytegen.errors import UserError
 from bytegen.files import usual_mode
-from bytegen.folders import DRAFTS, INDEX, SINGLE, model_folder, read_config
+from bytegen.folders import DRAFTS, HEADS, INDEX, MTP, SINGLE, model_folder, read_config
 from bytegen.folders import PACKAGED as PACKAGED
 from bytegen.folders import packaged_models as packaged_models
 from bytegen.limits import check_disk, check_memory, disk_errors, gigabytes, memory_errors
@@ -103,6 +103,7 @@ def files_in_place(target: Path) -> Iterator[Path]:
                 target / SINGLE,
                 target / INDEX,
                 target / DRAFTS,
+                target / HEADS,
                 *target.glob("model-*-of-*.safetensors"),
             ):
                 if old.name not in new:
@@ -116,13 +117,17 @@ def write_model(
 ) -> None:
     """Write weights, in shards of at most `max_shard_bytes`, config, and the table of drafts if any into `folder`.
 
-    UserError where they are int8: that is for generating, and the weights they came from are what is worth keeping.
+    Multi-token prediction heads go into a file of their own. UserError where weights are int8: that is for generating,
+    and the weights they came from are what is worth keeping.
     """
     if is_quantised(lm):
         raise UserError("a model in int8 cannot be saved; save it as it was loaded, with precision 'fp32'")
     tensors = {name: LazyTensor.of(t, dtype) for name, t in lm.state_dict().items()}
     check_disk(sum(lazy.nbytes for lazy in tensors.values()), folder)
+    heads = {name: tensors.pop(name) for name in list(tensors) if name.startswith(MTP)}
     write_shards(folder, tensors, max_shard_bytes=max_shard_bytes)
+    if heads:
+        write_tensors(folder / HEADS, {name: lazy.read() for name, lazy in heads.items()})
     (folder / "config.json").write_text(lm.config.to_json())
     if lm.draft_table is not None:
         lm.draft_table.save(folder / DRAFTS)
@@ -183,17 +188,22 @@ def memory_advice(config: ModelConfig, device: str | torch.device = "cpu") -> st
 
 
 @torch.no_grad()
-def read_weights(lm: ByteLM, folder: Path) -> None:
+def read_weights(lm: ByteLM, folder: Path, *, new_heads: bool = False) -> None:
     """Fill `lm` from the weights of `folder`, one tensor at a time, in its own dtype.
 
-    UserError names each tensor that is missing, extra or misshapen.
+    With `new_heads`, multi-token prediction heads that the folder lacks stay as they are. UserError names each tensor
+    that is missing, extra or misshapen.
     """
     shards = Shards(folder)
-    check_shapes(shards.shapes, shapes_of(lm), shards.where)
+    wanted = shapes_of(lm)
+    if new_heads:
+        wanted = {name: s for name, s in wanted.items() if name in shards.shapes or not name.startswith(MTP)}
+    check_shapes(shards.shapes, wanted, shards.where)
     for key in shards.shapes:
         shards.dtype(key)  # says so where it is quantized
     for key, tensor in lm.state_dict().items():
-        tensor.copy_(shards.read(key))
+        if key in wanted:
+            tensor.copy_(shards.read(key))
 
 
 def load(

@@ -64,9 +64,11 @@ def _train(settings: TrainConfig) -> None:
             figures = f"loss {row['loss']:.3f}  {row['tokens_per_second']:.0f} tokens/s"
             progress.update(task, completed=row["step"], figures=figures)
             if "heldout_loss" in row:
+                heads = ", ".join(f"{share:.1%}" for share in row.get("heldout_mtp", []))
                 progress.console.print(
                     f"step {row['step']}: held out {row['heldout_loss']:.4f} nats a judged byte,"
                     f" {row['heldout_bits_per_byte']:.4f} bits a byte, {row['heldout_exact']:.1%} exact when greedy"
+                    + (f"; heads right in {heads}" if heads else "")
                 )
 
         drive(trainer, on_step=show)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bytegen import config as model_config
 from bytegen.config import ModelConfig
 from bytegen.errors import UserError
+from bytegen.folders import model_folder, read_config
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -71,6 +72,17 @@ class OptimConfig(_Section):
     clip: float = Field(1.0, gt=0)
 
 
+class MtpConfig(_Section):
+    """Multi-token prediction heads, where the model has them: how their losses weigh beside the model's own.
+
+    Head k's weighs `weight` * `falloff` ** (k - 1). `only` leaves all else as it is: heads for a model that is there.
+    """
+
+    weight: float = Field(0.3, gt=0)
+    falloff: float = Field(0.8, gt=0, le=1)
+    only: bool = False
+
+
 class RunConfig(_Section):
     """How long, on what, and what is kept."""
 
@@ -94,13 +106,15 @@ class TrainConfig(_Section):
     data: DataConfig
     curriculum: CurriculumConfig = CurriculumConfig()
     optim: OptimConfig = OptimConfig()
+    mtp: MtpConfig = MtpConfig()
     run: RunConfig
 
     @property
     def weights(self) -> Path | None:
-        """The folder whose weights the run starts from; None where they are drawn."""
-        folder = self.model.get("weights")
-        return None if folder is None else Path(str(folder))
+        """The folder whose weights the run starts from, which a packaged model's name means too; None where they are
+        drawn."""
+        name = self.model.get("weights")
+        return None if name is None else model_folder(str(name))
 
     def shape(self) -> ModelConfig:
         """Return the model's shape: that of the named preset or of `weights`, other fields of [model] laid over it."""
@@ -109,9 +123,7 @@ class TrainConfig(_Section):
         if name is not None and weights is not None:
             raise UserError("[model] has both preset and weights; the shape comes from one of them")
         if weights is not None:
-            from bytegen.weights import read_config
-
-            base = dataclasses.asdict(read_config(Path(str(weights))))
+            base = dataclasses.asdict(read_config(model_folder(str(weights))))
         elif name is not None:
             base = dataclasses.asdict(model_config.preset(str(name)))
         else:
@@ -152,5 +164,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] = ()) -> TrainConfi
         first = error.errors()[0]
         where = ".".join(str(x) for x in first["loc"])
         raise UserError(f"{path}: {where}: {first['msg']}") from None
-    config.shape()
+    shape = config.shape()
+    if config.mtp.only and not shape.mtp_heads:
+        raise UserError(f"{path}: mtp.only trains heads alone, and the model has none: give model.mtp_heads")
     return config

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bytegen.folders import MTP
 from bytegen.planning.optimizers import STACKED
 
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -79,17 +80,21 @@ def make_optimizers(
     momentum: float,
     betas: tuple[float, float],
 ) -> list[torch.optim.Optimizer]:
-    """Return Muon over the blocks' matrices and AdamW over embeddings, head, norms and convolutions."""
+    """Return Muon over the matrices of blocks and multi-token prediction heads, and AdamW over all else.
+
+    What needs no gradient is left out, and an optimiser that would have nothing to do too.
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, p in model.named_parameters():
-        inner = name.startswith("blocks.") and p.dim() == 2 and not name.endswith("conv.weight")
-        (matrices if inner else others).append(p)
-    adam = torch.optim.AdamW(others, lr=embed_lr, betas=betas, eps=1e-10, weight_decay=0.0)
-    optimizers: list[torch.optim.Optimizer] = [
-        Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay),
-        adam,
-    ]
+        inner = name.startswith(("blocks.", MTP)) and p.dim() == 2 and not name.endswith("conv.weight")
+        if p.requires_grad:
+            (matrices if inner else others).append(p)
+    optimizers: list[torch.optim.Optimizer] = []
+    if matrices:
+        optimizers.append(Muon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay))
+    if others:
+        optimizers.append(torch.optim.AdamW(others, lr=embed_lr, betas=betas, eps=1e-10, weight_decay=0.0))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bytegen import formats
+from bytegen.decoding import NGrams
 from bytegen.errors import UserError
-from bytegen.kernels import backend, cross_entropy
+from bytegen.folders import DRAFTS, MTP
 from bytegen.model import ByteLM
 from bytegen.train import checkpoint
 from bytegen.train.config import TrainConfig
 from bytegen.train.data import Batch, Cursor, Encoder, Stream, batches, load_examples
+from bytegen.train.losses import MtpLosses, ask_heads, mtp_losses, nats
 from bytegen.train.optim import lr_scale, make_optimizers
 from bytegen.weights import read_weights, save_model
 
@@ -43,8 +44,16 @@ class Trainer:
         self.device = torch.device(config.run.device)
         self.model = ByteLM(config.shape())
         if config.weights is not None:
-            read_weights(self.model, config.weights)
+            read_weights(self.model, config.weights, new_heads=True)
         self.model.to(self.device)
+        if config.mtp.only:  # the model stays what it is, and so does what guesses beside the heads
+            if config.weights is not None and (config.weights / DRAFTS).exists():
+                self.model.draft_table = NGrams.load(config.weights / DRAFTS)
+            for name, p in self.model.named_parameters():
+                p.requires_grad_(name.startswith(MTP))
+        mtp = config.mtp
+        shares = [mtp.weight * mtp.falloff**k for k in range(len(self.model.mtp))]
+        self.mtp_shares = torch.tensor(shares, device=self.device)
         self.optimizers = make_optimizers(
             self.model, lr=config.optim.lr, embed_lr=config.optim.embed_lr, weight_decay=config.optim.weight_decay,
             momentum=config.optim.momentum, betas=config.optim.betas,
@@ -70,14 +79,18 @@ class Trainer:
             )
         return torch.compile(self.model.hidden, dynamic=False)
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy of every target [T] and the logits [T, V]."""
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor, MtpLosses | None]:
+        """Return the cross-entropy of every target [T], the logits [T, V], and how the heads did, where there are any.
+
+        Where heads alone are trained, only theirs have gradients.
+        """
         bf16 = self.config.run.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits = self.model.logits(self.hidden(batch.tokens, cu_seqlens=batch.cu_seqlens))[0]
-        if backend.takes_triton(logits):
-            return cross_entropy(logits, batch.targets[0]), logits
-        return F.cross_entropy(logits.float(), batch.targets[0], reduction="none"), logits
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.mtp.only):
+                hidden = self.hidden(batch.tokens, cu_seqlens=batch.cu_seqlens)
+                logits = self.model.logits(hidden)[0]
+            answers = ask_heads(self.model, batch, hidden[0])
+        return nats(logits, batch.targets[0]), logits, mtp_losses(answers) if answers else None
 
     def train_step(self) -> dict[str, Any]:
         """Take one batch and one update; return the step's metrics."""
@@ -90,9 +103,12 @@ class Trainer:
         short_share = self.config.curriculum.at(self.step)
         batch = self.stream.next_batch(short_share).to(self.device)
         self.model.train()
-        nats, _ = self.nats(batch)
+        own, _, mtp = self.losses(batch)
         weights = batch.weights[0]
-        loss = (nats * weights).sum() / weights.sum()
+        loss = (own * weights).sum() / weights.sum()
+        if mtp is not None:
+            further = (mtp.losses * self.mtp_shares).sum()
+            loss = further if self.config.mtp.only else loss + further
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip)
         for optimizer in self.optimizers:
@@ -106,12 +122,12 @@ class Trainer:
         seconds = time.perf_counter() - began
         self.seconds += seconds
         judged = weights > 0
-        total = float(nats.detach()[judged].sum())
+        total = float(own.detach()[judged].sum())
         return {
             "step": self.step,
             "loss": float(loss.detach()),
             "bits_per_byte": total / math.log(2) / max(1, batch.file_bytes),
-            "parameter_loss": float(nats.detach()[batch.on_parameters[0]].mean()),
+            "parameter_loss": float(own.detach()[batch.on_parameters[0]].mean()),
             "gradient_norm": float(norm),
             "lr_scale": scale,
             "short_share": short_share,
@@ -120,20 +136,25 @@ class Trainer:
             "bytes_per_second": batch.file_bytes / seconds,
             "tokens_per_second": run.tokens_per_batch / seconds,
             "seconds": self.seconds,
+            **({} if mtp is None else {"mtp_losses": mtp.losses.tolist()}),
         }
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
         """Return held-out figures: nats a judged byte, bits a file byte, and the share of files that greedy
-        decoding would write exactly as the corpus has them (every judged byte the likeliest)."""
+        decoding would write exactly as the corpus has them (every judged byte the likeliest); and of each multi-token
+        prediction head the share of its judged bytes that are the likeliest."""
         self.model.eval()
         total = judged_bytes = file_bytes = exact = documents = 0.0
+        right = asked = torch.zeros(len(self.model.mtp), dtype=torch.int64)
         for batch in batches(self.heldout, self.encoder, self.config.run.tokens_per_batch):
             batch = batch.to(self.device)
-            nats, logits = self.nats(batch)
+            own, logits, mtp = self.losses(batch)
             judged = batch.weights[0] > 0
             wrong = (logits.argmax(-1) != batch.targets[0]) & judged
-            total += float(nats[judged].sum())
+            total += float(own[judged].sum())
+            if mtp is not None:
+                right, asked = right + mtp.right.cpu(), asked + mtp.asked
             judged_bytes += int(judged.sum())
             file_bytes += batch.file_bytes
             bounds = batch.cu_seqlens.tolist()
@@ -146,6 +167,7 @@ class Trainer:
             "heldout_bits_per_byte": total / math.log(2) / file_bytes,
             "heldout_exact": exact / documents,
             "heldout_documents": int(documents),
+            **({"heldout_mtp": (right / asked).tolist()} if self.model.mtp else {}),
         }
 
     def save(self) -> Path:

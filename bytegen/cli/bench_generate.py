@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,19 @@ class Split:
     bytes_written: int = 0
     bytes_per_step: float = 0.0  # of one file, forced bytes included
     accepted: float = 0.0  # bytes guessed right a step
+    accepted_from: dict[str, float] = field(default_factory=dict)  # the same by where the guesses came from
     drafted: float = 0.0
 
 
-def run_once(lm: Any, batch: int, drafts: bool, max_bytes: int, split: Split) -> float:
+def kinds_of_drafts(lm: Any) -> dict[str, bool | tuple[str, ...]]:
+    """What is measured, by name: no drafts, those of n-grams, and where the model has heads those and both."""
+    from bytegen.decoding.guesses import FILE, HEADS, TABLE
+
+    kinds: dict[str, bool | tuple[str, ...]] = {"none": False, "n-grams": (FILE, TABLE)}
+    return kinds | ({"heads": (HEADS,), "both": True} if lm.config.mtp_heads else {})
+
+
+def run_once(lm: Any, batch: int, drafts: bool | tuple[str, ...], max_bytes: int, split: Split) -> float:
     """Write `batch` files side by side and note the figures; return bytes a second."""
     from bytegen import decoding, generation
 
@@ -52,6 +61,7 @@ def run_once(lm: Any, batch: int, drafts: bool, max_bytes: int, split: Split) ->
     split.bytes_written = written
     split.bytes_per_step = written / timing.turns
     split.accepted, split.drafted = timing.accepted / timing.turns, timing.drafted / timing.turns
+    split.accepted_from = {source: count / timing.turns for source, count in timing.accepted_from.items()}
     for name in ("model", "constraint", "sampling"):
         getattr(split, name).append(getattr(timing, name) / seconds / timing.groups)
     split.bytes_per_second.append(written / seconds)
@@ -127,9 +137,13 @@ def generate_bench(
     if rounds < 1 or min(batches) < 1:
         raise UserError("--rounds and --batch must be at least 1")
     lm = load(model, device=device, precision=precision)
-    cases = [(batch, drafts) for batch in batches for drafts in (False, True)]
+    kinds = kinds_of_drafts(lm)
+    cases = [(batch, kind) for batch in batches for kind in kinds]
     splits = {case: Split([], [], [], []) for case in cases}
-    subjects = {str(case): partial(run_once, lm, *case, max_bytes, splits[case]) for case in cases}
+    subjects = {
+        str((batch, kind)): partial(run_once, lm, batch, kinds[kind], max_bytes, splits[batch, kind])
+        for batch, kind in cases
+    }
     interleave(subjects, rounds)
     stamp = environment(("numpy", "torch", "lief", "capstone", "transformers", "llama-cpp-python"))
     rows = []
@@ -137,21 +151,22 @@ def generate_bench(
         "files side by side", "drafts", "bytes", "bytes/s (p20-p80)", "bytes/step", "guessed", "right", "model",
         "constraint", "sampling", "threads",
     )  # fmt: skip
-    for (batch, drafts), split in splits.items():
+    for (batch, kind), split in splits.items():
         figures = {
             name: summarise(getattr(split, name)[1:])  # the first round warms up
             for name in ("bytes_per_second", "model", "constraint", "sampling")
         }
         table.add_row(
-            str(batch), "yes" if drafts else "no", str(split.bytes_written),
+            str(batch), kind, str(split.bytes_written),
             _shown(figures["bytes_per_second"], ".0f"), f"{split.bytes_per_step:.2f}", f"{split.drafted:.2f}",
-            f"{split.accepted:.2f}",
+            ", ".join([f"{split.accepted:.2f}", *(f"{s} {n:.2f}" for s, n in split.accepted_from.items())]),
             *(_shown(figures[name], ".1%") for name in ("model", "constraint", "sampling")),
             str(torch.get_num_threads()),
         )  # fmt: skip
         rows.append(
-            {"bench": "generate", "batch": batch, "drafts": drafts, "bytes_per_step": split.bytes_per_step,
+            {"bench": "generate", "batch": batch, "drafts": kind, "bytes_per_step": split.bytes_per_step,
              "drafted_per_step": split.drafted, "accepted_per_step": split.accepted,
+             "accepted_per_step_from": split.accepted_from,
              "bytes": split.bytes_written, "device": device, "rounds": rounds,
              "params": lm.config.n_params(), "precision": precision, "threads": torch.get_num_threads(),
              **{name: t.median for name, t in figures.items()},

@@ -115,7 +115,7 @@ def same_shape(lm: Any) -> Any:
     from bytegen.model import ByteLM
 
     torch.manual_seed(0)
-    made = ByteLM(dataclasses.replace(lm.config, conv_taps=0)).eval()
+    made = ByteLM(dataclasses.replace(lm.config, conv_taps=0, mtp_heads=0)).eval()
     with torch.no_grad():
         for p in made.parameters():
             p.copy_(p.half().float())

@@ -65,7 +65,8 @@ def write_long(lm: Any, prompt: str, options: dict[str, Any]) -> tuple[Any, dict
         "bytes": len(output.data), "seconds": seconds, "processor_seconds": used,
         "bytes_per_second": len(output.data) / seconds, "seconds_at_parts": marks,
         "steps": timing.steps, "bytes_per_step": len(output.data) / timing.steps,
-        "drafted": timing.drafted, "accepted": timing.accepted, "model_seconds": timing.model,
+        "drafted": timing.drafted, "accepted": timing.accepted,
+        "accepted_from": dict(timing.accepted_from), "model_seconds": timing.model,
         "constraint_seconds": timing.constraint, "sampling_seconds": timing.sampling,
         "peak_memory": after, "peak_memory_before": before, "cache_bytes": timing.cache_bytes,
     }  # fmt: skip

@@ -86,7 +86,10 @@ def export(model: str, out: Path, max_shard_size: str) -> None:
     """Write LM (a packaged model's name, or a folder) as a transformers checkpoint in the new folder OUT."""
     limit = parse_size(max_shard_size)
     from bytegen.convert import export as run
+    from bytegen.folders import model_folder, read_config
 
     with _progress("exporting") as on_tensor:
         model_type = run(model, out, max_shard_bytes=limit, on_tensor=on_tensor)
-    click.echo(f"a checkpoint of model_type {model_type} in {out}", err=True)
+    heads = read_config(model_folder(model)).mtp_heads
+    left = f"; {heads} multi-token prediction heads are left out, which transformers has not" if heads else ""
+    click.echo(f"a checkpoint of model_type {model_type} in {out}{left}", err=True)

@@ -15,6 +15,7 @@ from bytegen.convert.architectures import ARCHITECTURES, FULL, SLIDING
 from bytegen.convert.tensors import theirs
 from bytegen.convert.transplant import byte_characters
 from bytegen.errors import UserError
+from bytegen.folders import MTP
 from bytegen.limits import check_disk, check_memory, memory_errors
 from bytegen.shards import DTYPES, MAX_SHARD_BYTES, LazyTensor, Shards, check_shapes, peak_bytes, write_shards
 from bytegen.weights import empty_model, memory_advice, model_folder, new_folder, read_config, shapes_of
@@ -121,8 +122,9 @@ def export(
 ) -> str:  # fmt: skip
     """Write the byte model `name` (a packaged one, or a folder) as a checkpoint of transformers; return its model_type.
 
-    A model over bytes gets a tokenizer.json too. Memory as in `convert`. Raises UserError where the shape has no
-    counterpart (says which part), tensors do not fit, `out` is there already, or disk or memory are too small.
+    A model over bytes gets a tokenizer.json too. Multi-token prediction heads are left out: transformers has none, and
+    no logit depends on them. Memory as in `convert`. Raises UserError where the shape has no counterpart (says which
+    part), tensors do not fit, `out` is there already, or disk or memory are too small.
     """
     folder, out = model_folder(name), Path(out)
     config = read_config(folder)
@@ -133,7 +135,8 @@ def export(
         check_shapes(shards.shapes, shapes, shards.where)
         tensors: dict[str, LazyTensor] = {}
         for ours in shapes:
-            tensors[theirs(ours)] = shards.lazy(ours)
+            if not ours.startswith(MTP):
+                tensors[theirs(ours)] = shards.lazy(ours)
         found = {lazy.dtype for lazy in tensors.values()}
         widest = next(dtype for dtype in DTYPES.values() if dtype in found)
         check_memory(peak_bytes(tensors, max_shard_bytes), f"exporting {folder}", memory_advice(config))

@@ -46,6 +46,7 @@ class Model(ctypes.Structure):
         ("cache_kind", ctypes.c_int64), ("lanes", ctypes.c_int64),
         ("eps", ctypes.c_float), ("layer", ctypes.POINTER(Layer)), ("embed", ctypes.c_void_p),
         ("norm", ctypes.c_void_p), ("inv_freq", ctypes.c_void_p), ("head", Linear),
+        ("mtp", ctypes.POINTER(Linear)), ("mtp_heads", ctypes.c_int64),
     ]  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def _library() -> tuple[Any, Any]:
     assert module.__file__ is not None
     library = ctypes.CDLL(module.__file__)
     library.bytegen_scratch.restype = ctypes.c_int64
-    for name in ("step", "logits", "sample"):
+    for name in ("step", "logits", "ahead", "sample"):
         getattr(library, f"bytegen_{name}").restype = None
     return module, library
 

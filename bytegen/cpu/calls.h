@@ -90,6 +90,28 @@ static int numbers_of(PyObject *list, Py_ssize_t n, double *to) {
     return !PyErr_Occurred();
 }
 
+/* Where the tokens at a list of (row, offset) are among those just fed; 0 with an error of Python's where one is not. */
+static int places_of(work_t *work, PyObject *list, int64_t *places) {
+    const int64_t *starts = room_for(&work->starts, 0);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyObject *place = PyList_GET_ITEM(list, i);
+        if (!PyTuple_Check(place) || PyTuple_GET_SIZE(place) != 2) {
+            PyErr_SetString(PyExc_TypeError, "places are (row, offset)");
+            return 0;
+        }
+        const int64_t row = PyLong_AsLongLong(PyTuple_GET_ITEM(place, 0));
+        const int64_t offset = PyLong_AsLongLong(PyTuple_GET_ITEM(place, 1));
+        if (PyErr_Occurred()) return 0;
+        const int known = row >= 0 && row < work->rows;
+        if (!known || offset < 0 || starts[row] + offset >= (row + 1 < work->rows ? starts[row + 1] : work->fed)) {
+            PyErr_Format(PyExc_IndexError, "place (%lld, %lld) was not fed", (long long)row, (long long)offset);
+            return 0;
+        }
+        places[i] = starts[row] + offset;
+    }
+    return 1;
+}
+
 /* draw(work, model, places, masks, uniform, temperature, top_p, min_p, choices, threads): a list of tuples. */
 static PyObject *call_draw(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     (void)self;
@@ -109,17 +131,8 @@ static PyObject *call_draw(PyObject *self, PyObject *const *given, Py_ssize_t co
     uint8_t *mask = room_for(&work->mask, n * choices);
     double *numbers = room_for(&work->numbers, 4 * n * 8), *results = room_for(&work->results, 2 * n * 8);
     if (!choice || !gathered || !logits || !mask || !numbers || !results) return 0;
-    const int64_t *starts = room_for(&work->starts, 0);
+    if (!places_of(work, given[2], places)) return 0;
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *place = PyList_GET_ITEM(given[2], i);
-        if (!PyTuple_Check(place) || PyTuple_GET_SIZE(place) != 2)
-            return PyErr_Format(PyExc_TypeError, "places are (row, offset)");
-        const int64_t row = PyLong_AsLongLong(PyTuple_GET_ITEM(place, 0));
-        const int64_t offset = PyLong_AsLongLong(PyTuple_GET_ITEM(place, 1));
-        if (PyErr_Occurred()) return 0;
-        if (row < 0 || row >= work->rows || offset < 0 || starts[row] + offset >= work->fed)
-            return PyErr_Format(PyExc_IndexError, "place (%lld, %lld) was not fed", (long long)row, (long long)offset);
-        places[i] = starts[row] + offset;
         Py_buffer view;
         if (PyObject_GetBuffer(PyList_GET_ITEM(given[3], i), &view, PyBUF_SIMPLE)) return 0;
         const int right = view.len == choices;
@@ -145,9 +158,59 @@ static PyObject *call_draw(PyObject *self, PyObject *const *given, Py_ssize_t co
     return found;
 }
 
+/* ahead(work, model, places, choices, threads): of each place a list of each head's likeliest choice and one of the natural
+   logs of their probabilities; and bytes, float32 [places][heads][choices]: see bytegen_ahead. */
+static PyObject *call_ahead(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    if (count != 5 || !PyList_Check(given[2]))
+        return PyErr_Format(PyExc_TypeError, "ahead(work, model, places, choices, threads)");
+    work_t *work = PyCapsule_GetPointer(given[0], "work");
+    const model_t *m = PyLong_AsVoidPtr(given[1]);
+    const int64_t choices = PyLong_AsLongLong(given[3]), blocks = (choices + BLOCK - 1) / BLOCK;
+    const int threads = (int)PyLong_AsLong(given[4]);
+    const Py_ssize_t n = PyList_GET_SIZE(given[2]);
+    if (PyErr_Occurred()) return 0;
+    const int64_t rows = n * m->mtp_heads, wide = up(m->dim);
+    int64_t *places = room_for(&work->choice, n * 8);
+    float *gathered = room_for(&work->gathered, 4 * (n + rows) * wide);
+    float *logits = room_for(&work->logits, 4 * rows * blocks * BLOCK);
+    if (!places || !gathered || !logits || !places_of(work, given[2], places)) return 0;
+    PyObject *found = PyBytes_FromStringAndSize(0, rows * choices * 4);
+    if (!found) return 0;
+    const float *hidden = room_for(&work->hidden, 0);
+    Py_BEGIN_ALLOW_THREADS;
+    for (Py_ssize_t i = 0; i < n; i++)
+        memcpy(gathered + i * wide, hidden + places[i] * wide, (size_t)wide * sizeof(float));
+    bytegen_ahead(m, gathered, n, blocks, choices, gathered + n * wide, logits, (float *)PyBytes_AS_STRING(found), threads);
+    Py_END_ALLOW_THREADS;
+    PyObject *best = PyList_New(n);
+    for (Py_ssize_t i = 0; best && i < n; i++) {
+        PyObject *ids = PyList_New(m->mtp_heads), *logs = PyList_New(m->mtp_heads), *both = 0;
+        for (Py_ssize_t k = 0; ids && logs && k < m->mtp_heads; k++) {
+            const float *row = (const float *)PyBytes_AS_STRING(found) + (i * m->mtp_heads + k) * choices;
+            int64_t first = 0;
+            for (int64_t j = 1; j < choices; j++) first = row[j] > row[first] ? j : first;
+            PyList_SET_ITEM(ids, k, PyLong_FromLongLong(first));
+            PyList_SET_ITEM(logs, k, PyFloat_FromDouble(row[first]));
+        }
+        if (ids && logs) both = PyTuple_Pack(2, ids, logs);
+        Py_XDECREF(ids);
+        Py_XDECREF(logs);
+        if (both)
+            PyList_SET_ITEM(best, i, both);
+        else
+            Py_CLEAR(best);
+    }
+    PyObject *result = best ? PyTuple_Pack(2, best, found) : 0;
+    Py_XDECREF(best);
+    Py_DECREF(found);
+    return result;
+}
+
 static PyMethodDef calls[] = {
     {"work", call_work, METH_NOARGS, "Working memory for feed and draw."},
     {"feed", (PyCFunction)(void (*)(void))call_feed, METH_FASTCALL, "See calls.h."},
     {"draw", (PyCFunction)(void (*)(void))call_draw, METH_FASTCALL, "See calls.h."},
+    {"ahead", (PyCFunction)(void (*)(void))call_ahead, METH_FASTCALL, "See calls.h."},
     {0, 0, 0, 0},
 };

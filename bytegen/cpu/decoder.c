@@ -112,6 +112,7 @@ static int64_t together(const int64_t *rows, int64_t n, int64_t t) {
 }
 
 #include "rings.h"
+#include "draw.h"
 
 /* What will be read after a head in int8: the next head's records, or where there is none those of the token t's. */
 static const char *next_ring(const model_t *m, const ring_t *rings, const int64_t *rows, const int64_t *positions,
@@ -260,22 +261,50 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int
     }
 }
 
-/* Logits [n, blocks * BLOCK] of hidden states, the first so many blocks of the vocabulary; rows of both are padded to a
-   multiple of BLOCK. */
-void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t blocks, float *logits, int threads) {
+/* y = l x of n hidden states x, rows padded to a multiple of BLOCK; those of y are y_stride apart. */
+static void linear_of_hidden(const model_t *m, const linear_t *l, float *y, int64_t y_stride, const float *x, int64_t n,
+                             int threads) {
     const set_t *use = set_of(m->lanes);
-    linear_t head = m->head;
-    head.blocks = blocks;
     float room[ROOM];
-    const int64_t rows = head.kind == INT8_DYNAMIC ? larger(1, ROOM / input_room(m->dim)) : n, wide = up(m->dim);
+    const int64_t rows = l->kind == INT8_DYNAMIC ? larger(1, ROOM / input_room(m->dim)) : n, wide = up(m->dim);
     for (int64_t r = 0; r < n; r += rows) {
-        const int64_t count = n - r < rows ? n - r : rows;
-        const input_t from = input_of(use, &head, hidden + r * wide, wide, count, room);
-        linear(use, &head, logits + r * blocks * BLOCK, blocks * BLOCK, &from, count, threads);
+        const int64_t count = smaller(n - r, rows);
+        const input_t from = input_of(use, l, x + r * wide, wide, count, room);
+        linear(use, l, y + r * y_stride, y_stride, &from, count, threads);
     }
 }
 
-#include "draw.h"
+/* Logits [n, blocks * BLOCK] of hidden states, the first so many blocks of the vocabulary; rows of both are padded to a
+   multiple of BLOCK. */
+void bytegen_logits(const model_t *m, const float *hidden, int64_t n, int64_t blocks, float *logits, int threads) {
+    linear_t head = m->head;
+    head.blocks = blocks;
+    linear_of_hidden(m, &head, logits, blocks * BLOCK, hidden, n, threads);
+}
+
+/* What the multi-token prediction heads expect after n hidden states: head k (from 0), which adds silu of its own linear map
+   to the hidden state, of the byte k + 1 places behind the one whose logits are above. Natural logs of probabilities among
+   the first `choices` ids: found [n][heads][choices]. Scratch: rows [n * heads, dim], logits [n * heads, blocks * BLOCK],
+   padded as above. */
+void bytegen_ahead(const model_t *m, const float *hidden, int64_t n, int64_t blocks, int64_t choices, float *rows,
+                   float *logits, float *found, int threads) {
+    const set_t *use = set_of(m->lanes);
+    const int64_t heads = m->mtp_heads, wide = up(m->dim);
+    for (int64_t k = 0; k < heads; k++) {
+        linear_of_hidden(m, m->mtp + k, rows + k * wide, heads * wide, hidden, n, threads);
+        for (int64_t i = 0; i < n; i++) use->residual_silu(rows + (i * heads + k) * wide, hidden + i * wide, wide);
+    }
+    bytegen_logits(m, rows, n * heads, blocks, logits, threads);
+    for (int64_t i = 0; i < n * heads; i++) {
+        const float *row = logits + i * blocks * BLOCK;
+        double w[MOST_CHOICES], highest = row[0], sum = 0.0;
+        for (int64_t j = 1; j < choices; j++) highest = row[j] > highest ? row[j] : highest;
+        use->weigh(w, row, highest, 1.0, choices);
+        for (int64_t j = 0; j < choices; j++) sum += w[j];
+        const double shift = highest + log(sum);
+        for (int64_t j = 0; j < choices; j++) found[i * choices + j] = (float)(row[j] - shift);
+    }
+}
 
 /* One draw a row: see draw.h. Rows of logits are `stride` apart; `numbers` is [4][n]: uniform, temperature, top_p, min_p;
    `results` [2][n]: the natural log of the choice's probability, and what the mask took at temperature 1. */

@@ -119,6 +119,23 @@ class Decoder:
         )  # fmt: skip
         return out[:, :choices]
 
+    def ahead(self, hidden: np.ndarray, choices: int, *, threads: int | None = None) -> np.ndarray:
+        """float32 [N, K, choices]: log probabilities by K multi-token prediction heads, among the first `choices` ids.
+
+        Where `logits` are of a byte, those of head k, at index k - 1, are of the byte k places behind it.
+        """
+        check_choices(choices)
+        hidden = np.ascontiguousarray(hidden)
+        n, heads, blocks = len(hidden), self.config.mtp_heads, padded(choices) // BLOCK
+        rows = np.zeros((n * heads, hidden.shape[1]), np.float32)
+        logits = np.empty((n * heads, blocks * BLOCK), np.float32)
+        found = np.empty((n, heads, choices), np.float32)
+        library.bytegen_ahead(
+            self.model, pointer(hidden), ctypes.c_int64(n), ctypes.c_int64(blocks), ctypes.c_int64(choices),
+            pointer(rows), pointer(logits), pointer(found), ctypes.c_int(threads or default_threads()),
+        )  # fmt: skip
+        return found
+
     def sample(
         self, logits: np.ndarray, mask: np.ndarray, uniform: Sequence[float], temperature: Sequence[float],
         top_p: Sequence[float], min_p: Sequence[float], *, threads: int | None = None,

@@ -11,7 +11,7 @@ import numpy as np
 from bytegen.config import ModelConfig
 from bytegen.cpu.binding import library
 from bytegen.cpu.decoder import Decoder
-from bytegen.folders import DRAFTS, SINGLE, model_folder, read_config
+from bytegen.folders import DRAFTS, HEADS, MTP, SINGLE, model_folder, read_config
 from bytegen.precision import DYNAMIC, check_precision, reduce_arrays
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class LightLM:
         if library is None:
             return None
         arrays = _read(folder / SINGLE)
+        if arrays is not None and (folder / HEADS).exists():
+            heads = _read(folder / HEADS)
+            arrays = None if heads is None or arrays.keys() & heads.keys() else arrays | heads
         if arrays is None or {key: a.shape for key, a in arrays.items()} != tensor_shapes(config):
             return None
         table = None
@@ -75,6 +78,7 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {"embed.weight": (config.vocab_size, dim), "norm.weight": (dim,)}
     if not config.tied:
         found["head.weight"] = (config.vocab_size, dim)
+    found |= {f"{MTP}{k}.proj.weight": (dim, dim) for k in range(config.mtp_heads)}
     for i in range(config.n_layers):
         layer: dict[str, tuple[int, ...]] = {
             "attention_norm.weight": (dim,), "ffn_norm.weight": (dim,),

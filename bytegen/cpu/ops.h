@@ -213,14 +213,20 @@ static void NAME(rotate)(float *restrict x, const float *restrict cosines, const
     }
 }
 
+/* x times the logistic function of it: with e = exp(-|x|), 1 / (1 + e) above 0 and e / (1 + e) below. */
+static inline VEC NAME(silu)(VEC x) {
+    const VEC e = NAME(exponential)(MIN(x, MUL(x, SPLAT(-1.0f))));
+    return DIV(POSITIVE(x, x, MUL(x, e)), ADD(SPLAT(1.0f), e));
+}
+
 /* gate = silu(gate) * raised; both have room up to a multiple of BLOCK. */
 static void NAME(swiglu)(float *gate, const float *raised, int64_t size) {
-    for (int64_t i = 0; i < size; i += LANES) {
-        const VEC x = LOAD(gate + i), negative = MIN(x, MUL(x, SPLAT(-1.0f)));
-        /* e = exp(-|x|); the logistic function is 1 / (1 + e) above 0 and e / (1 + e) below. */
-        const VEC e = NAME(exponential)(negative);
-        STORE(gate + i, MUL(DIV(POSITIVE(x, x, MUL(x, e)), ADD(SPLAT(1.0f), e)), LOAD(raised + i)));
-    }
+    for (int64_t i = 0; i < size; i += LANES) STORE(gate + i, MUL(NAME(silu)(LOAD(gate + i)), LOAD(raised + i)));
+}
+
+/* y = x + silu(y); both have room up to a multiple of BLOCK. */
+static void NAME(residual_silu)(float *y, const float *x, int64_t size) {
+    for (int64_t i = 0; i < size; i += LANES) STORE(y + i, ADD(LOAD(x + i), NAME(silu)(LOAD(y + i))));
 }
 
 /* w[i] = exp((x[i] - most) / temperature), for x <= most: 2^n times a Taylor polynomial, to double's last places;

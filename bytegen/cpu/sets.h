@@ -83,6 +83,7 @@ typedef float to_bytes_fn(uint8_t *restrict, const float *restrict, int64_t);
 typedef void norm_fn(float *, const float *, const float *, int64_t, float);
 typedef void add_fn(float *restrict, const float *restrict, const float *restrict, int64_t);
 typedef void swiglu_fn(float *, const float *, int64_t);
+typedef void residual_silu_fn(float *, const float *, int64_t);
 typedef void attend_fn(float *, const float *, int64_t, const void *, const void *, int, int64_t, const int64_t *, int64_t,
                        int64_t, int64_t, int64_t, float, float *);
 typedef void whole_attend_fn(dots_fn *, float *, const float *, int64_t, char *, int64_t, const int64_t *, int64_t, int64_t,
@@ -104,6 +105,8 @@ typedef struct {
     const layer_t *layer;
     const float *embed, *norm, *inv_freq;
     linear_t head;
+    const linear_t *mtp; /* multi-token prediction heads: see bytegen_ahead */
+    int64_t mtp_heads;
 } model_t;
 
 typedef struct {
@@ -112,6 +115,7 @@ typedef struct {
     norm_fn *norm;
     add_fn *add;
     swiglu_fn *swiglu;
+    residual_silu_fn *residual_silu;
     attend_fn *attend;
     whole_outputs_fn *whole_outputs;
     whole_attend_fn *whole_attend;
@@ -124,8 +128,8 @@ typedef struct {
 } set_t;
 
 #define SET(lanes, name, dots, to_half)                                                                           \
-    {lanes, JOIN(outputs, name), JOIN(norm, name), JOIN(add, name), JOIN(swiglu, name), JOIN(attend, name),         \
-     JOIN(whole_outputs, name), JOIN(whole_attend, name), JOIN(to_bytes, name),              \
+    {lanes, JOIN(outputs, name), JOIN(norm, name), JOIN(add, name), JOIN(swiglu, name), JOIN(residual_silu, name),  \
+     JOIN(attend, name), JOIN(whole_outputs, name), JOIN(whole_attend, name), JOIN(to_bytes, name),                 \
      JOIN(keep_bytes, name), JOIN(rotate, name), dots, to_half, JOIN(weigh, name)}
 
 static const set_t sets[] = {

@@ -38,6 +38,18 @@ class Steps:
             self._work, self._model, self._rings_at, fed, positions, self._threads or default_threads()
         )
 
+    def ahead(self, places: list[tuple[int, int]]) -> tuple[list[tuple[list[int], list[float]]], np.ndarray]:
+        """What the K multi-token prediction heads expect at N places, (row, offset among the ids just fed).
+
+        Of each place the likeliest choice by each head, and the logs of their probabilities; and all of them, as
+        `Decoder.ahead` gives them.
+        """
+        best, found = calls.ahead(
+            self._work, self._model, places, self._choices, self._threads or default_threads()
+        )
+        heads = self._decoder.config.mtp_heads
+        return best, np.frombuffer(found, np.float32).reshape(len(places), heads, self._choices)
+
     def draw(
         self, places: list[tuple[int, int]], masks: list[np.ndarray], uniform: list[float],
         temperature: list[float], top_p: list[float], min_p: list[float],

@@ -9,6 +9,7 @@ import numpy as np
 
 from bytegen.config import ModelConfig
 from bytegen.cpu.binding import BLOCK, Layer, Linear, Model, aligned, padded
+from bytegen.folders import MTP
 from bytegen.precision import as_bfloat16
 
 
@@ -63,12 +64,14 @@ class Weights:
         self._held, self._arrays, self._dynamic = held, arrays, dynamic
         layers = [self._layer(f"blocks.{i}", window) for i, window in enumerate(config.windows())]
         table = (Layer * len(layers))(*layers)
-        self._kept.append(table)
+        heads = [self._linear(f"{MTP}{k}.proj") for k in range(config.mtp_heads)]
+        mtp = (Linear * len(heads))(*heads)
+        self._kept += [table, mtp]
         self.model = Model(
             config.dim, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim, config.conv_taps,
             CACHES.index(cache_dtype), lanes, config.norm_eps, table, self._vector("embed.weight"),
             self._vector("norm.weight"), self._pointer(inverse_frequencies(config)),
-            self._linear("embed" if config.tied else "head"),
+            self._linear("embed" if config.tied else "head"), mtp, config.mtp_heads,
         )  # fmt: skip
         del self._arrays
 

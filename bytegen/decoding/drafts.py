@@ -7,7 +7,7 @@ table learnt from a corpus (the skeletons of its programs).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ from bytegen.errors import UserError
 
 CONTEXT = 8
 """Bytes of the file that a table's guess depends on: as many as an integer holds."""
+
+FILE, TABLE = "file", "table"
+"""The two sources, by name."""
 
 _SHORTER = 4  # bytes of context in the file's own text, where no longer one has been seen
 
@@ -100,45 +103,58 @@ def _pairs(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Lookup:
-    """The text of one sequence, and what came after each piece of it."""
+    """The text of one sequence, for n-grams of a table, and of the text itself if `file` says so."""
 
-    def __init__(self, prompt: bytes, table: NGrams | None = None) -> None:
+    def __init__(self, prompt: bytes, table: NGrams | None = None, *, file: bool = True) -> None:
         self._table = {} if table is None else table.table
-        self._text = bytearray()
-        self._places: dict[bytes, int] = {}
-        self.extend(prompt)
-        self._file = len(self._text)  # where the file begins: the table knows files only
+        self._text = bytearray(prompt)
+        self._begin = len(prompt)  # where the file begins: the table knows files only
+        self._sizes = (CONTEXT, _SHORTER) if file else ()
 
     def extend(self, new: bytes) -> None:
         """Bytes that have been written."""
-        text, places = self._text, self._places
-        for byte in new:
-            end = len(text)
-            for size in (CONTEXT, _SHORTER):
-                if end >= size:
-                    places[bytes(text[end - size :])] = end
-            text.append(byte)
+        self._text += new
 
-    def propose(self, count: int) -> bytes:
-        """Up to `count` bytes that may come next."""
-        text, table, places = self._text, self._table, self._places
-        tail = bytes(text[-CONTEXT:])
-        context = int.from_bytes(tail.rjust(CONTEXT, b"\0"), "little")
-        known = len(text) - self._file  # bytes of the file
-        out = bytearray()
-        source: int | None = None  # where in the text the next guess is, while copying
-        while len(out) < count:
-            guess = table.get(context) if known >= CONTEXT else None
-            if guess is None:
-                if source is None or source >= len(text):
-                    source = places.get(tail, places.get(tail[-_SHORTER:]))
-                if source is None:
-                    break
-                guess = text[source]
-            if source is not None:
-                source = source + 1 if source < len(text) and text[source] == guess else None
-            out.append(guess)
-            tail = tail[-CONTEXT + 1 :] + bytes((guess,))
-            context = context >> 8 | guess << 8 * (CONTEXT - 1)
-            known += 1
-        return bytes(out)
+    def copying(self) -> Copying:
+        """Guesses from the end of the text on."""
+        return Copying(self._text, self._sizes, self._table, len(self._text) - self._begin)
+
+
+class Copying:
+    """What came after the same bytes before: `guess` says which byte comes next, `take` goes on by bytes, whichever."""
+
+    def __init__(self, text: bytearray, sizes: tuple[int, ...], table: Mapping[int, int], known: int) -> None:
+        self._text, self._sizes, self._table, self._known = text, sizes, table, known
+        self._tail = bytes(text[-CONTEXT:])
+        self._source: int | None = None  # where in the text the next guess is, while copying
+
+    def guess(self) -> tuple[int, str] | None:
+        """The byte that comes next and the source that says so, if any does."""
+        if self._known >= CONTEXT:
+            guess = self._table.get(int.from_bytes(self._tail, "little"))
+            if guess is not None:
+                return guess, TABLE
+        if self._source is None or self._source >= len(self._text):
+            self._source = self._found()
+        return None if self._source is None else (self._text[self._source], FILE)
+
+    def _found(self) -> int | None:
+        """What follows the last bytes where they came before; fewer of them where not so many did."""
+        for size in self._sizes:
+            if len(self._tail) >= size:
+                # A search takes next to nothing beside a step of the model, however long the text is.
+                at = self._text.rfind(self._tail[-size:], 0, len(self._text) - 1)
+                if at >= 0:
+                    return at + size
+        return None
+
+    def take(self, data: bytes) -> None:
+        """Go on by bytes, whether they were guessed or not."""
+        text, source = self._text, self._source
+        for byte in data if source is not None else ():
+            source = (
+                source + 1 if source is not None and source < len(text) and text[source] == byte else None
+            )
+        self._source = source
+        self._tail = (self._tail + data)[-CONTEXT:]
+        self._known += len(data)

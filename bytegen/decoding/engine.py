@@ -12,7 +12,7 @@ undone by putting the sequence back: see `bytegen.cache`.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,21 +21,19 @@ from threading import Lock
 import numpy as np
 
 from bytegen import tokenizer
-from bytegen.decoding.drafts import Lookup, NGrams
+from bytegen.decoding.drafts import FILE, TABLE, Lookup, NGrams
+from bytegen.decoding.guesses import HEADS, MOST_DRAFT, NOTHING, Guesses, Trust, sources
 from bytegen.decoding.runners import Drawn, Draws, LanguageModel, runner
 from bytegen.decoding.sequence import Sequence
 from bytegen.formats import Constraint
-
-FIRST_DRAFT, LEAST_DRAFT, MOST_DRAFT = 8, 4, 32
-"""Bytes guessed at first, at least and at most: the number doubles after a draft that was right, and falls to what
-was right of it after one that was not."""
 
 OnBytes = Callable[[Sequence, bytes], None]
 
 
 @dataclass
 class Timing:
-    """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept.
+    """Seconds spent, and on how many bytes. `drafted` bytes were guessed and read, `accepted` of them kept, and of
+    these `accepted_from` each source of guesses (see `guesses`); what is forced behind a guess counts with it.
 
     Seconds are added up over the `groups` of sequences that were decoded at the same time (see `together`).
     `cache_bytes` adds up the most that the caches of each group took when one of its sequences ended.
@@ -52,6 +50,7 @@ class Timing:
     turns: int = 0  # steps, counted once for each sequence in them that drew
     drafted: int = 0
     accepted: int = 0
+    accepted_from: Counter[str] = field(default_factory=Counter)
     cache_bytes: int = 0
     _caches: dict[int, int] = field(default_factory=dict, repr=False, compare=False)  # by group
 
@@ -65,13 +64,14 @@ class Timing:
 class _Choice:
     """A choice on the way of a draft: `after` bytes of the draft come before it.
 
-    `guess` is what the draft chooses, -1 at its end; `run` the bytes that are forced then, `ends` whether the file
-    can only end after them.
+    `guess` is what the draft chooses, -1 at its end, by `source`; `run` the bytes that are forced then, `ends` whether
+    the file can only end after them.
     """
 
     mask: np.ndarray
     after: int
     guess: int = -1
+    source: str = ""
     run: bytes = b""
     ends: bool = False
 
@@ -79,30 +79,37 @@ class _Choice:
 class _Row:
     """A sequence in the batch, and its draft of this turn."""
 
-    def __init__(self, sequence: Sequence) -> None:
+    def __init__(self, sequence: Sequence, *, eager: bool) -> None:
         self.sequence = sequence
-        self.reach = FIRST_DRAFT
+        self.trust = Trust(eager=eager)
+        self.first: tuple[int | None, int | None] = (None, None)  # see `Guesses`
         self.fed = 0  # ids of `pending` in this turn
         self.draft = b""
         self.choices: list[_Choice] = []
+        self.expected = NOTHING  # by heads, of the bytes behind the last one drawn
 
 
 class Engine:
     """Runs sequences through a model, at most `batch_size` at a time.
 
     `max_length` is the most positions that a sequence takes, `chunk` the most that it is fed in one step. `drafts`
-    says whether to guess ahead, `table` what beside the sequence's own text to guess from. `backend` is "c", "torch"
-    or "auto": see `runners`. Engines in threads of their own share a `lock`, which whoever calls `turn` holds: an
-    engine lets go of it only while it computes, on `threads` threads (all that there are by default).
+    says whether to guess ahead, or names the sources of guesses (see `guesses`); `table` is that of the n-grams.
+    `backend` is "c", "torch" or "auto": see `runners`. Engines in threads of their own share a `lock`, which whoever
+    calls `turn` holds: an engine lets go of it only while it computes, on `threads` threads (all that there are by
+    default). UserError for a source or a backend that is none.
     """
 
     def __init__(self, lm: LanguageModel, *, max_length: int, batch_size: int = 16, chunk: int = 64,
-                 drafts: bool = True, table: NGrams | None = None, backend: str = "auto", lock: Lock | None = None,
-                 threads: int | None = None) -> None:  # fmt: skip
+                 drafts: bool | Iterable[str] = True, table: NGrams | None = None, backend: str = "auto",
+                 lock: Lock | None = None, threads: int | None = None) -> None:  # fmt: skip
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         self.lm, self.batch_size, self.chunk, self.max_length = lm, batch_size, chunk, max_length
-        self.drafts, self.table, self.lock = drafts, table, lock
+        self.lock = lock
+        drafts = sources(drafts)
+        self._file = FILE in drafts
+        self._table = table if TABLE in drafts else None
+        self._heads = HEADS in drafts and lm.config.mtp_heads > 0
         self.timing = Timing()
         self.on_bytes: OnBytes | None = None
         self._rows: list[_Row | None] = []  # None: a place in the cache that is free
@@ -185,10 +192,11 @@ class Engine:
         return None
 
     def _begin(self, sequence: Sequence) -> _Row:
-        row = _Row(sequence)
+        row = _Row(sequence, eager=self._runner.eager)
         if not sequence.cancelled:
-            if self.drafts:
-                sequence.lookup = Lookup(tokenizer.decode_bytes(sequence.prompt_ids), self.table)
+            if self._file or self._table is not None:
+                prompt = tokenizer.decode_bytes(sequence.prompt_ids)
+                sequence.lookup = Lookup(prompt, self._table, file=self._file)
             began = time.perf_counter()
             run = _forced(sequence.constraint)
             self.timing.constraint += time.perf_counter() - began
@@ -215,7 +223,7 @@ class Engine:
         fed = [[*row.sequence.pending[: row.fed], *row.draft] for row in rows]
         places, draws = self._asked(rows)
         timing.drafting += time.perf_counter() - began
-        drawn = iter(self._compute(fed, places, draws))
+        drawn = iter(self._compute(rows, fed, places, draws))
         began = time.perf_counter()
         for row in rows:
             del row.sequence.pending[: row.fed]
@@ -225,7 +233,9 @@ class Engine:
         timing.constraint += time.perf_counter() - began
         self._runner.advance(counts)
 
-    def _compute(self, fed: list[list[int]], places: list[tuple[int, int]], draws: Draws) -> Drawn:
+    def _compute(
+        self, rows: list[_Row], fed: list[list[int]], places: list[tuple[int, int]], draws: Draws
+    ) -> Drawn:
         """The step itself; meanwhile other engines may go on (`lock`)."""
         if self.lock is not None:
             self.lock.release()
@@ -235,12 +245,32 @@ class Engine:
             read = time.perf_counter()
             drawn = self._runner.draw(places, draws) if places else []
             ended = time.perf_counter()
+            if self._heads:
+                self._look_ahead(rows, drawn)
+            looked = time.perf_counter()
         finally:
             if self.lock is not None:
                 self.lock.acquire()
         self.timing.model += read - began
         self.timing.sampling += ended - read
+        self.timing.drafting += looked - ended
         return drawn
+
+    def _look_ahead(self, rows: list[_Row], drawn: Drawn) -> None:
+        """Ask the heads at the place of each row where the draft ends."""
+        asked, places, start = list[_Row](), list[tuple[int, int]](), 0
+        for i, row in enumerate(rows):
+            row.expected = NOTHING
+            last, start = start, start + len(row.choices)
+            for one, (choice, _, _) in zip(row.choices, drawn[last:start], strict=True):
+                if choice != one.guess:
+                    if choice != tokenizer.END_OF_FILE and row.trust.asks_heads():
+                        asked.append(row)
+                        places.append((i, row.fed - 1 + one.after))
+                    break
+        if asked:
+            for row, expected in zip(asked, self._runner.ahead(places), strict=True):
+                row.expected = expected
 
     def _plan(self, row: _Row) -> None:
         """What to feed of what is pending, and when that is all of it a draft behind."""
@@ -249,31 +279,34 @@ class Engine:
         row.choices, row.draft = [], b""
         if row.fed < len(s.pending):
             return
-        room = min(self.chunk - row.fed, row.reach)
-        guesses = s.lookup.propose(room) if s.lookup is not None and room else b""
-        self._follow_draft(row, guesses, self.chunk - row.fed)
+        copying = None if s.lookup is None else s.lookup.copying()
+        guesses = Guesses(copying, row.expected if self._heads else None, row.trust, known=row.fed)
+        self._follow(row, guesses, self.chunk - row.fed)
+        row.first = guesses.first
 
-    def _follow_draft(self, row: _Row, guesses: bytes, room: int) -> None:
-        """Walk the guesses as far as the constraint goes along; what it forces on the way belongs to the draft."""
+    def _follow(self, row: _Row, guesses: Guesses, room: int) -> None:
+        """Draft as far as there are guesses that the constraint allows; what it forces on the way belongs to it."""
         c = row.sequence.constraint
-        draft, at = bytearray(), 0
+        draft, longest = bytearray(), min(room, MOST_DRAFT)
         while True:
             choice = _Choice(c.mask(), len(draft))
             row.choices.append(choice)
-            if at >= len(guesses) or not choice.mask[guesses[at]]:
+            guess = guesses.guess(choice.mask) if len(draft) < longest else None
+            if guess is None:
                 break
-            c.advance(guesses[at])
+            c.advance(guess[0])
             run = c.forced()
             if len(draft) + 1 + len(run) > room:
                 c.rollback(1)
                 break
             c.advance_many(run)
-            choice.guess, choice.run, choice.ends = guesses[at], run, _only_ends(c.mask())
-            draft += guesses[at : at + 1] + run
-            at += 1
+            (choice.guess, choice.source), choice.run = guess, run
+            choice.ends = _only_ends(c.mask())
+            taken = bytes((choice.guess,)) + run
+            draft += taken
             if choice.ends:
                 break
-            at = at + len(run) if guesses.startswith(run, at) else len(guesses)
+            guesses.take(taken)
         row.draft = bytes(draft)
 
     def _asked(self, rows: list[_Row]) -> tuple[list[tuple[int, int]], Draws]:
@@ -299,11 +332,13 @@ class Engine:
         s.turns += 1
         right, forced, written, before = len(row.draft), 0, bytearray(), s.sampled
         draws = list(islice(results, len(row.choices)))
+        row.trust.judge_first(draws[0][0], *row.first)
         for one, (choice, logprob, removed) in zip(row.choices, draws, strict=True):
             s.count_draw(logprob, removed)
             if choice == one.guess:
                 written += bytes((choice,)) + one.run
                 forced += len(one.run)
+                self.timing.accepted_from[one.source] += 1 + len(one.run)
                 if one.ends:
                     c.advance(tokenizer.END_OF_FILE)
                 continue
@@ -318,7 +353,7 @@ class Engine:
             break
         self.timing.sampled += s.sampled - before
         if row.draft:
-            row.reach = min(2 * row.reach, MOST_DRAFT) if right == len(row.draft) else max(right, LEAST_DRAFT)
+            row.trust.judge_draft(len(row.draft), right, one.source)
             self.timing.drafted += len(row.draft)
             self.timing.accepted += right
         self._wrote(s, bytes(written), forced)

@@ -31,6 +31,18 @@ class Draws(NamedTuple):
     min_p: list[float]
 
 
+class Expected(NamedTuple):
+    """What K multi-token prediction heads expect after a place, head k at index k - 1.
+
+    The likeliest choice and the natural log of its probability by each [K], and the logs of all, float32 [K, 257]:
+    those of head k are of the byte k places behind the one that is drawn at the place.
+    """
+
+    best: list[int]
+    log: list[float]
+    logs: np.ndarray
+
+
 Drawn = list[tuple[int, float, float]]
 """(choice, log probability, probability that the mask removed) of each."""
 
@@ -48,7 +60,12 @@ class LanguageModel(Protocol):
 
 
 class Runner(Protocol):
-    """A batch of sequences, each at a position of its own, and steps over them."""
+    """A batch of sequences, each at a position of its own, and steps over them.
+
+    `eager` says whether a step takes its time whatever it reads, so that long drafts pay (see `guesses`).
+    """
+
+    eager: bool
 
     def extend(self, count: int) -> None:
         """Let `count` sequences join, at position 0."""
@@ -64,6 +81,9 @@ class Runner(Protocol):
 
     def draw(self, places: list[tuple[int, int]], draws: Draws) -> Drawn:
         """Draw after (row, offset among the ids just fed)."""
+
+    def ahead(self, places: list[tuple[int, int]]) -> list[Expected]:
+        """What the multi-token prediction heads expect after places as `draw` takes them."""
 
     def advance(self, counts: Sequence[int]) -> None:
         """Move each sequence on by its own count, at most what it was fed."""
@@ -112,6 +132,8 @@ def groups(lm: LanguageModel, backend: str, batch_size: int) -> int:
 class CpuRunner:
     """Steps by the C decoder: what a row gives is the same bit for bit, whatever the batch, chunks and drafts."""
 
+    eager = False
+
     def __init__(
         self, decoder: cpu.Decoder, *, max_length: int, chunk: int, threads: int | None = None
     ) -> None:
@@ -142,6 +164,11 @@ class CpuRunner:
     def draw(self, places: list[tuple[int, int]], draws: Draws) -> Drawn:
         """See `Runner`."""
         return self._steps.draw(places, *draws)
+
+    def ahead(self, places: list[tuple[int, int]]) -> list[Expected]:
+        """See `Runner`."""
+        best, logs = self._steps.ahead(places)
+        return [Expected(*one, log) for one, log in zip(best, logs, strict=True)]
 
     def advance(self, counts: Sequence[int]) -> None:
         """See `Runner`."""

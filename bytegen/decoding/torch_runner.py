@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bytegen import tokenizer
 from bytegen.cache import Cache
-from bytegen.decoding.runners import Drawn, Draws
+from bytegen.decoding.runners import Drawn, Draws, Expected
 from bytegen.kernels import masked_sample
 from bytegen.model import ByteLM
 
@@ -20,6 +20,7 @@ class TorchRunner:
 
     def __init__(self, lm: ByteLM, *, max_length: int, chunk: int) -> None:
         self.lm, self.max_length, self.chunk = lm, max_length, chunk
+        self.eager = lm.device.type != "cpu"
         self._cache: Cache | None = None
         self._hidden: Tensor | None = None
         self._longest = 0
@@ -76,6 +77,16 @@ class TorchRunner:
             top_p=column(draws.top_p), min_p=column(draws.min_p),
         )  # fmt: skip
         return list(zip(drawn.choice.tolist(), drawn.logprob.tolist(), drawn.removed.tolist(), strict=True))
+
+    @torch.no_grad()
+    def ahead(self, places: list[tuple[int, int]]) -> list[Expected]:
+        """See `Runner`."""
+        assert self._hidden is not None
+        rows, offsets = torch.tensor(places, device=self.lm.device).T
+        logits = self.lm.mtp_logits(self._hidden[rows, offsets])[..., : tokenizer.N_CHOICES]
+        logs = torch.log_softmax(logits.float(), dim=-1).transpose(0, 1)
+        log, best = logs.max(-1)
+        return [Expected(*one) for one in zip(best.tolist(), log.tolist(), logs.cpu().numpy(), strict=True)]
 
     def advance(self, counts: Sequence[int]) -> None:
         """See `Runner`."""

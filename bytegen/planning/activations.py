@@ -97,3 +97,14 @@ def end_bytes(config: ModelConfig, precision: Precision, rows: int) -> EndBytes:
     d_logits = config.vocab_size * precision.compute
     backward = (d_logits + max(d_logits, config.dim * precision.stream)) * rows
     return EndBytes(shared=tables + BATCH_ROW * rows, kept=logits, norm=norm, backward=backward)
+
+
+def mtp_bytes(config: ModelConfig, precision: Precision, rows: int) -> int:
+    """Return what the forward of all multi-token prediction heads keeps until their backward, asked at every token.
+
+    Each keeps the hidden states that it reads, what SiLU reads, what the unembedding reads, its logits, one float32 a
+    row, and of a row its place, target and weight (see `train.losses`).
+    """
+    read = precision.compute if precision.casts else precision.stream
+    values = config.dim * (2 * read + precision.compute) + config.vocab_size * precision.compute
+    return config.mtp_heads * (values + _ROW_FLOAT + 8 + 8 + 4) * rows

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bytegen.config import ModelConfig
 from bytegen.planning.activations import widths
-from bytegen.planning.optimizers import matrices
+from bytegen.planning.optimizers import all_matrices
 
 CHUNK = 64
 """Tokens that one step may feed: what `bytegen.decoding.Engine` takes."""
@@ -17,23 +17,24 @@ _GROWTH = 1024
 def weight_bytes(config: ModelConfig, precision: str) -> int:
     """Return the bytes of the weights in "float32", "bfloat16" or "int8".
 
-    With int8 the matrices of layers and head are held in a byte a weight and a float32 scale for each row; embedding,
+    With int8 the matrices of layers and heads are held in a byte a weight and a float32 scale for each row; embedding,
     norms and convolutions stay in bfloat16, and a tied head is the embedding.
     """
     if precision != "int8":
         return config.n_params() * {"float32": 4, "bfloat16": 2}[precision]
-    shapes = matrices(config) * config.n_layers
-    shapes += [] if config.tied else [(config.vocab_size, config.dim)]
+    shapes = _int8_matrices(config)
     quantised = sum(rows * columns for rows, columns in shapes)
     return quantised + 4 * sum(rows for rows, _ in shapes) + 2 * (config.n_params() - quantised)
 
 
 def widened(config: ModelConfig) -> tuple[int, int]:
     """Return the weights that int8 holds, all and of the largest matrix: a GPU widens each for every step."""
-    shapes = [*matrices(config), *([] if config.tied else [(config.vocab_size, config.dim)])]
-    sizes = [rows * columns for rows, columns in shapes]
-    head = 0 if config.tied else sizes[-1]
-    return config.n_layers * (sum(sizes) - head) + head, max(sizes)
+    sizes = [rows * columns for rows, columns in _int8_matrices(config)]
+    return sum(sizes), max(sizes)
+
+
+def _int8_matrices(config: ModelConfig) -> list[tuple[int, int]]:
+    return all_matrices(config) + ([] if config.tied else [(config.vocab_size, config.dim)])
 
 
 def value_bytes(precision: str) -> int:
@@ -96,14 +97,16 @@ def step_bytes(config: ModelConfig, *, batch: int = 1, chunk: int = CHUNK, size:
 
     The stream and its norm, with queries, keys, values and the attention's output; with the stream before attention,
     gate, up, their product and what comes of it; or with a tap of the convolution. Beside them the rotary tables and
-    positions. Or, later, the logits of one place a sequence, in float64 while a byte is drawn.
+    positions. Or, later, the logits of one place a sequence, in float64 while a byte is drawn, or those of all
+    multi-token prediction heads and their logarithms.
     """
     q, kv = widths(config)
     taps = config.conv_taps > 1
     attention = (3 + taps) * config.dim + 2 * q + 2 * kv
     values = max(attention, 4 * config.dim + 3 * config.ffn_dim, 5 * config.dim if taps else 0)
     reading = chunk * ((values + config.head_dim) * size + 3 * 8)
-    return batch * max(reading, 4 * config.vocab_size * 8)
+    ahead = config.mtp_heads * config.vocab_size * 3 * 4
+    return batch * max(reading, 4 * config.vocab_size * 8, ahead)
 
 
 @dataclass(frozen=True)

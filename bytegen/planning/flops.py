@@ -28,7 +28,10 @@ def seen_pairs(length: int, window: int | None) -> int:
 
 
 def product_flops(config: ModelConfig) -> int:
-    """Return the FLOPs of one token outside attention: projections, feed-forward, convolution, head."""
+    """Return the FLOPs of one token outside attention: projections, feed-forward, convolution, head.
+
+    Multi-token prediction heads are left out: generation asks them once a step, training at every token.
+    """
     q, _ = widths(config)
     return config.flops_per_byte(0) - 4 * q * config.n_layers
 
@@ -57,7 +60,9 @@ def recomputed_products(config: ModelConfig, length: int) -> float:
 
 
 def training_flops(config: ModelConfig, length: int, *, recompute: bool) -> float:
-    """Return the FLOPs of forward and backward over one sequence; `recompute` adds what it makes again."""
+    """Return the FLOPs of forward and backward over one sequence, multi-token prediction heads included; `recompute`
+    adds what it makes again."""
     f = forward_flops(config, length)
     again = recomputed_products(config, length) + f.local + f.whole if recompute else 0.0
-    return f.products * (1 + BACKWARD_PRODUCTS) + (f.local + f.whole) * (1 + BACKWARD_ATTENTION) + again
+    products = f.products + length * config.mtp_flops()
+    return products * (1 + BACKWARD_PRODUCTS) + (f.local + f.whole) * (1 + BACKWARD_ATTENTION) + again

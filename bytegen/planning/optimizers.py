@@ -1,12 +1,13 @@
 """What an update needs: the state of each optimiser, and what one step allocates for a moment.
 
-`muon` is what the trainer uses (`train.optim`): one momentum for every matrix of the layers, two moments of AdamW for
-all else. `adamw` has two moments for everything. Both are torch's foreach implementations, as on a GPU.
+`muon` is what the trainer uses (`train.optim`): one momentum for every matrix of the layers and of multi-token
+prediction heads, two moments of AdamW for all else. `adamw` has two moments for everything. Both are torch's foreach
+implementations, as on a GPU.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from typing import Literal, get_args
 
 from bytegen.config import ModelConfig
@@ -28,9 +29,14 @@ def matrices(config: ModelConfig) -> list[tuple[int, int]]:
     return [(q, d), (kv, d), (kv, d), (d, q), (f, d), (f, d), (d, f)]
 
 
+def all_matrices(config: ModelConfig) -> list[tuple[int, int]]:
+    """Return the shapes of all layers' matrices, and of those of multi-token prediction heads."""
+    return matrices(config) * config.n_layers + [(config.dim, config.dim)] * config.mtp_heads
+
+
 def matrix_params(config: ModelConfig) -> int:
-    """Return the parameters of all layers' matrices."""
-    return config.n_layers * sum(rows * columns for rows, columns in matrices(config))
+    """Return the parameters of all these matrices."""
+    return sum(rows * columns for rows, columns in all_matrices(config))
 
 
 def state_bytes(config: ModelConfig, optimizer: Optimizer) -> int:
@@ -50,9 +56,7 @@ def step_bytes(config: ModelConfig, optimizer: Optimizer, *, gpus: int = 1, on_g
     if optimizer == "adamw":
         return adam
     short = 2 if on_gpu else 4  # orthogonalisation runs in bfloat16 there
-    counts: dict[tuple[int, int], int] = defaultdict(int)
-    for shape in matrices(config):
-        counts[shape] += config.n_layers
+    counts = Counter(all_matrices(config))
     most = 0
     for (rows, columns), count in counts.items():
         own = -(-count * rows * columns // gpus)
@@ -69,7 +73,7 @@ def step_flops(config: ModelConfig, optimizer: Optimizer) -> float:
     if optimizer == "adamw":
         return 0.0
     total = 0.0
-    for rows, columns in matrices(config):
+    for rows, columns in all_matrices(config):
         small, large = min(rows, columns), max(rows, columns)
         total += 5 * (4.0 * small * small * large + 2.0 * small**3)
-    return config.n_layers * total
+    return total

@@ -52,7 +52,8 @@ def training_seconds(
     f = forward_flops(config, layout.length)
     forwards = 2.0 if recompute else 1.0
     again = recomputed_products(config, layout.length) if recompute else 0.0
-    products = (f.products * (1 + BACKWARD_PRODUCTS) + again) * share / rates.products
+    forward = f.products + layout.length * config.mtp_flops()
+    products = (forward * (1 + BACKWARD_PRODUCTS) + again) * share / rates.products
     attention = sum(
         flops * share * (forwards / ahead + BACKWARD_ATTENTION / back)
         for flops, ahead, back in zip((f.local, f.whole), rates.forward, rates.backward, strict=True)
@@ -130,7 +131,8 @@ def generation_seconds(
     held = weight_bytes(config, precision) if stored is None else stored * config.n_params()
     if precision == "int8" and stored is None:
         held += 4 * widened(config)[0]  # written in bfloat16, and read again
-    step = max(held / rates.bandwidth, batch * bytes_per_step * product_flops(config) / rates.products)
+    products = bytes_per_step * product_flops(config) + config.mtp_flops()
+    step = max(held / rates.bandwidth, batch * products / rates.products)
     q, kv = widths(config)
     attention = 0.0
     for window in config.windows():

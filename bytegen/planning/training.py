@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bytegen.config import ModelConfig
-from bytegen.planning.activations import BATCH_ROW, block_bytes, end_bytes
+from bytegen.planning.activations import BATCH_ROW, block_bytes, end_bytes, mtp_bytes
 from bytegen.planning.optimizers import Optimizer, matrices, state_bytes, step_bytes
 from bytegen.planning.precision import Precision
 
@@ -64,8 +64,8 @@ class Layout:
 
 
 def end_params(config: ModelConfig) -> int:
-    """Return the parameters outside the layers: embedding, last norm, head."""
-    return config.dim + config.vocab_size * config.dim * (1 if config.tied else 2)
+    """Return the parameters outside the layers: embedding, last norm, head, multi-token prediction heads."""
+    return config.dim + config.vocab_size * config.dim * (1 if config.tied else 2) + config.mtp_params()
 
 
 def block_params(config: ModelConfig) -> int:
@@ -105,8 +105,8 @@ def training_moments(
         return precision.compute * (layers * block + ends + gradients) + leaving * _WIDE * block
 
     def copies(layers: int, with_head: bool) -> int:
-        """What autocast makes on one GPU of so many layers' matrices, and of the head."""
-        copied = layers * products + (head if with_head else 0)
+        """What autocast makes on one GPU of so many layers' matrices, and of the heads."""
+        copied = layers * products + (head + config.mtp_params() if with_head else 0)
         return precision.compute * copied if precision.casts and gpus == 1 else 0
 
     def at(name: str, activations: int, gradients: int, whole: int, update: int = 0) -> Moment:
@@ -119,7 +119,7 @@ def training_moments(
         }
         return Moment(name, standing | parts)
 
-    full = end.shared + end.kept + end.norm + sum(kept)
+    full = end.shared + end.kept + end.norm + sum(kept) + mtp_bytes(config, precision, layout.rows)
     left = 0 if recompute else n
     moments = [
         at("the end of the forward", full, 0, copies(n, True) + gathered(2)),

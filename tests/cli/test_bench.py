@@ -1,5 +1,6 @@
 """The benches run and write rows that say what they were taken on."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -18,13 +19,13 @@ def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8-dynamic"])
+@pytest.mark.parametrize(("precision", "heads"), [("fp32", 0), ("int8-dynamic", 2)])
 def test_bench_generate_splits_the_time(
-    tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, precision: str, heads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bench_generators, "NEW_BYTES", 8)
     torch.manual_seed(0)
-    save_model(ByteLM(PRESETS["nano"]), tmp_path / "model")
+    save_model(ByteLM(dataclasses.replace(PRESETS["nano"], mtp_heads=heads)), tmp_path / "model")
     arguments = [
         "bench",
         "generate",
@@ -49,10 +50,14 @@ def test_bench_generate_splits_the_time(
     sampled = [r["subject"] for r in rows if r.get("measure") == "every byte sampled"]
     assert sampled == ["bytegen, 1 side by side", "bytegen, 3 side by side"]
     rows = [r for r in rows if "measure" not in r]
-    assert [(r["batch"], r["drafts"]) for r in rows] == [(1, False), (1, True), (3, False), (3, True)]
+    kinds = ["none", "n-grams", *(["heads", "both"] if heads else [])]
+    assert [(r["batch"], r["drafts"]) for r in rows] == [(batch, kind) for batch in (1, 3) for kind in kinds]
     assert len({r["bytes"] for r in rows if r["batch"] == 1}) == 1
     for row in rows:
-        assert (row["accepted_per_step"] > 0) <= row["drafts"]
+        assert (row["drafted_per_step"] > 0) <= (row["drafts"] != "none")
+        named = {"none": set(), "n-grams": {"file", "table"}, "heads": {"heads"}}
+        assert row["accepted_per_step_from"].keys() <= named.get(row["drafts"], {"file", "table", "heads"})
+        assert sum(row["accepted_per_step_from"].values()) == pytest.approx(row["accepted_per_step"])
         assert row["accepted_per_step"] < row["bytes_per_step"]
         assert 0 < row["constraint"] < row["model"] + row["constraint"] + row["sampling"] <= 1
         assert row["bytes"] > 0

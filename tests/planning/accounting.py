@@ -40,7 +40,7 @@ def configs(draw: Any, conv: bool = True) -> ModelConfig:
         pattern=draw(st.sampled_from(["LG", "L", "G", "GLL"])), window=draw(st.sampled_from([8, 100])),
         vocab_size=draw(st.sampled_from([32, 320])), max_positions=8192, qkv_bias=draw(st.booleans()),
         qk_norm=draw(st.booleans()), tied=draw(st.booleans()),
-        conv_taps=draw(st.sampled_from([0, 2, 4])) if conv else 0,
+        conv_taps=draw(st.sampled_from([0, 2, 4])) if conv else 0, mtp_heads=draw(st.sampled_from([0, 0, 1, 3])),
     )  # fmt: skip
 
 
@@ -75,11 +75,23 @@ def recompute_layers(lm: ByteLM) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def losses(lm: nn.Module, tokens: Tensor, targets: Tensor, autocast: bool) -> tuple[Tensor, Tensor]:
-    """As `Trainer.nats`."""
+def losses(
+    lm: nn.Module, tokens: Tensor, targets: Tensor, weights: Tensor, autocast: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `Trainer.losses`, its heads asked at every token: cross-entropy, logits, and the sum of the heads' losses."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        logits = lm(tokens)[0]
-    return cross_entropy(logits, targets), logits
+        if not lm.config.mtp_heads:  # FSDP gathers the weights of the ends in a call of the whole model alone
+            logits, further = lm(tokens)[0], []
+        else:
+            hidden = lm.hidden(tokens)
+            logits = lm.logits(hidden)[0]
+            asked = [torch.zeros(len(targets), dtype=torch.int64) for _ in lm.mtp]
+            further = [
+                (targets[at], weights[at], lm.logits(head(hidden[0][at])))
+                for at, head in zip(asked, lm.mtp, strict=True)
+            ]
+    heads = [(cross_entropy(logits, to) * w).sum() for to, w, logits in further]
+    return cross_entropy(logits, targets), logits, sum(heads, torch.zeros(()))
 
 
 def saved_bytes(config: ModelConfig, rows: int, *, dtype: torch.dtype, autocast: bool) -> int:
@@ -95,9 +107,8 @@ def saved_bytes(config: ModelConfig, rows: int, *, dtype: torch.dtype, autocast:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            losses(
-                lm, torch.zeros(1, rows, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64), autocast
-            )
+            tokens = torch.zeros(1, rows, dtype=torch.int64)
+            losses(lm, tokens, torch.zeros(rows, dtype=torch.int64), torch.ones(rows), autocast)
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
@@ -134,8 +145,8 @@ def peak_of_step(config: ModelConfig, rows: int, *, autocast: bool, recompute: b
         tracker = MemTracker()
         tracker.track_external(lm, *optimizers, *batch)
         with tracker:
-            nats, _logits = losses(lm, batch[0], batch[1], autocast)
-            ((nats * batch[2]).sum() / batch[2].sum()).backward()
+            nats, _logits, heads = losses(lm, batch[0], batch[1], batch[2], autocast)
+            ((nats * batch[2]).sum() / batch[2].sum() + heads).backward()
             for each in optimizers:
                 each.step()
                 each.zero_grad(set_to_none=True)
@@ -196,8 +207,8 @@ def peak_of_sharded_step(
         tracker = FSDPMemTracker(lm, adam)
         tracker.track_inputs(batch)
         with tracker:
-            nats, _logits = losses(lm, batch[0], batch[1], False)
-            ((nats * batch[2]).sum() / batch[2].sum()).backward()
+            nats, _logits, heads = losses(lm, batch[0], batch[1], batch[2], False)
+            ((nats * batch[2]).sum() / batch[2].sum() + heads).backward()
             adam.step()
             adam.zero_grad(set_to_none=True)
             return total(tracker)

@@ -48,10 +48,11 @@ def test_the_flops_of_training_are_those_that_torch_counts(config: ModelConfig, 
             recompute_layers(lm)
         counter = FlopCounterMode(display=False)
         with counter:
-            nats, _ = losses(
-                lm, torch.zeros(1, length, dtype=torch.int64), torch.zeros(length, dtype=torch.int64), False
+            tokens = torch.zeros(1, length, dtype=torch.int64)
+            nats, _, heads = losses(
+                lm, tokens, torch.zeros(length, dtype=torch.int64), torch.ones(length), False
             )
-            nats.sum().backward()
+            (nats.sum() + heads).backward()
     assert counter.get_total_flops() == training_flops(config, length, recompute=recompute)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bytegen.config import ModelConfig, preset
-from bytegen.planning.activations import BATCH_ROW, block_bytes, end_bytes
+from bytegen.planning.activations import BATCH_ROW, block_bytes, end_bytes, mtp_bytes
 from bytegen.planning.optimizers import OPTIMIZERS, matrix_params, state_bytes
 from bytegen.planning.precision import AUTOCAST, FLOAT32, SHARDED_BFLOAT16, Precision
 from bytegen.planning.training import Layout, block_params, end_params, training_moments, training_peak
@@ -33,7 +34,7 @@ def test_what_the_forward_keeps_is_what_autograd_saves(
     block, end = block_bytes(config, precision, rows), end_bytes(config, precision, rows)
     # Ids and targets are saved; the losses themselves, weights and marks of a batch are not. Autocast's weights are.
     planned = config.n_layers * block.saved + end.shared - BATCH_ROW * rows + 16 * rows + end.kept - 4 * rows
-    planned += end.norm
+    planned += end.norm + mtp_bytes(config, precision, rows)
     if precision.casts:
         planned += precision.compute * (matrix_params(config) + config.vocab_size * config.dim)
     dtype = torch.bfloat16 if precision is SHARDED_BFLOAT16 else torch.float32
@@ -51,7 +52,7 @@ def cases(count: int, seed: int) -> list[tuple[ModelConfig, int]]:
             n_kv_heads=n_kv, head_dim=draw.choice([8, 16, 32]), ffn_dim=draw.choice([40, 96, 160]),
             pattern=draw.choice(["LG", "L", "GLL"]), window=draw.choice([8, 100]), vocab_size=draw.choice([32, 320]),
             max_positions=8192, qkv_bias=draw.random() < 0.5, qk_norm=draw.random() < 0.5, tied=draw.random() < 0.5,
-            conv_taps=draw.choice([0, 2, 4]),
+            conv_taps=draw.choice([0, 2, 4]), mtp_heads=draw.choice([0, 3]),
         )  # fmt: skip
         found.append((config, draw.choice([64, 1024])))
     return found
@@ -104,7 +105,7 @@ def four_ranks() -> Iterator[int]:
 def test_a_shard_of_a_step_is_that_of_torchs_tracker(
     case: tuple[ModelConfig, int], bfloat16: bool, recompute: bool, context: bool, four_ranks: int
 ) -> None:
-    config, rows = case
+    config, rows = dataclasses.replace(case[0], mtp_heads=0), case[1]
     layout = (
         Layout(length=rows * four_ranks, context=four_ranks)
         if context
@@ -123,7 +124,8 @@ def test_a_shard_of_a_step_is_that_of_torchs_tracker(
 @settings(max_examples=20, deadline=None)
 def test_parameters_and_moments_are_those_of_the_model(config: ModelConfig) -> None:
     lm = empty_model(config)
-    two = {name: p.numel() for name, p in lm.blocks.named_parameters() if p.dim() == 2}
+    parts = (*lm.blocks.named_parameters(), *lm.mtp.named_parameters("mtp"))
+    two = {name: p.numel() for name, p in parts if p.dim() == 2}
     inner = sum(count for name, count in two.items() if not name.endswith("conv.weight"))
     assert matrix_params(config) == inner
     assert block_params(config) * config.n_layers == sum(p.numel() for p in lm.blocks.parameters())
