@@ -68,8 +68,8 @@ def to_plain(imports: Imports) -> str | list[list[Any]]:
 
 def from_plain(plain: str | list[list[Any]]) -> Imports:
     """What `to_plain` was given."""
-    if plain in ("known", "any"):
-        return plain  # type: ignore[return-value]
+    if isinstance(plain, str):
+        return "any" if plain == "any" else "known"
     return [Library(name, frozenset(names), frozenset(ordinals)) for name, names, ordinals in plain]
 
 

@@ -79,9 +79,9 @@ def options_of(plan: Plan, view: View, start: int, end: int) -> Iterable[Option]
         plans: list[Plan | None] = [fresh]
         if plan.resolved:
             plans = [late(fresh, index, view), together(fresh, index, view), *early(fresh, index, view)]
-        for option in (Option(found) for found in plans if found is not None):
-            if view.spans(option.plan.ledger, 2 * word, need(option)):
-                yield option
+        for ahead in (Option(found) for found in plans if found is not None):
+            if view.spans(ahead.plan.ledger, 2 * word, need(ahead)):
+                yield ahead
     for address, values, good in _written_tables(plan, view):
         option = _placed(fresh, index, view, address, values) if good else None
         if option is None:
