@@ -7,6 +7,7 @@ the file is read; the other must then equal it. pefile gives up a table in which
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +36,7 @@ from bytegen.formats.pe.directories.import_places import function_fits, function
 from bytegen.formats.pe.directories.import_reads import stop_of_imports
 from bytegen.formats.pe.directories.imported_names import FUNCTION_NAME, function_at, possible
 from bytegen.formats.pe.directories.memory import Scanned, View, contents, mapping, read_by_loaders
-from bytegen.formats.pe.directories.spare_names import late_again
+from bytegen.formats.pe.directories.spare_names import elsewhere, late_again
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
 
@@ -155,13 +156,20 @@ def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
             longer = kept_spare(longer, reading.group, exact - count - 1)
         elif not count:
             longer = released(longer, reading.group)
-        pieces += _choices(longer, reading)
+        usual = _choices(longer, reading)
+        pieces += usual
+        if plan.resolved and spare < 0:
+            moved = _Moved(longer, reading)
+            pieces.append(When(moved.allows, lambda: moved.pieces))
 
     def following(value: int, data: bytearray) -> Step:
         if not value:
             return _ended(plan, reading, data)
         assert longer is not None
-        return _next(longer, reading, value, data)
+        if any(piece.contains(value) for piece in usual):
+            return _next(longer, reading, value, data)
+        assert moved.plan is not None
+        return _next(moved.plan, reading, value, data)
 
     return IntStep(
         start,
@@ -171,6 +179,28 @@ def _entry(plan: Plan, reading: Reading, data: bytearray) -> Step:
         "an ordinal, the address of a hint and a name, or the zero at the end",
         following,
     )
+
+
+class _Moved:
+    """The entries that are possible with the names in reserve elsewhere, found when somebody asks."""
+
+    def __init__(self, plan: Plan, reading: Reading) -> None:
+        self._given = plan, reading
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The plan with those names elsewhere, if they can be there."""
+        plan, reading = self._given
+        return elsewhere(plan, reading.view)
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """The entries."""
+        return [] if self.plan is None else _choices(self.plan, self._given[1])
+
+    def allows(self, x: int) -> bool:
+        """Whether ``x`` is one of them."""
+        return any(piece.contains(x) for piece in self.pieces)
 
 
 def _bound(plan: Plan, reading: Reading) -> tuple[int, int]:
