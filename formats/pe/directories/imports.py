@@ -274,7 +274,9 @@ def _address(read: Descriptor, data: bytearray) -> Step:
         for option in read.options:
             if option.address == value:
                 return _next(read, option, data)
-        option = next(o for o in read.options if o.address is None)
+        # They differ in where the name in reserve lies: the one that leaves most DLLs.
+        ahead = (o for o in read.options if o.address is None)
+        option = max(ahead, key=lambda o: group_of(o.plan, read.group).dlls.bit_count())
         offset = view.map.offset(value)
         assert offset is not None
         region = Region(offset, offset + 2 * word, TABLE, read.path("address"), Owner(read.group))
