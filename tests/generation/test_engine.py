@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from drawn_bytes import check_frequencies, stopped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 import bytegen
 from bytegen import cpu, formats, tokenizer
@@ -137,35 +137,14 @@ def test_draws_after_a_draft_have_the_masked_distribution(lm: ByteLM) -> None:
     table = NGrams.learn([text] * 2)
     seen: Counter[int] = Counter()
     for s in Engine(lm, max_length=400, batch_size=64, table=table).run(
-        _stopped(sequence(i, i), len(start) + len(run) + 2) for i in range(800)
+        stopped(sequence(i, i), len(start) + len(run) + 2) for i in range(800)
     ):
         data = bytes(s.constraint.data)
         if data.startswith(text[:-1]) and len(data) > len(text) - 1:
             seen[data[len(text) - 1]] += 1
     total = sum(seen.values())
     assert total > 200
-    # Bytes pooled by their last three bits, so that every cell is well filled.
-    got, expected = np.zeros(8), np.zeros(8)
-    for byte in range(256):
-        got[byte % 8] += seen[byte]
-        expected[byte % 8] += q[byte] / q[:256].sum() * total
-    filled = expected >= 10
-    assert filled.sum() >= 4
-    assert not got[expected == 0].any()
-    got, expected = got[filled], expected[filled]
-    assert stats.chisquare(got, expected / expected.sum() * got.sum()).pvalue > 1e-4
-
-
-def _stopped(s: Sequence, after: int) -> Sequence:
-    """A sequence that is cancelled once it has so many bytes."""
-
-    class Watched(Sequence):
-        @property
-        def ended(self) -> bool:
-            return len(self.constraint.data) >= after or self.constraint.done
-
-    s.__class__ = Watched
-    return s
+    check_frequencies(seen, q, least=10)
 
 
 def test_sequences_join_leave_and_are_cancelled(lm: ByteLM) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn_bytes import check_frequencies, stopped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 import bytegen
 from bytegen import cpu, formats, tokenizer
@@ -195,33 +195,13 @@ def test_draws_after_a_guess_of_the_heads_have_the_masked_distribution(lm: ByteL
     seen: Counter[int] = Counter()
     engine = engine_told(lm, dict.fromkeys(range(count), bytes(text) + bytes(8)), batch_size=64)
     asked = (sequence(i, i, temperature=temperature) for i in range(count))
-    for s in engine.run(_stopped(s, len(text) + 1) for s in asked):
+    for s in engine.run(stopped(s, len(text) + 1) for s in asked):
         data = bytes(s.constraint.data)
         if data.startswith(text) and len(data) > len(text):
             seen[data[len(text)]] += 1
     total = sum(seen.values())
     assert engine.timing.accepted >= 2 * total > 300
-    got, expected = np.zeros(8), np.zeros(8)
-    for byte in range(256):
-        got[byte % 8] += seen[byte]
-        expected[byte % 8] += q[byte] / q[:256].sum() * total
-    filled = expected >= 8
-    assert filled.sum() >= 4
-    assert not got[expected == 0].any()
-    got, expected = got[filled], expected[filled]
-    assert stats.chisquare(got, expected / expected.sum() * got.sum()).pvalue > 1e-4
-
-
-def _stopped(s: Sequence, after: int) -> Sequence:
-    """A sequence that is cancelled once it has so many bytes."""
-
-    class Watched(Sequence):
-        @property
-        def ended(self) -> bool:
-            return len(self.constraint.data) >= after or self.constraint.done
-
-    s.__class__ = Watched
-    return s
+    check_frequencies(seen, q, least=8)
 
 
 # Who guesses what

@@ -238,10 +238,8 @@ def _named(read: Descriptor, option: Option, value: int, written: bytes | None) 
     assert offset is not None
     group = group_of(plan, index)._replace(dll_at=offset, dll_room=view.ahead(plan.ledger, value))
     if plan.resolved:
-        plan = settled(plan, index, group._replace(dlls=fitting(plan, group)))
-        group = group_of(plan, index)
-    else:
-        plan = with_group(plan, index, group)
+        group = group._replace(dlls=fitting(plan, group))
+    plan = settled(plan, index, group)
     owner = Owner(index if plan.resolved else 0)
     end = offset + least_dll(plan, group)
     return option._replace(plan=place(plan, Region(offset, end, DLL, read.path("dll"), owner)))

@@ -10,7 +10,7 @@ more, out of the way of a name that lies where they do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bytegen.formats.core.ledger import Ledger, Region
 from bytegen.formats.pe.directories.groups import (
@@ -75,8 +75,7 @@ def together(plan: Plan, index: int, view: View) -> Plan | None:
     groups = (*_reserved(plan), index)
     if len(groups) > _MOST_MOVED:
         return None
-    for group in groups:
-        plan = released(plan, group)
+    plan = _without(plan, groups)
     low, high = _widest(plan, view)
     first = high - _SIZE * len(groups)
     if first < low or not _harmless(plan, first):
@@ -114,9 +113,7 @@ def late_again(plan: Plan, index: int, view: View) -> Plan:
     groups = sorted(_reserved(plan), key=lambda group: (group == index, group))
     if len(groups) > _MOST_MOVED:
         return plan
-    moved = plan
-    for group in groups:
-        moved = released(moved, group)
+    moved = _without(plan, groups)
     for group in groups:
         placed = late(moved, group, view)
         if placed is None:
@@ -134,9 +131,7 @@ def elsewhere(plan: Plan, view: View) -> Plan | None:
     if not 0 < len(groups) <= _FEW_MOVED or high - low >= _NARROW:
         return None
     kept = [plan.ledger.at(group_of(plan, group).spare, FUNCTION) for group in groups]
-    moved = plan
-    for group in groups:
-        moved = released(moved, group)
+    moved = _without(plan, groups)
     for group in groups:
         size = max(_FEW[-1], least_function(moved, group_of(moved, group)))
         ends = [
@@ -167,6 +162,13 @@ def _left(ledger: Ledger, start: int) -> int:
 def _reserved(plan: Plan) -> list[int]:
     """The groups with a name in reserve (a bound table's is another matter)."""
     return [i for i, group in enumerate(contents(plan).imports) if group.spare >= 0 and not group.exact]
+
+
+def _without(plan: Plan, groups: Iterable[int]) -> Plan:
+    """The plan without the names in reserve of these groups."""
+    for group in groups:
+        plan = released(plan, group)
+    return plan
 
 
 def _kept(plan: Plan, index: int, start: int, end: int) -> Plan:
