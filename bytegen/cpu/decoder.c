@@ -76,7 +76,8 @@ static void blocks_of(const set_t *use, const linear_t *l, float *y, int64_t y_s
 static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const input_t *from, int64_t n,
                    int threads) {
     if (threads > l->blocks) threads = (int)l->blocks;
-    if (threads < 2 || n * l->blocks * BLOCK * l->in < WORTH_THREADS) {
+    const int64_t cheap = l->kind == INT8_DYNAMIC ? 4 : 1; /* as many multiply-adds of bytes take as long as one */
+    if (threads < 2 || n * l->blocks * BLOCK * l->in < cheap * WORTH_THREADS) {
         blocks_of(use, l, y, y_stride, from, n, 0, l->blocks);
         return;
     }
@@ -125,6 +126,19 @@ static const char *next_ring(const model_t *m, const ring_t *rings, const int64_
     const int64_t begin = window && positions[t] >= window ? positions[t] - window + 1 : 0;
     return whole_ring(ring, (head + 1) % m->kv_heads, m->head_dim) +
            begin % ring->capacity / KEYS * record_bytes(whole_size(m->head_dim));
+}
+
+/* What attention of a layer takes, in multiply-adds of a linear map that take as long: keys and values come from memory once
+   for the tokens of a sequence. */
+static int64_t attention_work(const model_t *m, int64_t window, const int64_t *rows, const int64_t *positions, int64_t n) {
+    int64_t seen = 0, read = 0;
+    for (int64_t t = 0; t < n; t++) {
+        const int64_t keys = window && window <= positions[t] ? window : positions[t] + 1;
+        seen += keys;
+        if (t + 1 == n || rows[t + 1] != rows[t]) read += keys;
+    }
+    const int64_t queries = m->heads * m->head_dim, kept = m->kv_heads * m->head_dim;
+    return 2 * seen * queries + 8 * read * kept;
 }
 
 static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
@@ -187,10 +201,7 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             }
             keep(use, m, own, positions[t], k + t * kv_wide, v + t * kv_wide);
         }
-        int64_t seen = 0;
-        for (int64_t t = 0; t < n; t++)
-            seen += layer->window && layer->window <= positions[t] ? layer->window : positions[t] + 1;
-        const int shared = threads > 1 && 8 * seen * q_size >= WORTH_THREADS; /* memory is what it waits for */
+        const int shared = threads > 1 && attention_work(m, layer->window, rows, positions, n) >= WORTH_THREADS;
 #pragma omp parallel for num_threads(threads) schedule(dynamic) if (shared)
         for (int64_t i = 0; i < n * m->kv_heads; i++) {
             const int64_t t = i / m->kv_heads, head = i % m->kv_heads, count = together(rows, n, t);
