@@ -47,11 +47,12 @@ def kinds_of_drafts(lm: Any) -> dict[str, bool | tuple[str, ...]]:
 
 
 def run_once(lm: Any, batch: int, drafts: bool | tuple[str, ...], max_bytes: int, split: Split) -> float:
-    """Write `batch` files side by side and note the figures; return bytes a second."""
+    """Write files, `batch` of them side by side, and note the figures; return bytes a second."""
     from bytegen import decoding, generation
+    from bytegen.cli.bench_generators import TURNS
 
     timing = decoding.Timing()
-    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(max(batch, len(PROMPTS)))]
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(TURNS * batch)]
     began = time.perf_counter()
     outputs = generation.generate_many(
         lm, prompts, seed=0, batch_size=batch, timing=timing, max_bytes=max_bytes, drafts=drafts
