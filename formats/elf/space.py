@@ -106,11 +106,10 @@ def _kept_of_each(plan: Plan, table: Table, needs: Longest) -> list[int]:
     return found
 
 
-@remembered
-def free(plan: Plan, table: Table) -> list[tuple[int, int]]:
-    """The gaps ahead of which nothing must be left to string tables still owed, ascending; not to be changed."""
+def needed(plan: Plan, table: Table) -> list[tuple[int, int]]:
+    """The gaps ahead of which something must be left to string tables still owed: at most the widest, or all."""
     kept = _kept_of_each(plan, table, _needs(plan, 0))
-    return [gap for gap, need in zip(plan.ledger.gaps(table.end), kept, strict=True) if not need]
+    return [gap for gap, need in zip(plan.ledger.gaps(table.end), kept, strict=True) if need]
 
 
 def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[int]:

@@ -45,6 +45,9 @@ _NOTHING: Piece = Finite((0,))
 _STRINGS = frozenset({STRTAB})
 _Choices = tuple[list[Piece], str]
 
+TAKES_ROOM = frozenset({NOTE, STRTAB, RELR, *SYMBOLS, *RELOCATIONS, *TABLES})
+"""Types whose content may be promised room ahead: what others may be does not depend on the room that is left."""
+
 
 # The fields
 

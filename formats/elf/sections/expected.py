@@ -7,10 +7,7 @@ else lies ahead finds its place before it.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
 from itertools import islice
-from operator import itemgetter
 
 import numpy as np
 
@@ -62,7 +59,8 @@ def least(plan: Plan) -> int:
     return max([1, *(owed.need for _, owed in plan.owed if owed.types == ONLY_DYNSYM)])
 
 
-def released(plan: Plan) -> Plan:
+@remembered
+def released(plan: Plan, table: Table) -> Plan:
     """The plan with nothing reserved for the symbols."""
     seen = foreseen(plan)
     if seen.reserved is None:
@@ -70,17 +68,19 @@ def released(plan: Plan) -> Plan:
     return plan._replace(ledger=plan.ledger.dropped(seen.reserved), foreseen=seen._replace(reserved=None))
 
 
-def gaps(plan: Plan, table: Table) -> Iterator[tuple[int, int, int]]:
-    """(low, high, shift): mapped room ahead, the last first, that string tables still owed can do without."""
-    free = space.free(plan, table)
+@remembered
+def gaps(plan: Plan, table: Table) -> list[tuple[int, int, int]]:
+    """(low, high, shift): mapped room ahead, the last first, that string tables still owed can do without.
+
+    Not to be changed.
+    """
+    needed = space.needed(plan, table)
+    if len(needed) > 1:
+        return []
     every = sorted(map_to(plan, table).gaps(plan, table.end), reverse=True)
-    if len(free) == len(plan.ledger.gaps(table.end)):
-        yield from every
-        return
-    for low, high, shift in every:
-        i = bisect_right(free, low, key=itemgetter(0)) - 1
-        if i >= 0 and low < free[i][1]:
-            yield low, high, shift
+    for start, end in needed:
+        every = [gap for gap in every if not start <= gap[0] < end]
+    return every
 
 
 def _names_behind(plan: Plan, table: Table) -> list[np.ndarray]:
@@ -125,7 +125,7 @@ def reserve(plan: Plan, table: Table, number: int, count: int) -> Plan | None:
     """
     if symbols_read(plan) is not None:
         return plan
-    bare = released(plan)
+    bare = released(plan, table)
     found = _behind(bare, table, number, count, _USUAL_NAME * count)
     found = _ahead(plan, table, count) if found is None else found
     return _behind(bare, table, number, count, UNBOUNDED) if found is None else found
@@ -140,7 +140,7 @@ def elsewhere(plan: Plan, table: Table, number: int) -> list[Plan]:
     reserved = foreseen(plan).reserved
     if reserved is None:
         return [plan]
-    bare, word = released(plan), plan.target.word
+    bare, word = released(plan, table), plan.target.word
     size, found = reserved.end - reserved.start, {reserved.start: plan}
     # Segments may show the same gap at several addresses.
     wide = dict.fromkeys((low, high) for low, high, _ in gaps(bare, table) if high - low >= size)
@@ -163,7 +163,7 @@ def _ahead(plan: Plan, table: Table, count: int) -> Plan | None:
     seen, size, word = foreseen(plan), count * plan.target.sym_size, plan.target.word
     if seen.reserved is not None and seen.reserved.end - seen.reserved.start >= size:
         return plan
-    plan = released(plan)
+    plan = released(plan, table)
     for low, high, _ in gaps(plan, table):
         start = (high - size) // word * word
         if start >= low:
@@ -181,7 +181,7 @@ def most(plan: Plan, table: Table, number: int) -> int:
         return seen.symbols if reserve(plan, table, number, seen.symbols) is not None else 0
     word, size = plan.target.word, plan.target.sym_size
     kept = 0 if seen.reserved is None else (seen.reserved.end - seen.reserved.start) // size
-    bare = released(plan)
+    bare = released(plan, table)
     rooms = [(high - (low + -low % word)) // size for low, high, _ in gaps(bare, table)]
     bound = _text_bound(bare, table, number)
     behind = [int(np.searchsorted(names, bound)) for names in _names_behind(plan, table)]

@@ -211,7 +211,7 @@ def _ahead(plan: Plan, table: Table, kind: int) -> list[Piece]:
     size, word = _least_size(plan, kind), plan.target.word
     kept = _kept_place(plan, kind)
     if kind == DYNSYM:
-        plan = expected.released(plan)
+        plan = expected.released(plan, table)
     for low, high, shift in expected.gaps(plan, table):
         piece = Span(max(low + shift, 0), high - size + shift, word, shift % word)
         if piece.bounds() is not None:
@@ -288,7 +288,7 @@ def sizes(plan: Plan, table: Table, number: int, kind: int, offset: int, address
             most = _symbol_run(plan, table, offset, high, expected.string_bound(plan, table, number))
         else:
             kept = _kept_place(plan, kind)
-            most = _room(expected.released(plan), table, offset, address) // unit
+            most = _room(expected.released(plan, table), table, offset, address) // unit
             if kept is not None and offset == kept.start:
                 most = max(most, least)
         most = min(most, foreseen(plan).most)
@@ -311,7 +311,7 @@ def sized(plan: Plan, table: Table, number: int, kind: int, offset: int, size: i
     ahead."""
     count: int | None = None
     if kind == DYNSYM:
-        plan, count = expected.released(plan), size // plan.target.sym_size
+        plan, count = expected.released(plan, table), size // plan.target.sym_size
     elif kind == GNU_VERSYM:
         count = size // 2
     elif kind in HASHES and offset < table.start:

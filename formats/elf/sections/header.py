@@ -216,9 +216,8 @@ def _foreseen_address(plan: Plan, header: Header) -> Step:
 
 
 def _offset(plan: Plan, header: Header) -> Step:
-    plans = (
-        [plan] if foreseen.rules(plan, header.kind) else expected.elsewhere(plan, header.table, header.number)
-    )
+    moves = header.kind in body.TAKES_ROOM and not foreseen.rules(plan, header.kind)
+    plans = expected.elsewhere(plan, header.table, header.number) if moves else [plan]
     found = [(each, *body.offsets(each, header)) for each in plans]
     return header.step(
         "sh_offset",
