@@ -36,13 +36,13 @@ def compiler_there() -> bool:
 
 def decoder() -> Extension:
     """The CPU decoder, in C; it has a path for each vector set and chooses when it is loaded."""
-    flags = [] if os.name == "nt" else ["-O3", "-g0", "-fopenmp"]
+    flags = [] if os.name == "nt" else ["-O3", "-g0", "-pthread"]
     return Extension(
         "bytegen.cpu._decoder",
         ["bytegen/cpu/decoder.c"],
         depends=[
             f"bytegen/cpu/{name}.h"
-            for name in ("attention", "calls", "dots", "draw", "ops", "rings", "sets", "whole")
+            for name in ("attention", "calls", "dots", "draw", "ops", "pool", "rings", "sets", "whole")
         ],
         extra_compile_args=flags,
         extra_link_args=flags[2:],

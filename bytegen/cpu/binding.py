@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import importlib
 import math
+import os
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -79,8 +81,18 @@ calls, library = _library()
 def threads() -> int:
     """Threads that a step may take: torch's number where torch is in use, else OMP_NUM_THREADS or the processors."""
     torch = sys.modules.get("torch")
-    found: int = library.bytegen_threads() if torch is None else torch.get_num_threads()
-    return found
+    if torch is not None:
+        found: int = torch.get_num_threads()
+        return found
+    return _threads_at_start()
+
+
+@cache
+def _threads_at_start() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

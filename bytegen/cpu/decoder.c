@@ -12,9 +12,6 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #define BLOCK 64 /* outputs whose weights lie side by side */
 #define WORTH_DRAWS 64 /* draws from which on a second thread pays */
@@ -23,7 +20,8 @@
 #define KEYS 64  /* keys that attention takes at a time */
 #define SEGMENT 512 /* keys, of KEYS each, that attention in whole numbers takes at a time */
 #define TOKENS 32 /* tokens of a sequence, at most, that take them together */
-#define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays, which waits busily for the next */
+#define WORTH_THREADS (1 << 23) /* multiply-adds from which on a second thread pays */
+#define PARTS 4 /* of a task for each thread: one that the system puts aside holds up so much */
 
 /* Memory is what attention waits for, and processors that look ahead stop at the end of a page: what lies so many rows
    ahead is asked for, all its lines. */
@@ -40,6 +38,7 @@ static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+#include "pool.h"
 #include "sets.h"
 
 /* Floats that a vector holds at once here, at most `most` of them; float16 and bfloat16 weights need 8 or more. */
@@ -73,17 +72,28 @@ static void blocks_of(const set_t *use, const linear_t *l, float *y, int64_t y_s
         use->outputs(y, y_stride, from->x, from->stride, n, l, first, last);
 }
 
+typedef struct {
+    const set_t *use;
+    const linear_t *l;
+    float *y;
+    int64_t y_stride, n, parts;
+    const input_t *from;
+} linear_task_t;
+
+static void linear_part(void *given, int64_t part, int me) {
+    const linear_task_t *all = given;
+    const int64_t blocks = all->l->blocks;
+    (void)me;
+    blocks_of(all->use, all->l, all->y, all->y_stride, all->from, all->n, blocks * part / all->parts,
+              blocks * (part + 1) / all->parts);
+}
+
 static void linear(const set_t *use, const linear_t *l, float *y, int64_t y_stride, const input_t *from, int64_t n,
                    int threads) {
-    if (threads > l->blocks) threads = (int)l->blocks;
     const int64_t cheap = l->kind == INT8_DYNAMIC ? 4 : 1; /* as many multiply-adds of bytes take as long as one */
-    if (threads < 2 || n * l->blocks * BLOCK * l->in < cheap * WORTH_THREADS) {
-        blocks_of(use, l, y, y_stride, from, n, 0, l->blocks);
-        return;
-    }
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int i = 0; i < threads; i++)
-        blocks_of(use, l, y, y_stride, from, n, l->blocks * i / threads, l->blocks * (i + 1) / threads);
+    const int shared = threads > 1 && n * l->blocks * BLOCK * l->in >= cheap * WORTH_THREADS;
+    linear_task_t all = {use, l, y, y_stride, n, shared ? smaller(l->blocks, PARTS * threads) : 1, from};
+    share_out(linear_part, &all, all.parts, threads);
 }
 
 static int64_t up(int64_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
@@ -101,12 +111,13 @@ int64_t bytegen_scratch(const model_t *m, int64_t n, int64_t threads) {
     return n * token_scratch(m) + threads * thread_scratch(m);
 }
 
-/* How many tokens from t on attend together, 0 where t belongs to those before it: a run of one row is cut evenly. */
-static int64_t together(const int64_t *rows, int64_t n, int64_t t) {
+/* How many tokens from t on attend together, 0 where t belongs to those before it: a run of one row is cut evenly, into `least`
+   parts where it has as many tokens. */
+static int64_t together(const int64_t *rows, int64_t n, int64_t t, int64_t least) {
     int64_t begin = t, end = t + 1;
     while (begin > 0 && rows[begin - 1] == rows[t]) begin--;
     while (end < n && rows[end] == rows[t]) end++;
-    const int64_t count = end - begin, parts = (count + TOKENS - 1) / TOKENS;
+    const int64_t count = end - begin, parts = larger((count + TOKENS - 1) / TOKENS, smaller(least, count));
     for (int64_t i = 0; i < parts; i++)
         if (begin + count * i / parts == t) return begin + count * (i + 1) / parts - t;
     return 0;
@@ -141,13 +152,48 @@ static int64_t attention_work(const model_t *m, int64_t window, const int64_t *r
     return 2 * seen * queries + 8 * read * kept;
 }
 
+typedef struct {
+    const set_t *use;
+    const model_t *m;
+    const ring_t *ring; /* of row r: ring[r * layers] */
+    const float *q;
+    float *o, *states;
+    const int64_t *rows, *positions;
+    int64_t n, window;
+    int threads;
+} attention_task_t;
+
+/* Part i is head i % kv_heads of the tokens that attend together from i / kv_heads on. */
+static void attention_part(void *given, int64_t part, int me) {
+    const attention_task_t *all = given;
+    const model_t *m = all->m;
+    const int64_t size = m->head_dim, group = m->heads / m->kv_heads, wide = up(m->heads * size), n = all->n;
+    const int64_t t = part / m->kv_heads, head = part % m->kv_heads, *positions = all->positions + t;
+    /* Heads of one sequence that cannot be dealt out evenly are cut, though each part reads all of the keys. */
+    const int whole = all->rows[0] != all->rows[n - 1] || head < m->kv_heads / all->threads * all->threads;
+    const int64_t count = together(all->rows, n, t, whole ? 1 : all->threads);
+    if (!count) return;
+    const ring_t *own = all->ring + all->rows[t] * m->layers;
+    const float *q = all->q + t * wide + head * group * size, scale = 1.0f / sqrtf((float)size);
+    float *o = all->o + t * wide + head * group * size, *state = all->states + me * thread_scratch(m);
+    if (m->cache_kind == CACHE_INT8) {
+        all->use->whole_attend(
+            all->use->dots, o, q, wide, whole_ring(own, head, size), count, positions, group, own->capacity, all->window,
+            size, scale, state, next_ring(m, all->ring, all->rows, all->positions, n, all->window, t + count, head));
+        return;
+    }
+    const int half = m->cache_kind == CACHE_FLOAT16;
+    const int64_t base = head * own->capacity * size * (half ? 2 : 4);
+    all->use->attend(o, q, wide, (const char *)own->keys + base, (const char *)own->values + base, half, count, positions,
+                     group, own->capacity, all->window, size, scale, state);
+}
+
 static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, const int64_t *rows,
                  const int64_t *positions, int64_t n, float *hidden, float *scratch, int threads) {
     const int64_t dim = m->dim, wide = up(dim), size = m->head_dim, pairs = size / 2;
     const int64_t q_size = m->heads * size, q_wide = up(q_size), kv_wide = up(m->kv_heads * size);
-    const int64_t ffn = m->layer[0].gate.blocks * BLOCK, group = m->heads / m->kv_heads;
+    const int64_t ffn = m->layer[0].gate.blocks * BLOCK;
     const set_t *use = set_of(m->lanes);
-    const float scale = 1.0f / sqrtf((float)size);
     float *x = scratch, *h = x + n * wide, *mixed = h + n * wide;
     float *q = mixed + n * wide, *o = q + n * q_wide, *k = o + n * q_wide, *v = k + n * kv_wide;
     float *gate = v + n * kv_wide, *raised = gate + n * ffn;
@@ -202,28 +248,8 @@ static void step(const model_t *m, const ring_t *rings, const int64_t *tokens, c
             keep(use, m, own, positions[t], k + t * kv_wide, v + t * kv_wide);
         }
         const int shared = threads > 1 && attention_work(m, layer->window, rows, positions, n) >= WORTH_THREADS;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) if (shared)
-        for (int64_t i = 0; i < n * m->kv_heads; i++) {
-            const int64_t t = i / m->kv_heads, head = i % m->kv_heads, count = together(rows, n, t);
-            if (!count) continue;
-            const ring_t *own = ring + rows[t] * many_layers;
-            const int64_t place = t * q_wide + head * group * size;
-#ifdef _OPENMP
-            float *state = states + omp_get_thread_num() * thread_scratch(m);
-#else
-            float *state = states;
-#endif
-            if (m->cache_kind == CACHE_INT8) {
-                use->whole_attend(use->dots, o + place, q + place, q_wide, whole_ring(own, head, size), count, positions + t,
-                                  group, own->capacity, layer->window, size, scale, state,
-                                  next_ring(m, ring, rows, positions, n, layer->window, t + count, head));
-                continue;
-            }
-            const int half = m->cache_kind == CACHE_FLOAT16;
-            const int64_t base = head * own->capacity * size * (half ? 2 : 4);
-            use->attend(o + place, q + place, q_wide, (const char *)own->keys + base, (const char *)own->values + base,
-                        half, count, positions + t, group, own->capacity, layer->window, size, scale, state);
-        }
+        attention_task_t attention = {use, m, ring, q, o, states, rows, positions, n, layer->window, shared ? threads : 1};
+        share_out(attention_part, &attention, n * m->kv_heads, attention.threads);
         from = input_of(use, &layer->o, o, q_wide, n, room);
         linear(use, &layer->o, h, wide, &from, n, threads);
         for (int64_t t = 0; t < n; t++) {
@@ -248,6 +274,24 @@ static int64_t share(const int64_t *rows, int64_t n, int64_t i, int64_t parts) {
     return at;
 }
 
+typedef struct {
+    const model_t *m;
+    const ring_t *rings;
+    const int64_t *tokens, *rows, *positions;
+    int64_t n, parts;
+    float *hidden, *scratch;
+} step_task_t;
+
+static void step_part(void *given, int64_t part, int me) {
+    const step_task_t *all = given;
+    const model_t *m = all->m;
+    const int64_t from = share(all->rows, all->n, part, all->parts), to = share(all->rows, all->n, part + 1, all->parts);
+    (void)me;
+    if (from < to)
+        step(m, all->rings, all->tokens + from, all->rows + from, all->positions + from, to - from,
+             all->hidden + from * up(m->dim), all->scratch + from * token_scratch(m) + part * thread_scratch(m), 1);
+}
+
 /* Hidden states [n, dim] after the last norm. ids: [3][n] tokens, the sequence of each, and its position in it; the tokens
    of a sequence lie together, in order. Ring l of row r is rings[r * layers + l]. */
 void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int64_t n, float *hidden, float *scratch,
@@ -262,14 +306,8 @@ void bytegen_step(const model_t *m, const ring_t *rings, const int64_t *ids, int
         step(m, rings, tokens, rows, positions, n, hidden, scratch, threads);
         return;
     }
-    const int64_t wide = up(m->dim), each = token_scratch(m), own = thread_scratch(m);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int i = 0; i < threads; i++) {
-        const int64_t from = share(rows, n, i, threads), to = share(rows, n, i + 1, threads);
-        if (from < to)
-            step(m, rings, tokens + from, rows + from, positions + from, to - from, hidden + from * wide,
-                 scratch + from * each + i * own, 1);
-    }
+    step_task_t all = {m, rings, tokens, rows, positions, n, threads, hidden, scratch};
+    share_out(step_part, &all, threads, threads);
 }
 
 /* y = l x of n hidden states x, rows padded to a multiple of BLOCK; those of y are y_stride apart. */
@@ -317,15 +355,34 @@ void bytegen_ahead(const model_t *m, const float *hidden, int64_t n, int64_t blo
     }
 }
 
+typedef struct {
+    const model_t *m;
+    const float *logits;
+    int64_t stride, n, choices, parts;
+    const uint8_t *mask;
+    const double *numbers;
+    int64_t *choice;
+    double *results;
+} sample_task_t;
+
+static void sample_part(void *given, int64_t part, int me) {
+    const sample_task_t *all = given;
+    const set_t *use = set_of(all->m->lanes);
+    const int64_t n = all->n, choices = all->choices;
+    const double *numbers = all->numbers;
+    (void)me;
+    for (int64_t r = n * part / all->parts; r < n * (part + 1) / all->parts; r++)
+        all->choice[r] = draw(use->weigh, all->logits + r * all->stride, all->mask + r * choices, choices, numbers[r],
+                              numbers[n + r], numbers[2 * n + r], numbers[3 * n + r], all->results + r, all->results + n + r);
+}
+
 /* One draw a row: see draw.h. Rows of logits are `stride` apart; `numbers` is [4][n]: uniform, temperature, top_p, min_p;
    `results` [2][n]: the natural log of the choice's probability, and what the mask took at temperature 1. */
 void bytegen_sample(const model_t *m, const float *logits, int64_t stride, int64_t n, int64_t choices,
                     const uint8_t *mask, const double *numbers, int64_t *choice, double *results, int threads) {
-    const set_t *use = set_of(m->lanes);
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && n >= WORTH_DRAWS)
-    for (int64_t r = 0; r < n; r++)
-        choice[r] = draw(use->weigh, logits + r * stride, mask + r * choices, choices, numbers[r], numbers[n + r],
-                         numbers[2 * n + r], numbers[3 * n + r], results + r, results + n + r);
+    const int64_t parts = n < WORTH_DRAWS ? 1 : PARTS * threads;
+    sample_task_t all = {m, logits, stride, n, choices, parts, mask, numbers, choice, results};
+    share_out(sample_part, &all, parts, threads);
 }
 
 /* Draws after the tokens at n `places` of a step: `gathered` and `logits` are scratch, rows padded as above. */
@@ -337,15 +394,6 @@ void bytegen_draw(const model_t *m, const float *hidden, const int64_t *places, 
         memcpy(gathered + i * wide, hidden + places[i] * wide, (size_t)wide * sizeof(float));
     bytegen_logits(m, gathered, n, blocks, logits, threads);
     bytegen_sample(m, logits, blocks * BLOCK, n, choices, mask, numbers, choice, results, threads);
-}
-
-/* Threads that there are by default: OMP_NUM_THREADS, or the processors that this process may use. */
-int bytegen_threads(void) {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
 }
 
 #include "calls.h"

@@ -123,9 +123,9 @@ static void NAME(whole_attend)(dots_fn *dots, float *out, const float *query, in
     const int64_t heads = tokens * group, wide = whole_size(size), part = wide < BLOCK ? wide : BLOCK;
     const int64_t end = (positions[tokens - 1] / KEYS + 1) * KEYS, record = record_bytes(wide);
     float *most = state, *total = state + heads, *query_scale = state + 2 * heads;
-    float scores[DOT_ROWS / 2][SEGMENT], value_scale[SEGMENT];
-    uint8_t *bytes = (uint8_t *)(state + 3 * heads), weights[DOT_ROWS][SEGMENT];
-    int32_t block[DOT_ROWS][BLOCK], sums[DOT_ROWS][BLOCK];
+    float scores[DOT_ROWS][SEGMENT], value_scale[SEGMENT];
+    uint8_t *bytes = (uint8_t *)(state + 3 * heads), weights[2 * DOT_ROWS][SEGMENT];
+    int32_t block[DOT_ROWS][BLOCK], sums[2 * DOT_ROWS][BLOCK];
     for (int64_t i = 0; i < heads; i++) {
         const int64_t place = i / group * between + i % group * size;
         most[i] = -INFINITY, total[i] = 0.0f;
@@ -137,8 +137,8 @@ static void NAME(whole_attend)(dots_fn *dots, float *out, const float *query, in
     for (begin = begin / KEYS * KEYS; begin < end; begin = until) {
         until = smaller(begin / SEGMENT * SEGMENT + SEGMENT, end);
         const int64_t count = until - begin;
-        for (int64_t i = 0; i < heads; i += DOT_ROWS / 2) {
-            const int rows = (int)smaller(heads - i, DOT_ROWS / 2), lines = i || !next ? 0 : 5;
+        for (int64_t i = 0; i < heads; i += DOT_ROWS) {
+            const int rows = (int)smaller(heads - i, DOT_ROWS), lines = i || !next ? 0 : 5;
             float keep[DOT_ROWS], step[DOT_ROWS];
             for (int64_t at = 0; at < count; at += KEYS) {
                 const record_t one = record_of(ring, (begin + at) % capacity, wide);
@@ -161,14 +161,17 @@ static void NAME(whole_attend)(dots_fn *dots, float *out, const float *query, in
             }
             for (int64_t at = 0; at < size; at += BLOCK) {
                 const int64_t used = smaller(size - at, BLOCK);
-                memset(sums, 0, sizeof(sums));
+                memset(sums, 0, (size_t)(2 * rows) * sizeof(sums[0]));
                 for (int64_t key = 0; key < count; key += KEYS) {
                     const record_t one = record_of(ring, (begin + key) % capacity, wide);
                     const int64_t there = smaller(KEYS, positions[tokens - 1] + 1 - begin - key); /* others weigh 0 */
-                    dots(block[0], weights[0] + key, SEGMENT, 2 * rows, one.values + at * KEYS, (there + 3) / 4, part,
-                         next + key / KEYS * record + record / 2, at ? 0 : lines);
-                    for (int r = 0; r < 2 * rows; r++)
-                        for (int64_t j = 0; j < BLOCK; j++) sums[r][j] += block[r][j];
+                    for (int first = 0; first < 2 * rows; first += DOT_ROWS) { /* a weight is two rows of bytes */
+                        const int some = (int)smaller(2 * rows - first, DOT_ROWS);
+                        dots(block[0], weights[first] + key, SEGMENT, some, one.values + at * KEYS, (there + 3) / 4, part,
+                             next + key / KEYS * record + record / 2, at || first ? 0 : lines);
+                        for (int r = 0; r < some; r++)
+                            for (int64_t j = 0; j < BLOCK; j++) sums[first + r][j] += block[r][j];
+                    }
                 }
                 for (int r = 0; r < rows; r++) {
                     float *to = out + (i + r) / group * between + (i + r) % group * size + at;
