@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import random
-import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from relinked import MACHINES, dynamic_of, needs_gcc, relinked
 
 from bytegen import formats
 from bytegen.formats.core.constraint import END, Constraint
 from bytegen.formats.oracles import panel
-from bytegen.formats.oracles.rawelf import read_raw_elf
 
-_CODE = """
-int printf(const char *, ...);
-int abs(int);
-int counter = 3;
-int add(int a, int b) { printf("%d\\n", a + b + counter); return abs(b); }
-int main(int count, char **words) { return add(count, count) - count; }
-"""
-_MACHINES = {"elf64-x86_64": "-m64", "elf32-i386": "-m32"}
 _LINKED = {
-    "plain": [],
-    "exporting": ["-rdynamic"],
-    "sysv": ["-Wl,--hash-style=sysv", "-rdynamic"],
-    "defining": ["-rdynamic", "-Wl,--version-script=add.map"],
+    "plain": (),
+    "exporting": ("-rdynamic",),
+    "sysv": ("-Wl,--hash-style=sysv", "-rdynamic"),
+    "both": ("-Wl,--hash-style=both", "-rdynamic"),
+    "defining": ("-rdynamic", "-Wl,--version-script=add.map"),
 }
 # Which output sections come first, in this order; the rest of the read-only ones follow.
 _ORDERS = {
@@ -49,39 +39,16 @@ _ORDERS = {
 _VERSIONS = {0x6FFFFFF0: 3, 0x6FFFFFFC: 2, 0x6FFFFFFE: 5}  # tags, and how often each is tried
 _TAGS = {1: 3, 5: 6, 10: 6, 6: 6, 11: 3, 0x6FFFFEF5: 1, 4: 1, 23: 1, 7: 1, 12: 1, **_VERSIONS}
 
-needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 Linked = Callable[[str, str, str], bytes]
-
-
-def _script(machine: str, order: tuple[str, ...]) -> str:
-    """The linker's own script with output sections in that order."""
-    said = subprocess.run(["gcc", machine, "-no-pie", "-Wl,--verbose"], capture_output=True, text=True).stdout
-    script = said.split("=" * 50)[1]
-    moved = ""
-    for name in order:
-        found = re.search(rf"^ *{re.escape(name)} .*\n", script, re.MULTILINE)
-        assert found is not None
-        script = script.replace(found[0], "", 1)
-        moved += found[0]
-    return script.replace("  .interp ", moved + "  .interp ", 1)
 
 
 @pytest.fixture(scope="module")
 def linked(tmp_path_factory: pytest.TempPathFactory) -> Linked:
     """The program of a machine, linked in one of the ways with its sections in one of the orders."""
-    folder = tmp_path_factory.mktemp("linked")
-    (folder / "add.c").write_text(_CODE)
-    (folder / "add.map").write_text("V1 { global: add; }; V2 { global: main; } V1;")
 
     @cache
     def program(target: str, how: str, order: str) -> bytes:
-        machine, name = _MACHINES[target], f"{target}-{how}-{list(_ORDERS).index(order)}"
-        (folder / f"{name}.ld").write_text(_script(machine, _ORDERS[order]))
-        command = ["gcc", machine, "-O1", "-no-pie", *_LINKED[how], f"-Wl,-T,{name}.ld", "-o", name, "add.c"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"gcc makes no such program here: {done.stderr[-200:]}")
-        return (folder / name).read_bytes()
+        return relinked(tmp_path_factory.mktemp("linked"), target, _LINKED[how], _ORDERS[order])
 
     return program
 
@@ -89,7 +56,7 @@ def linked(tmp_path_factory: pytest.TempPathFactory) -> Linked:
 @needs_gcc
 @pytest.mark.parametrize("order", _ORDERS)
 @pytest.mark.parametrize("how", _LINKED)
-@pytest.mark.parametrize("target", _MACHINES)
+@pytest.mark.parametrize("target", MACHINES)
 def test_programs_with_their_version_tables_ahead_replay(
     linked: Linked, target: str, how: str, order: str
 ) -> None:
@@ -100,20 +67,14 @@ def test_programs_with_their_version_tables_ahead_replay(
         assert formats.replay(formats.constraint(target, max_bytes=len(data), level=level), data) is None
 
 
-def _dynamic(data: bytes) -> tuple[int, int]:
-    """Offset and size of PT_DYNAMIC."""
-    header = next(header for header in read_raw_elf(data).phdrs if header["p_type"] == 2)
-    return header["p_offset"], header["p_filesz"]
-
-
 @needs_gcc
 @pytest.mark.parametrize("order", ["behind its strings", "first", "indices, definitions, symbols"])
-@pytest.mark.parametrize("target", _MACHINES)
+@pytest.mark.parametrize("target", MACHINES)
 def test_the_mask_of_every_prefix_of_the_tables_holds_the_byte_that_follows(
     linked: Linked, target: str, order: str
 ) -> None:
     data = linked(target, "defining", order)
-    start = _dynamic(data)[0]
+    start = dynamic_of(data)[0]
     c = formats.constraint(target, max_bytes=len(data), level="load")
     c.advance_many(data[:start])
     for i in range(start, start + 0x800):
@@ -153,7 +114,7 @@ def _drawn(c: Constraint, data: bytes, rng: random.Random) -> tuple[bytes, set[s
 @needs_gcc
 @settings(max_examples=15, deadline=None)
 @given(
-    st.sampled_from(list(_MACHINES)), st.sampled_from(list(_ORDERS)), st.sampled_from(("load", "code")),
+    st.sampled_from(list(MACHINES)), st.sampled_from(list(_ORDERS)), st.sampled_from(("load", "code")),
     st.integers(0, 1 << 30),
 )  # fmt: skip
 def test_files_drawn_from_their_dynamic_section_on_pass_every_judge(
@@ -161,7 +122,7 @@ def test_files_drawn_from_their_dynamic_section_on_pass_every_judge(
 ) -> None:
     real = linked(target, "defining", order)
     c = formats.constraint(target, max_bytes=len(real) + 64, level=level)
-    c.advance_many(real[: _dynamic(real)[0]])
+    c.advance_many(real[: dynamic_of(real)[0]])
     data, _ = _drawn(c, real, random.Random(seed))
     path = tmp_path_factory.mktemp("drawn") / "file"
     path.write_bytes(data)

@@ -1,8 +1,4 @@
-"""Levels include the one before: what is drawn at one replays at the one below, where other things are reserved.
-
-Not without exception: at each level names of a PE file's imports are kept in reserve at places of its own, and of 1,500
-files one had a name where the level below keeps one (seed 110 of pe32plus-x86_64, drawn at `code`).
-"""
+"""Levels include the one before: what is drawn at one replays at the one below, where other things are reserved."""
 
 from __future__ import annotations
 
@@ -29,10 +25,11 @@ def _refused(format: str, seeds: range) -> list[str]:
 
 @pytest.mark.parametrize("format", formats.available())
 def test_files_drawn_at_a_level_replay_at_the_one_below(format: str) -> None:
-    assert _refused(format, range(84, 108)) == []
+    # Seed 110 of a PE format once had a name where level `load` kept one in reserve, as its code seemed to be room.
+    assert _refused(format, range(87, 111)) == []
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("format", formats.available())
 def test_many_files_drawn_at_a_level_replay_at_the_one_below(format: str) -> None:
-    assert len(_refused(format, range(300))) <= format.startswith("pe")
+    assert _refused(format, range(300)) == []

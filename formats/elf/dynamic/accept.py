@@ -64,7 +64,7 @@ def ahead_base(state: State, tag: int) -> tuple[State, str, int, int] | None:
         size = state.symbol_count * view.target.sym_size
         return None if base is None else (base, SYMBOLS, size, word)
     if tag in (tags.HASH, tags.GNU_HASH):
-        if any(other in state.places or other in state.foreseen for other in (tags.HASH, tags.GNU_HASH)):
+        if any(other in state.foreseen for other in (tags.HASH, tags.GNU_HASH)):
             return None
         base = settle(after)
         least, kind = (HASH_LEAST, "hash") if tag == tags.HASH else (GNU_HASH_LEAST + word, "gnu_hash")
@@ -169,8 +169,7 @@ def _symbols(state: State, tag: int, place: Place) -> State | None:
 
 def _hash(state: State, tag: int, place: Place) -> State | None:
     count = state.view.hash_symbols(tag == tags.GNU_HASH, place.offset, place.high)
-    other = state.places.get(tags.GNU_HASH if tag == tags.HASH else tags.HASH)
-    if count is None or (other is not None and not other.behind and state.symbols is None):
+    if count is None:
         return None
     if count and state.symbols not in (None, count):
         return None

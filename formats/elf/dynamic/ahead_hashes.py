@@ -1,4 +1,8 @@
-"""The grammars of hash tables that the dynamic section promises ahead."""
+"""The grammars of hash tables that the dynamic section promises ahead.
+
+Where both kinds lie ahead, the one that comes first tells the number of symbols, and keeps room for as many in the
+other.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,31 @@ from bytegen.formats.elf.plan import Plan, opener, proceed
 from bytegen.formats.elf.written import Lazily
 
 
+def _waiting(plan: Plan, start: int) -> list[Region]:
+    """The hash tables to come from an offset on."""
+    regions = plan.ledger.starting(start)
+    return [region for region in regions if region.kind in ("hash", "gnu_hash") and region.detail is not None]
+
+
+def _room_in(plan: Plan, region: Region) -> int:
+    """How many symbols a hash table to come can have: DT_HASH has a chain for each, the other may be empty."""
+    return (_stop(plan, region) - region.start) // 4 - 3 if region.kind == "hash" else MOST
+
+
+def _telling(plan: Plan, region: Region, count: int) -> Plan:
+    """The plan in which a hash table to come knows the number of symbols, and has room for them."""
+    end = max(region.end, region.start + 12 + 4 * count) if region.kind == "hash" else region.end
+    known = region._replace(detail=region.detail._replace(exact=count), end=end)
+    return plan._replace(ledger=plan.ledger.replace(region, known)).reach(end)
+
+
 def _symbols_left(plan: Plan, region: Region, data: bytearray) -> int:
     """The greatest number of symbols that a hash table may give: those written, or those there is room for."""
     facts: Facts = region.detail
     if facts.exact is not None:
         return facts.exact
     most = symbols_with_index(plan, data, facts.indices)
+    most = min([most, *(_room_in(plan, other) for other in _waiting(plan, region.end))])
     if 0 <= facts.symtab < region.start:
         load = facts.map.find(facts.address)
         assert load is not None
@@ -47,9 +70,11 @@ def _room_for_symbols(plan: Plan, facts: Facts) -> int:
 
 
 def _with_symbols(plan: Plan, region: Region, count: int) -> Plan:
-    """The plan in which the symbols, where they lie ahead, are as many as the hash table says."""
+    """The plan in which what lies ahead has room for as many symbols as the hash table says."""
     facts: Facts = region.detail
     plan = counted(plan, count)
+    for other in _waiting(plan, region.end):
+        plan = _telling(plan, other, count)
     if facts.symtab < region.start:
         return plan
     known = plan.ledger.at(facts.symtab, "dynsym")
@@ -242,17 +267,11 @@ class _GnuHash:
         )  # fmt: skip
 
 
-def _pending(plan: Plan) -> Region:
-    return next(r for r in plan.ledger.regions if r.kind in ("hash", "gnu_hash") and r.detail is not None)
-
-
 def _counts(plan: Plan, raw: bytes) -> tuple[int, int]:
     """See `tables.Hooks.counts`."""
-    region = _pending(plan)
-    facts: Facts = region.detail
-    most = sure_symbols(plan, raw, facts.indices)
-    if region.kind == "hash":
-        most = min(most, (_stop(plan, region) - region.start) // 4 - 3)
+    pending = _waiting(plan, len(raw))
+    facts: Facts = pending[0].detail
+    most = min([sure_symbols(plan, raw, facts.indices), *(_room_in(plan, region) for region in pending)])
     if 0 <= facts.symtab < len(raw):
         load = facts.map.find(facts.address)
         assert load is not None
@@ -264,15 +283,15 @@ def _counts(plan: Plan, raw: bytes) -> tuple[int, int]:
 
 def _count(plan: Plan, number: int) -> Plan:
     """See `tables.Hooks.count`."""
-    region = _pending(plan)
-    facts: Facts = region.detail._replace(exact=number)
-    end = region.end if region.kind == "gnu_hash" else max(region.end, region.start + 12 + 4 * number)
-    ledger = plan.ledger.replace(region, region._replace(detail=facts, end=end))
-    known = ledger.at(facts.symtab, "dynsym")
+    pending = _waiting(plan, plan.shoff)
+    facts: Facts = pending[0].detail
+    for region in pending:
+        plan = _telling(plan, region, number)
+    known = plan.ledger.at(facts.symtab, "dynsym")
     if known is not None and known.start > plan.shoff:
         grown = known._replace(end=known.start + number * plan.target.sym_size)
-        ledger, end = ledger.replace(known, grown), max(end, grown.end)
-    return count_settled(counted(plan._replace(ledger=ledger).reach(end), number), number)
+        plan = plan._replace(ledger=plan.ledger.replace(known, grown)).reach(grown.end)
+    return count_settled(counted(plan, number), number)
 
 
 tables.Hooks.counts = staticmethod(_counts)

@@ -19,8 +19,8 @@ MOST = 1 << 31
 class Settled(NamedTuple):
     """The tables that the dynamic section names, by kind.
 
-    ``pending``: a hash table is still to be read, so that the number of symbols is open. ``indices``: how many
-    entries a table of version indices may have.
+    ``pending``: a hash table that may tell it is still to be read, so that the number of symbols is open.
+    ``indices``: how many entries a table of version indices may have.
     """
 
     places: dict[str, tables.Place]
@@ -32,8 +32,8 @@ def settle_places(state: State) -> Settled:
     """The tables that a whole dynamic section names."""
     places: dict[str, tables.Place] = {}
     found, seen, size = state.places, state.seen, state.view.target.sym_size
-    pending = any(tag in found and not found[tag].behind for tag in (tags.HASH, tags.GNU_HASH))
     count = state.symbols
+    ahead = any(tag in found and not found[tag].behind for tag in (tags.HASH, tags.GNU_HASH))
     if tags.STRTAB in found:
         places["strings"] = _place(found[tags.STRTAB], seen[tags.STRSZ])
     if tags.SYMTAB in found:
@@ -48,7 +48,7 @@ def settle_places(state: State) -> Settled:
         place = found.get(tag)
         if place is not None:
             places[name] = _versions(state, tag, place)
-    return Settled(places, pending, version_indices(state))
+    return Settled(places, count is None and ahead, version_indices(state))
 
 
 def version_indices(state: State) -> int:
@@ -98,7 +98,9 @@ def hash_read(plan: Plan, name: str, size: int, count: int | None) -> Plan:
         return plan  # section headers have foreseen it
     places = dict(settled.places)
     places[name] = places[name]._replace(size=size, count=count)
-    plan = plan._replace(named=settled._replace(places=places, pending=False))
+    # A table of no symbols does not tell their number; another may.
+    to_come = any(places[other].size is None for other in ("hash", "gnu_hash") if other in places)
+    plan = plan._replace(named=settled._replace(places=places, pending=settled.pending and to_come))
     return plan if count is None else count_settled(plan, count)
 
 

@@ -238,9 +238,10 @@ class State(NamedTuple):
 
 def settle(state: State) -> State | None:
     """The state with a witness for everything owed; None when something has none."""
-    found = settle_strings(state)
+    # What is promised has its place; what is reserved beside it may go elsewhere.
+    found = _settle_ahead(state)
+    found = None if found is None else settle_strings(found)
     found = None if found is None else settle_symbols(found)
-    found = None if found is None else _settle_ahead(found)
     if found is None:
         return None
     raised = raise_owed(found)

@@ -173,12 +173,10 @@ def _symbol_tables(state: State) -> Callable[[int, int], np.ndarray]:
 
 def _hash_tables(state: State, tag: int) -> Callable[[int, int], np.ndarray]:
     view, after = state.view, state.with_tag(tag, 0)
-    other = state.places.get(tags.GNU_HASH if tag == tags.HASH else tags.HASH)
 
     @cache
     def most() -> int:
-        open = other is not None and not other.behind and state.symbols is None
-        return 0 if open else most_symbols(after)
+        return most_symbols(after)
 
     def find(low: int, high: int) -> np.ndarray:
         found = view.hashed(tag == tags.GNU_HASH, low, high)

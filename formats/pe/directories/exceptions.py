@@ -8,7 +8,7 @@ first function is one that is unwind information itself. The tables of other mac
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from bytegen.formats.core.quick import replacing
 from bytegen.formats.core.steps import FreeStep, IntStep, Step
 from bytegen.formats.pe.directories import arm64_unwind
 from bytegen.formats.pe.directories.groups import place
-from bytegen.formats.pe.directories.memory import Contents, View, contents
+from bytegen.formats.pe.directories.memory import Contents, View, contents, outside
 from bytegen.formats.pe.directories.unwind import HEAD, KIND, written
 from bytegen.formats.pe.plan import Plan, opener, proceed
 from bytegen.formats.pe.sets import When
@@ -80,25 +80,13 @@ def _open(plan: Plan, region: Region, data: bytearray) -> Step:
         )
     gaps = view.gaps(plan.ledger)
     # So that what is good at level "code" is so at the levels below.
-    itself = not _fits(_outside(gaps, plan)) and _behind(view)[0].bounds() is None
+    itself = not _fits(outside(gaps, plan)) and _behind(view)[0].bounds() is None
     count = (region.end - region.start) // SIZE
     return _function(_Table(plan, view, region, count, alone=itself and not _fits(gaps), itself=itself), data)
 
 
 def _fits(gaps: Iterable[tuple[int, int]]) -> bool:
     return any(high - low >= 2 * HEAD - 1 for low, high in gaps)
-
-
-def _outside(gaps: Iterable[tuple[int, int]], plan: Plan) -> Iterator[tuple[int, int]]:
-    """The gaps without the executable parts of the file."""
-    for low, high in gaps:
-        for start, end, _ in plan.executable:
-            if low < end and start < high:
-                if low < start:
-                    yield low, start
-                low = end
-        if low < high:
-            yield low, high
 
 
 def _function(table: _Table, data: bytearray) -> Step:

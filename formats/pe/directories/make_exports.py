@@ -1,11 +1,14 @@
 """Makes `exports.txt.gz`, the table of names that the DLLs of every Windows export.
 
-Usage: python -m bytegen.formats.pe.directories.make_exports WINE_FOLDER MINGW_LIBRARIES OUTPUT
+Usage: python -m bytegen.formats.pe.directories.make_exports WINE WINE_I386 MINGW_LIBRARIES OUTPUT
 
-The names are facts read from two places: the export directories of Wine's own DLLs for x86-64 (WINE_FOLDER, such
-as /usr/lib/x86_64-linux-gnu/wine/x86_64-windows), and the import libraries of mingw-w64 for i386 and for x86-64
-(MINGW_LIBRARIES, such as /usr/i686-w64-mingw32/lib, and its sibling). A DLL is in the table if Wine has it and
-Windows too (an import library of mingw-w64 names it, or `_ALSO`); Wine's own extensions are left out.
+The names are facts read from two places: the export directories of Wine's own DLLs for x86-64 and for i386 (WINE and
+WINE_I386, such as /usr/lib/x86_64-linux-gnu/wine/x86_64-windows and /usr/lib/i386-linux-gnu/wine/i386-windows of
+Debian's libwine), and the import libraries of mingw-w64 for i386 and for x86-64 (MINGW_LIBRARIES, such as
+/usr/i686-w64-mingw32/lib, and its sibling). A DLL is in the table if Wine has it for x86-64 and Windows has it too (an
+import library of mingw-w64 names it, or `_ALSO`); Wine's own extensions are left out, and so are the thunks of Windows
+95 that only Wine's DLLs for i386 have. Each machine has its own names. The table that ships was made from Wine 8.0 and
+mingw-w64 10.0.0 of Debian 12.
 """
 
 from __future__ import annotations
@@ -25,22 +28,22 @@ _ALSO = frozenset(
     rtworkq.dll webservices.dll d3d10core.dll
     combase.dll kernelbase.dll win32u.dll gdi32full.dll bcryptprimitives.dll dxcore.dll d3d10_1.dll
     vulkan-1.dll opencl.dll vcruntime140.dll vcruntime140_1.dll vcomp140.dll concrt140.dll msvcp80.dll msvcp90.dll
-    msvcp100.dll msvcp110.dll msvcp120.dll msvcp140.dll msvcp140_1.dll msvcp140_2.dll
+    msvcp100.dll msvcp110.dll msvcp120.dll msvcp140.dll msvcp140_1.dll msvcp140_2.dll msvcp140_atomic_wait.dll
     """.split()  # noqa: SIM905  # a list of words reads better so
 )
 # Wine has the first two only where Mono and Gecko are installed; the others are in folders of "Common Files", where
 # no loader looks for a name.
 _NOT_EVERYWHERE = frozenset({"mscoree.dll", "mshtml.dll", "msado15.dll", "oledb32.dll"})
-# What Microsoft's runtime has for i386 only; there is no import library for it.
-_RUNTIME_I386 = frozenset(
-    """
-    _EH_prolog _NLG_Dispatch2 _NLG_Return _NLG_Return2 _chkesp _except_handler2 _except_handler3
-    _except_handler4_common _global_unwind2 _local_unwind2 _local_unwind4 _longjmpex _seh_longjmp_unwind
-    _seh_longjmp_unwind4 _setjmp3 __CxxLongjmpUnwind
-    """.split()  # noqa: SIM905
+# Microsoft's runtimes, whose names Wine has as they are; elsewhere Wine's names for i386 alone are of Windows 95.
+_RUNTIME = re.compile(r"^(msvc|vcruntime)")
+# Names of other machines that Wine's msvcp140.dll has, and Microsoft's has not.
+MISTAKEN = frozenset(
+    (
+        "??4?$_Iosb@H@std@@QAAAAV01@ABV01@@Z",
+        "??4?$_Iosb@H@std@@QAEAAV01@$$QAV01@@Z",
+        "?_Tidy@ios_base@std@@AAAXXZ",
+    )
 )
-# Names of C++ functions that take 64-bit pointers.
-_WIDE_ONLY = re.compile(r"^\?.*(PEA|PEB|QEA|AEA|UEA|IEA|QEB|XPEA)")
 _WINE_ONLY = re.compile(r"^_*wine_|^__wine|^DllMain$|^Dll(Register|Unregister)Server$")
 _LEGAL = re.compile(r"^[A-Za-z0-9._?@$()<>]+$")
 _USER_DLL = re.compile(r"\.(dll|drv|cpl|ocx)$")
@@ -61,6 +64,8 @@ def _wine(folder: Path) -> dict[str, tuple[set[str], set[int]]]:
         _, functions, names = exports
         texts = {name.decode("latin-1") for listed in names.values() for name in listed}
         good = {name for name in texts if _LEGAL.match(name) and not _WINE_ONLY.match(name)}
+        if path.name.lower() == "msvcp140.dll":
+            good -= MISTAKEN
         # Ordinals are part of a DLL's interface where functions have no other name, or where they were not
         # merely counted.
         ordinals = {ordinal for ordinal, _ in functions}
@@ -127,22 +132,24 @@ def _api_sets(folder: Path) -> dict[str, str]:
     return found
 
 
-def table(wine: Path, libraries: Path) -> str:
+def table(wine: Path, wine_i386: Path, libraries: Path) -> str:
     """The table's text: for each set of names a line of DLLs, and then its names.
 
     "=" begins the line of DLLs, "#" that of ordinals (first-last or single ones); a name begins with "-" where
     only x86-64 has it, and with "+" where only i386 has it.
     """
-    theirs, small = _wine(wine), _mingw(libraries)
+    theirs, theirs_i386, small = _wine(wine), _wine(wine_i386), _mingw(libraries)
     large = _mingw(libraries.parent.parent / "x86_64-w64-mingw32" / "lib")
     known = (set(small) | set(large) | _ALSO) - _NOT_EVERYWHERE
     sets: dict[tuple[tuple[str, ...], tuple[int, ...]], list[str]] = {}
     for dll in sorted(set(theirs) & known):
         names, ordinals = theirs[dll]
         wide = names | large.get(dll, set())
-        narrow = {n for n in names if not _WIDE_ONLY.search(n)} | small.get(dll, set())
-        if dll == "vcruntime140.dll":
-            narrow |= _RUNTIME_I386
+        narrow = small.get(dll, set())
+        if dll in theirs_i386:
+            names_i386, ordinals_i386 = theirs_i386[dll]
+            ordinals = ordinals & ordinals_i386
+            narrow = narrow | {n for n in names_i386 if n in names or n[0] == "?" or _RUNTIME.match(dll)}
         lines = {n if n in narrow else f"-{n}" for n in wide} | {f"+{n}" for n in narrow - wide}
         sets.setdefault((tuple(sorted(lines)), tuple(sorted(ordinals))), []).append(dll)
     hosts = {dll: listed for listed in sets.values() for dll in listed}
@@ -170,10 +177,10 @@ def _runs(numbers: tuple[int, ...]) -> list[str]:
 
 def main() -> None:
     """Writes the table to OUTPUT."""
-    if len(sys.argv) != 4:
-        sys.exit("usage: make_exports WINE_FOLDER MINGW_LIBRARIES OUTPUT")
-    data = gzip.compress(table(Path(sys.argv[1]), Path(sys.argv[2])).encode("ascii"), 9, mtime=0)
-    Path(sys.argv[3]).write_bytes(data)
+    if len(sys.argv) != 5:
+        sys.exit("usage: make_exports WINE WINE_I386 MINGW_LIBRARIES OUTPUT")
+    wine, wine_i386, libraries, output = map(Path, sys.argv[1:])
+    output.write_bytes(gzip.compress(table(wine, wine_i386, libraries).encode("ascii"), 9, mtime=0))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ directory itself. Addresses are relative to the image (RVAs); "mapped" is the fi
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -104,6 +104,18 @@ class Mapping:
 def mapping(sections: tuple[Section, ...]) -> Mapping:
     """The mapping of a file's sections."""
     return Mapping(sections)
+
+
+def outside(gaps: Iterable[tuple[int, int]], plan: Plan) -> Iterator[tuple[int, int]]:
+    """The gaps without the executable parts of the file."""
+    for low, high in gaps:
+        for start, end, _ in plan.executable:
+            if low < end and start < high:
+                if low < start:
+                    yield low, start
+                low = end
+        if low < high:
+            yield low, high
 
 
 def read_by_loaders(plan: Plan) -> tuple[Section, ...]:

@@ -6,6 +6,9 @@ last gaps; together, at the end of the widest gap; and where room is scarce earl
 the DLL's name close behind. A descriptor may be completed in any of them. When a table is read those of the others are
 kept late again, for by then its own names take the widest gap from the front; and while it is read they may move once
 more, out of the way of a name that lies where they do.
+
+At level "code" no name lies in an executable section, so at "load" none is kept there either while there is room
+elsewhere: the names in reserve of a file that was made for "code" lie at the same places at both levels.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from bytegen.formats.pe.directories.groups import (
     table_of,
     with_group,
 )
-from bytegen.formats.pe.directories.memory import View, contents
+from bytegen.formats.pe.directories.memory import View, contents, outside
 from bytegen.formats.pe.plan import Plan
 
 _SIZE = 64  # no DLL's shortest name is longer, so a spare name of this size rules none out
@@ -43,7 +46,15 @@ def late(plan: Plan, index: int, view: View) -> Plan | None:
     DLLs. Else any where it takes none; else, small, where it leaves that name most.
     """
     least = least_function(plan, group_of(plan, index))
-    gaps = [(max(low, high - _SIZE), high) for low, high in view.gaps(plan.ledger) if high - low >= least]
+    found = None
+    for gaps in (_gaps(plan, view), view.gaps(plan.ledger)):
+        found = _last(plan, index, gaps, least) if found is None else found
+    return found
+
+
+def _last(plan: Plan, index: int, every: list[tuple[int, int]], least: int) -> Plan | None:
+    """`late` in these gaps."""
+    gaps = [(max(low, high - _SIZE), high) for low, high in every if high - low >= least]
     harmless = [row for row in gaps if _harmless(plan, row[0])]
     roomy = [(start, high) for start, high in harmless if high - start == _SIZE]
     if harmless:
@@ -101,8 +112,14 @@ def early(plan: Plan, index: int, view: View) -> Iterator[Plan]:
         seen = dlls
 
 
+def _gaps(plan: Plan, view: View) -> list[tuple[int, int]]:
+    """The gaps that level "code" has too; all of them where it has none."""
+    every = view.gaps(plan.ledger)
+    return list(outside(every, plan)) or every
+
+
 def _widest(plan: Plan, view: View) -> tuple[int, int]:
-    return max(view.gaps(plan.ledger), key=lambda gap: gap[1] - gap[0], default=(0, 0))
+    return max(_gaps(plan, view), key=lambda gap: gap[1] - gap[0], default=(0, 0))
 
 
 def late_again(plan: Plan, index: int, view: View) -> Plan:
@@ -136,7 +153,7 @@ def elsewhere(plan: Plan, view: View) -> Plan | None:
         size = max(_FEW[-1], least_function(moved, group_of(moved, group)))
         ends = [
             end
-            for start, end in view.gaps(moved.ledger)
+            for start, end in _gaps(moved, view)
             if end - start >= size and not any(r and r.start < end and end - size < r.end for r in kept)
         ]
         placed = _small(moved, group, ends, size)
