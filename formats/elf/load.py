@@ -5,6 +5,12 @@ point lies in the file-backed part of an executable one; the program header tabl
 headers before have described at an address (PT_PHDR, PT_INTERP, PT_NOTE, PT_DYNAMIC) lies inside one that maps
 those file bytes there.
 
+The order is the gABI's. glibc takes the size of a shared object from its first and its last segment, and Linux 4.19
+does that of a program that moves. A program at a fixed address loads in any order (Linux 6.18, glibc 2.36; some that
+`patchelf --no-sort` leaves are so), in Linux 4.19 if no segment below others has zeros behind its bytes and the first
+has the shift of the program header table. It is refused all the same: in all these rules what is owed to segments to
+come lies above those before. A page of two segments Linux 4.19 refuses (MAP_FIXED_NOREPLACE), 6.18 does not.
+
 A *role* is a choice of the duties that this segment meets: the first ones in order of address. Those it leaves
 lie above it and must still be possible in the slots that remain. For one role every rule is an interval: with
 s = p_vaddr - p_offset, a multiple of the page, s lies between two bounds, so each field's projection is an
