@@ -60,7 +60,7 @@ class Timing:
         self.cache_bytes = sum(self._caches.values())
 
 
-@dataclass
+@dataclass(slots=True)
 class _Choice:
     """A choice on the way of a draft: `after` bytes of the draft come before it.
 
@@ -287,11 +287,11 @@ class Engine:
     def _follow(self, row: _Row, guesses: Guesses, room: int) -> None:
         """Draft as far as there are guesses that the constraint allows; what it forces on the way belongs to it."""
         c = row.sequence.constraint
-        draft, longest = bytearray(), min(room, MOST_DRAFT)
+        draft, longest, mask = bytearray(), min(room, MOST_DRAFT), c.mask()
         while True:
-            choice = _Choice(c.mask(), len(draft))
+            choice = _Choice(mask, len(draft))
             row.choices.append(choice)
-            guess = guesses.guess(choice.mask) if len(draft) < longest else None
+            guess = guesses.guess(mask) if len(draft) < longest else None
             if guess is None:
                 break
             c.advance(guess[0])
@@ -299,9 +299,11 @@ class Engine:
             if len(draft) + 1 + len(run) > room:
                 c.rollback(1)
                 break
-            c.advance_many(run)
+            if run:
+                c.advance_many(run)
+            mask = c.mask()
             (choice.guess, choice.source), choice.run = guess, run
-            choice.ends = _only_ends(c.mask())
+            choice.ends = _only_ends(mask)
             taken = bytes((choice.guess,)) + run
             draft += taken
             if choice.ends:
