@@ -51,6 +51,19 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
+def outside_code(plan: Plan, gaps: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The gaps without the bytes of executable segments."""
+    parts = _merged((start, end) for start, end, _ in plan.executable)
+    for low, high in gaps:
+        for start, end in parts:
+            if low < end and start < high:
+                if low < start:
+                    yield low, start
+                low = end
+        if low < high:
+            yield low, high
+
+
 class AddressMap:
     """The file and memory of the PT_LOADs. ``stop``: offset from which on bytes are not yet written."""
 

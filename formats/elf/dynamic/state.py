@@ -7,13 +7,14 @@ value may be chosen when it gives a state that settles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 from bytegen.formats.core.ledger import Region
 from bytegen.formats.core.quick import replacing
 from bytegen.formats.elf.dynamic import tags
+from bytegen.formats.elf.dynamic.addresses import outside_code
 from bytegen.formats.elf.dynamic.names import SHORTEST_NAME
 from bytegen.formats.elf.dynamic.version_state import contiguous, raise_owed
 from bytegen.formats.elf.dynamic.view import View
@@ -184,14 +185,13 @@ class State(NamedTuple):
         if known is not None and known.end - known.start >= size:
             return self
         state = self.without(name)
-        best = None
-        for low, high, _ in state.view.map.gaps(state.plan, state.region.end):
-            start = (high - size) // align * align
-            if start >= low and (best is None or high - low > best[1]):
-                best = (start, high - low)
-        if best is None:
+        gaps = [(low, high) for low, high, _ in state.view.map.gaps(state.plan, state.region.end)]
+        # At level code nothing is kept where code lies: to keep it at the same place below, it is not either.
+        start = _in_widest(outside_code(state.plan, gaps), size, align)
+        start = _in_widest(gaps, size, align) if start is None else start
+        if start is None:
             return None
-        region = Region(best[0], best[0] + size, "reserved", "a table of the dynamic section")
+        region = Region(start, start + size, "reserved", "a table of the dynamic section")
         ledger = state.plan.ledger.add(region)
         plan = state.plan._replace(ledger=ledger)
         return state._replace(plan=plan, reserved=(*state.reserved, (name, region)))
@@ -234,6 +234,13 @@ class State(NamedTuple):
         assert load is not None
         following = self.plan.ledger.after(region.end)
         return min(self.plan.limit if following is None else following.start, load.offset + load.filesz)
+
+
+def _in_widest(gaps: Iterable[tuple[int, int]], size: int, align: int) -> int | None:
+    """The last place of that size in the widest gap that has one."""
+    ends = [((high - size) // align * align, low, high) for low, high in gaps]
+    fitting = [(high - low, -i, start) for i, (start, low, high) in enumerate(ends) if start >= low]
+    return max(fitting)[2] if fitting else None
 
 
 def settle(state: State) -> State | None:
