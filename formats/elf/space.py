@@ -106,10 +106,10 @@ def _kept_of_each(plan: Plan, table: Table, needs: Longest) -> list[int]:
     return found
 
 
-def needed(plan: Plan, table: Table) -> list[tuple[int, int]]:
-    """The gaps ahead of which something must be left to string tables still owed: at most the widest, or all."""
+def needed(plan: Plan, table: Table) -> list[tuple[int, int, int]]:
+    """(start, end, bytes): gaps ahead of which so many must be left to string tables still owed; the widest, or all."""
     kept = _kept_of_each(plan, table, _needs(plan, 0))
-    return [gap for gap, need in zip(plan.ledger.gaps(table.end), kept, strict=True) if need]
+    return [(*gap, need) for gap, need in zip(plan.ledger.gaps(table.end), kept, strict=True) if need]
 
 
 def growth(plan: Plan, table: Table, index: int, regions: list[Region]) -> list[int]:

@@ -72,15 +72,22 @@ def released(plan: Plan, table: Table) -> Plan:
 def gaps(plan: Plan, table: Table) -> list[tuple[int, int, int]]:
     """(low, high, shift): mapped room ahead, the last first, that string tables still owed can do without.
 
-    Not to be changed.
+    Where they need some of a gap, that is its beginning or its end: what is left either way, of which one table may
+    take any part. Not to be changed.
     """
     needed = space.needed(plan, table)
     if len(needed) > 1:
         return []
-    every = sorted(map_to(plan, table).gaps(plan, table.end), reverse=True)
-    for start, end in needed:
-        every = [gap for gap in every if not start <= gap[0] < end]
-    return every
+    every = map_to(plan, table).gaps(plan, table.end)
+    for start, end, need in needed:
+        ways = [(start, end - need), (start + need, end)]
+        every = [
+            (max(low, first), min(high, last), shift)
+            for low, high, shift in every
+            for first, last in (ways if start <= low < end else [(low, high)])
+            if max(low, first) < min(high, last)
+        ]
+    return sorted(set(every) if needed else every, reverse=True)
 
 
 def _names_behind(plan: Plan, table: Table) -> list[np.ndarray]:
