@@ -152,14 +152,14 @@ def _finders(plan: Plan, table: Table, number: int, kind: int) -> tuple[_There, 
     return there, find
 
 
-def _behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
-    """The addresses of tables that are written already."""
+def behind(plan: Plan, table: Table, number: int, kind: int) -> Lazily:
+    """The addresses, of those that sh_addr may be, of tables that are written already."""
     return expected.map_to(plan, table).set_behind(*_finders(plan, table, number, kind))
 
 
 def _exists(plan: Plan, table: Table, number: int, kind: int) -> bool:
-    """Whether there is an address for such a table: as `addresses`, none of which it lists in full."""
-    if any(piece.bounds() is not None for piece in _ahead(plan, table, kind)):
+    """Whether there is an address for such a table: as `ahead` and `behind` say, none of which it lists in full."""
+    if any(piece.bounds() is not None for piece in ahead(plan, table, kind)):
         return True
     ranges = expected.map_to(plan, table).ranges()
     if kind in NAMED and _least_name(table, kind, ranges) >= expected.string_bound(plan, table, number):
@@ -193,7 +193,8 @@ def _least_size(plan: Plan, kind: int) -> int:
     """The least size of a table ahead."""
     if kind == DYNSYM:
         return expected.least(plan) * plan.target.sym_size
-    return HASH_HEAD + 4 * expected.least(plan) if kind == HASH else 24 + plan.target.word
+    # A GNU hash table: its head, a word, and a bucket, which may be empty.
+    return HASH_HEAD + 4 * expected.least(plan) if kind == HASH else 20 + plan.target.word
 
 
 def _kept_place(plan: Plan, kind: int) -> Region | None:
@@ -203,8 +204,8 @@ def _kept_place(plan: Plan, kind: int) -> Region | None:
     return region if region is not None and 0 < size <= region.end - region.start else None
 
 
-def _ahead(plan: Plan, table: Table, kind: int) -> list[Piece]:
-    """The addresses at which such a table may be promised."""
+def ahead(plan: Plan, table: Table, kind: int) -> list[Piece]:
+    """The addresses, of those that sh_addr may be, at which such a table may be promised."""
     if kind == GNU_VERSYM or kind in NAMED:
         return []
     pieces: list[Piece] = []
@@ -256,11 +257,6 @@ def fits(plan: Plan, table: Table, number: int, kind: int) -> bool:
 def begun(plan: Plan, table: Table, number: int, kind: int) -> Plan:
     """The plan after sh_type: what links the symbols keeps room for them before it takes its own."""
     return expected.keep(plan, table, number, 1) if kind in HASHES or kind == GNU_VERSYM else plan
-
-
-def addresses(plan: Plan, table: Table, number: int, kind: int) -> list[Piece]:
-    """The set of sh_addr."""
-    return [*_ahead(plan, table, kind), _behind(plan, table, number, kind)]
 
 
 def offset_of(plan: Plan, table: Table, address: int) -> int:

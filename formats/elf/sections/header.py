@@ -201,27 +201,41 @@ def _address(plan: Plan, header: Header) -> Step:
         "sh_addr",
         kinds(plan.target).word if fixed is None else exactly(plan.target.word, fixed),
         "any address" if fixed is None else "the address that the dynamic section gives",
-        lambda value, data: _offset(plan, header._replace(address=value)),
+        lambda value, data: _offset(_movable(plan, header), header._replace(address=value)),
     )
+
+
+def _movable(plan: Plan, header: Header) -> list[Plan]:
+    """The plan, and those in which the room for symbols is elsewhere, for content that takes room itself."""
+    moves = header.kind in body.TAKES_ROOM
+    return expected.elsewhere(plan, header.table, header.number) if moves else [plan]
 
 
 def _foreseen_address(plan: Plan, header: Header) -> Step:
-    pieces = foreseen.addresses(plan, header.table, header.number, header.kind)
+    plans = (
+        expected.elsewhere(plan, header.table, header.number) if header.kind in foreseen.HASHES else [plan]
+    )
+    ahead = [(each, foreseen.ahead(each, header.table, header.kind)) for each in plans]
+    behind = foreseen.behind(plan, header.table, header.number, header.kind)
+
+    def following(value: int, data: bytearray) -> Step:
+        kept = [each for each, pieces in ahead if any(piece.contains(value) for piece in pieces)]
+        return _offset(kept or [plan], header._replace(address=value))
+
     return header.step(
         "sh_addr",
-        IntSet(plan.target.word, *pieces),
+        IntSet(plan.target.word, *(piece for _, pieces in ahead for piece in pieces), behind),
         "where such a table is mapped, or may be promised",
-        lambda value, data: _offset(plan, header._replace(address=value)),
+        following,
     )
 
 
-def _offset(plan: Plan, header: Header) -> Step:
-    moves = header.kind in body.TAKES_ROOM and not foreseen.rules(plan, header.kind)
-    plans = expected.elsewhere(plan, header.table, header.number) if moves else [plan]
+def _offset(plans: list[Plan], header: Header) -> Step:
+    """``plans``: those with the room for symbols at some place."""
     found = [(each, *body.offsets(each, header)) for each in plans]
     return header.step(
         "sh_offset",
-        IntSet(plan.target.word, *(piece for _, pieces, _ in found for piece in pieces)),
+        IntSet(header.target.word, *(piece for _, pieces, _ in found for piece in pieces)),
         found[0][2],
         lambda value, data: _size(
             [each for each, pieces, _ in found if any(piece.contains(value) for piece in pieces)],
