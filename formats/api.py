@@ -11,6 +11,7 @@ import numpy as np
 from bytegen.formats.core import drive
 from bytegen.formats.core.constraint import Constraint, Refusal
 from bytegen.formats.errors import FormatError
+from bytegen.formats.libraries import Imports
 from bytegen.formats.registry import constraint, least_bytes
 
 Pick = Literal["uniform", "lowest", "highest", "lively"]
@@ -20,6 +21,23 @@ PICKS: tuple[str, ...] = get_args(Pick)
 def replay(c: Constraint, data: bytes) -> Refusal | None:
     """Drive a constraint along ``data`` and its end: the first refused offset and rule, or None."""
     return drive.replay(c, data)
+
+
+def replay_whole(
+    data: bytes, format: str, level: str = "load", imports: Imports = "known"
+) -> tuple[Constraint, Refusal | None]:
+    """A constraint driven along a file, which it is left at the end of or at the first byte refused, and the refusal.
+
+    The limit is the file's own length, so that a promise past its end is refused at the field that makes it. But rules
+    keep room for what may turn out to need none: what a wider limit takes to its end is no refusal.
+    """
+    found, least = list[tuple[Constraint, Refusal | None]](), least_bytes(format, level)
+    for limit in (max(len(data), least), max(143_360, 2 * len(data), least)):
+        c = constraint(format, max_bytes=limit, level=level, imports=imports)
+        found.append((c, drive.replay(c, data)))
+        if found[-1][1] is None:
+            return found[-1]
+    return found[0]
 
 
 def forced_bytes(

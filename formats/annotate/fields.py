@@ -76,12 +76,9 @@ def _marks(reading: Reading, areas: Sequence[Area]) -> list[Mark]:
 
 def _replay(account: Account, data: bytes, format: str, level: str) -> tuple[list[Field], np.ndarray]:
     """Drives the constraint along the file and notes its refusal: the fields, and which bytes were forced."""
-    from bytegen import formats
+    from bytegen.formats.api import replay_whole
 
-    # The file's own length is the limit, as in `validate`: a promise past its end is refused where it is made.
-    limit = max(len(data), formats.least_bytes(format, level))
-    constraint = formats.constraint(format, max_bytes=limit, level=level)
-    refusal = formats.replay(constraint, data)
+    constraint, refusal = replay_whole(data, format, level)
     if refusal is not None:
         account.refusal = (refusal.offset, refusal.field, refusal.rule)
     fields = constraint.fields()

@@ -15,13 +15,12 @@ def inconsistencies(data: bytes, format: str, level: str, *, account: bool = Tru
     the caller's to see: nothing in a file may raise one.
     """
     from bytegen import formats
+    from bytegen.formats.api import replay_whole
 
-    limit = max(len(data), formats.least_bytes(format, level))
-    constraint = formats.constraint(format, max_bytes=limit, level=level)
-    refusal = formats.replay(constraint, data)
+    constraint, refusal = replay_whole(data, format, level)
     found = [*_refusal(constraint, refusal, data), *_fields(constraint, data)]
     if refusal is None:
-        flags = formats.forced_bytes(format, data, level=level, max_bytes=limit)
+        flags = formats.forced_bytes(format, data, level=level, max_bytes=constraint.max_bytes)
         if len(flags) != len(data) + 1:
             found.append(f"forced_bytes gives {len(flags)} flags for {len(data)} bytes and the end")
     if account:

@@ -51,12 +51,9 @@ def ask(judge: str, data: bytes, format: str, level: str, imports: Imports = "kn
 
 def _rules(data: bytes, format: str, level: str, imports: Imports) -> list[Problem]:
     """Replays the file through the constraint: the first byte that it refuses, if it refuses one."""
-    from bytegen import formats
+    from bytegen.formats.api import replay_whole
 
-    # The file's own length is the limit: a promise past its end is refused at the field that makes it.
-    limit = max(len(data), formats.least_bytes(format, level))
-    constraint = formats.constraint(format, max_bytes=limit, level=level, imports=imports)
-    refusal = formats.replay(constraint, data)
+    _, refusal = replay_whole(data, format, level, imports)
     if refusal is None:
         return []
     rule = refusal.rule

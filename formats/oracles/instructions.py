@@ -101,10 +101,9 @@ def instructions_judge(data: bytes, format: str) -> list[str]:
 
     Of a file that they do not take, what they read before they refused it is asked about.
     """
-    from bytegen.formats.api import constraint
+    from bytegen.formats.api import replay_whole
 
-    c = constraint(format, max_bytes=len(data), level="code")
-    c.advance_many(data)
+    c, _ = replay_whole(data, format, "code")
     name = format.split("-", 1)[1]
     entry, executable = executable_parts(data)
     parts = []

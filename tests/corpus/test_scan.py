@@ -166,10 +166,10 @@ def test_a_file_that_ends_early_is_refused_not_a_crash() -> None:
 
 
 def test_a_fault_of_the_engine_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(constraint: object, data: bytes) -> None:
+    def fails(*asked: object) -> None:
         raise IndexError("out of range")
 
-    monkeypatch.setattr(formats, "replay", fails)
+    monkeypatch.setattr("bytegen.train.corpus.scan.measure.replay_whole", fails)
     row = measure(Found("file", program(0)), judge=False)
     assert row.rules["parse"] == "the engine fails: IndexError"
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from bytegen import formats
+from bytegen.formats.api import replay_whole
 from bytegen.formats.oracles import panel
 from bytegen.train.corpus.scan.collect import Found
 
@@ -122,12 +123,11 @@ def _replay(row: Row, data: bytes, level: str, name: str = "") -> None:
         row.refused[name] = f"the file ends at byte {len(data)}; the least file has {least}"
         row.rules[name] = "shorter than the least file"
         return
-    constraint = formats.constraint(row.format, max_bytes=len(data), level=level, imports=imports)
     start = time.perf_counter()
     try:
-        refusal = formats.replay(constraint, data)
+        _, refusal = replay_whole(data, row.format, level, imports)
     except Exception as error:  # a fault of the engine is a finding; the other files go on
-        row.refused[name] = f"offset {constraint.position:#x}: {type(error).__name__}: {error}"
+        row.refused[name] = f"{type(error).__name__}: {error}"
         row.rules[name] = f"the engine fails: {type(error).__name__}"
         return
     finally:
