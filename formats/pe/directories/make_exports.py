@@ -113,6 +113,12 @@ def _mingw(folder: Path) -> dict[str, set[str]]:
     return found
 
 
+def _versions(contract: str) -> list[str]:
+    """The names by which an API set is found: loaders do not look at the last number, and lower ones came before."""
+    name, _, last = contract.removesuffix(".dll").rpartition("-")
+    return [f"{name}-{number}.dll" for number in range(int(last) + 1)] if last.isdecimal() else [contract]
+
+
 def _api_sets(folder: Path) -> dict[str, str]:
     """API set -> the DLL that stands behind it, from the namespace in Wine's apisetschema.dll."""
     raw = read_raw_pe((folder / "apisetschema.dll").read_bytes())
@@ -153,7 +159,8 @@ def table(wine: Path, wine_i386: Path, libraries: Path) -> str:
         lines = {n if n in narrow else f"-{n}" for n in wide} | {f"+{n}" for n in narrow - wide}
         sets.setdefault((tuple(sorted(lines)), tuple(sorted(ordinals))), []).append(dll)
     hosts = {dll: listed for listed in sets.values() for dll in listed}
-    for contract, host in sorted(_api_sets(wine).items()):
+    contracts = {name: host for listed, host in _api_sets(wine).items() for name in _versions(listed)}
+    for contract, host in sorted(contracts.items()):
         if host in hosts and contract.startswith("api-"):
             hosts[host].append(contract)
     text = []
