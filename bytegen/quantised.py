@@ -41,7 +41,9 @@ class Int8Linear(nn.Module):
         if self.dynamic:
             exact = x.double()
             largest = exact.abs().amax(-1, keepdim=True).clamp_min(LEAST).float()
-            rounded = (exact * (127 / largest).double()).round().to(x.dtype)
+            # Not 127 / largest, which torch takes for 127 times the reciprocal: another number now and then.
+            inverse = torch.full_like(largest, 127) / largest
+            rounded = (exact * inverse.double()).round().to(x.dtype)
             # Whole numbers up to 127 are exact in every dtype, their sums in float64; in float32 up to 2^24.
             y = F.linear(rounded, self.weight.to(x.dtype)) * (self.scale * (largest / 127))
         else:
