@@ -75,7 +75,9 @@ def test_an_output_is_the_exact_sum_of_whole_numbers_times_both_scales(
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 200), st.booleans(), st.integers(0, 999))
-@example(3, 86, True, 86)  # a number that lies almost between two, on which side the scale's last place decides
+@example(
+    3, 86, True, 86
+)  # a number that lies almost between two, on which side the scale's last place decides
 def test_the_torch_map_is_that_of_numpy(outputs: int, inputs: int, bias: bool, seed: int) -> None:
     torch.manual_seed(seed)
     exact = nn.Linear(inputs, outputs, bias=bias)
